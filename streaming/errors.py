@@ -1,0 +1,43 @@
+"""The errors a user can act on, each one line, and the exit codes they end a program with."""
+
+import sys
+from collections.abc import Callable
+from typing import NoReturn
+
+
+class TickledgerError(Exception):
+    """An error whose message is for the user: one line, no secret in it. Exit code 1."""
+
+    exit_code = 1
+
+
+class ConfigurationError(TickledgerError):
+    """A setting, credential or missing object that only the user can mend. Exit code 2."""
+
+    exit_code = 2
+
+
+class StoreUnavailable(TickledgerError):
+    """A store does not answer at the moment; the same call may succeed later. Exit code 2."""
+
+    exit_code = 2
+
+
+class LedgerMoved(TickledgerError):
+    """The ledger's end is not where this stream left it: somebody else landed a batch. Exit code 1."""
+
+
+def exit_with(error: TickledgerError) -> NoReturn:
+    """Print the error as one line on stderr and end the process with its exit code."""
+    print(f"error: {error}", file=sys.stderr, flush=True)
+    raise SystemExit(error.exit_code)
+
+
+def run_command(command: Callable[[], object]) -> None:
+    """Run a command-line program: user errors become one line and an exit code, Ctrl-C becomes 130."""
+    try:
+        command()
+    except TickledgerError as error:
+        exit_with(error)
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None

@@ -1,0 +1,111 @@
+"""Settings: read from the environment and .env when asked for, never at import."""
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from streaming.errors import ConfigurationError
+
+PROJECT_ROOT = Path(__file__).resolve().parent.parent
+#: Names the file to read instead of .env; the tests point it at their own servers.
+ENV_FILE_VARIABLE = "TICKLEDGER_ENV_FILE"
+
+Port = Annotated[int, Field(ge=1, le=65535)]
+Name = Annotated[str, Field(min_length=1)]
+#: Names that are written into SQL and CQL as identifiers.
+Identifier = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,47}$")]
+
+_SHOULD_BE = {
+    "kafka_bootstrap_servers": "host:port, or several separated by commas",
+    "kafka_topic": "a topic's name of letters, digits, '.', '_' and '-'",
+    "kafka_partitions": "a whole number of at least 1",
+    "cassandra_hosts": "a host, or several separated by commas",
+    "cassandra_port": "a port from 1 to 65535",
+    "cassandra_keyspace": "a lower-case name of letters, digits and '_', at most 48",
+    "mysql_port": "a port from 1 to 65535",
+    "mysql_database": "a lower-case name of letters, digits and '_', at most 48",
+    "stream_trigger_seconds": "a number of seconds, 0 or more",
+    "stream_max_offsets_per_trigger": "a whole number of at least 1",
+    "stream_store_retry_seconds": "a number of seconds, 0 or more",
+    "checks_enabled": "true or false",
+    "checks_stop_on_failed": "true or false",
+    "dashboard_refresh_seconds": "a number of seconds, at least 0.5",
+}
+
+
+class Settings(BaseSettings):
+    """One field a variable of .env.example, which says what each is for and in which unit."""
+
+    model_config = SettingsConfigDict(env_file_encoding="utf-8", extra="ignore", frozen=True)
+
+    kafka_bootstrap_servers: Annotated[str, Field(pattern=r"^[^\s:,]+:\d+(,[^\s:,]+:\d+)*$")]
+    kafka_topic: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,249}$")]
+    kafka_partitions: Annotated[int, Field(ge=1)]
+
+    cassandra_hosts: Annotated[tuple[Name, ...], NoDecode, Field(min_length=1)]
+    cassandra_port: Port
+    cassandra_keyspace: Identifier
+    cassandra_user: Name
+    cassandra_password: SecretStr
+
+    mysql_host: Name
+    mysql_port: Port
+    mysql_database: Identifier
+    mysql_user: Name
+    mysql_password: SecretStr
+
+    stream_trigger_seconds: Annotated[float, Field(ge=0)]
+    stream_max_offsets_per_trigger: Annotated[int, Field(ge=1)]
+    stream_store_retry_seconds: Annotated[float, Field(ge=0)]
+    stream_scratch_dir: Path
+
+    checks_enabled: bool
+    checks_stop_on_failed: bool
+
+    dashboard_refresh_seconds: Annotated[float, Field(ge=0.5)]
+
+    # The accounts that create databases and users: services/ alone uses them.
+    cassandra_admin_password: SecretStr = SecretStr("")
+    mysql_root_password: SecretStr = SecretStr("")
+
+    @field_validator("cassandra_hosts", mode="before")
+    @classmethod
+    def _split_hosts(cls, value: object) -> object:
+        return tuple(host.strip() for host in value.split(",")) if isinstance(value, str) else value
+
+    @field_validator("stream_scratch_dir")
+    @classmethod
+    def _below_the_project(cls, value: Path) -> Path:
+        return value if value.is_absolute() else PROJECT_ROOT / value
+
+
+def env_file() -> Path:
+    """The settings file in use: $TICKLEDGER_ENV_FILE, else .env at the project's root."""
+    return Path(os.environ.get(ENV_FILE_VARIABLE) or PROJECT_ROOT / ".env")
+
+
+def load_settings() -> Settings:
+    """Read the settings: the environment first, then :func:`env_file`.
+
+    Raises ConfigurationError for the first bad one: its name, its value (never a secret's) and what it should be.
+    """
+    path = env_file()
+    try:
+        return Settings(_env_file=path)  # type: ignore[call-arg]  # mypy does not see pydantic-settings' own arguments
+    except ValidationError as invalid:
+        problem = invalid.errors(include_url=False, include_context=False)[0]
+    field = str(problem["loc"][0])
+    should_be = _SHOULD_BE.get(field, "set and not empty")
+    if problem["type"] == "missing":
+        where = path if path.exists() else f"{path}, which does not exist: run 'make services' or copy .env.example"
+        raise ConfigurationError(f"{field.upper()} is not set; it should be {should_be} (looked in {where})")
+    value = "(hidden)" if "password" in field else repr(_given(field, problem["input"]))
+    raise ConfigurationError(f"{field.upper()} is {value}; it should be {should_be}")
+
+
+def _given(field: str, value: object) -> object:
+    """What the user wrote, where the validator saw it already taken apart."""
+    return ",".join(map(str, value)) if field == "cassandra_hosts" and isinstance(value, tuple) else value

@@ -1,0 +1,113 @@
+"""Connections to the two stores. Every other module gets them here, so that failures read alike."""
+
+import logging
+import socket
+from typing import Any
+
+import mysql.connector
+from cassandra import AuthenticationFailed, InvalidRequest, Unauthorized
+from cassandra.auth import PlainTextAuthProvider
+from cassandra.cluster import EXEC_PROFILE_DEFAULT, Cluster, ExecutionProfile, NoHostAvailable, Session
+from cassandra.policies import ConstantReconnectionPolicy, DCAwareRoundRobinPolicy, TokenAwarePolicy
+from mysql.connector import errorcode
+from mysql.connector.abstracts import MySQLConnectionAbstract
+from pydantic import SecretStr
+
+from streaming.errors import ConfigurationError, StoreUnavailable
+from streaming.settings import Settings
+
+CONNECT_SECONDS = 5
+CASSANDRA_REQUEST_SECONDS = 15
+
+
+def connect_mysql(
+    settings: Settings, *, user: str | None = None, password: SecretStr | None = None, database: str | None = None
+) -> MySQLConnectionAbstract:
+    """Open a MySQL connection in UTC, without autocommit, at READ COMMITTED; names default to the settings'.
+
+    Raises ConfigurationError for a wrong user, password or database and StoreUnavailable where nothing answers.
+    """
+    where = f"{settings.mysql_host}:{settings.mysql_port}"
+    user = user or settings.mysql_user
+    database = settings.mysql_database if database is None else database
+    try:
+        connection = mysql.connector.connect(
+            host=settings.mysql_host,
+            port=settings.mysql_port,
+            user=user,
+            password=(password or settings.mysql_password).get_secret_value(),
+            database=database or None,
+            charset="utf8mb4",
+            collation="utf8mb4_bin",
+            time_zone="+00:00",
+            autocommit=False,
+            connection_timeout=CONNECT_SECONDS,
+        )
+        cursor = connection.cursor()
+        cursor.execute("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED")
+        cursor.close()
+    except mysql.connector.Error as error:
+        if error.errno == errorcode.ER_ACCESS_DENIED_ERROR:
+            raise ConfigurationError(
+                f"MYSQL_USER is {user!r}; MySQL at {where} refuses it: "
+                "MYSQL_USER and MYSQL_PASSWORD should name an account of that server"
+            ) from None
+        if error.errno in (errorcode.ER_BAD_DB_ERROR, errorcode.ER_DBACCESS_DENIED_ERROR):
+            raise ConfigurationError(
+                f"MYSQL_DATABASE is {database!r}; it should be a database of MySQL at {where} that {user!r} may use"
+            ) from None
+        raise StoreUnavailable(f"MySQL at {where} (MYSQL_HOST, MYSQL_PORT) does not answer: {error.msg}") from None
+    return connection
+
+
+def connect_cassandra(
+    settings: Settings, *, user: str | None = None, password: SecretStr | None = None, keyspace: str | None = None
+) -> Session:
+    """Open a Cassandra session; names default to the settings'. An empty `keyspace` opens it on none.
+
+    The session reconnects by itself. Raises ConfigurationError for a wrong user, password or keyspace and
+    StoreUnavailable where nothing answers. Close it with `session.cluster.shutdown()`.
+    """
+    # The driver logs every failed attempt with a traceback; callers say it in one line.
+    logging.getLogger("cassandra").setLevel(logging.CRITICAL)
+    user = user or settings.cassandra_user
+    keyspace = settings.cassandra_keyspace if keyspace is None else keyspace
+    where = f"{','.join(settings.cassandra_hosts)}:{settings.cassandra_port}"
+    secret = (password or settings.cassandra_password).get_secret_value()
+    cluster = Cluster(
+        contact_points=list(settings.cassandra_hosts),
+        port=settings.cassandra_port,
+        auth_provider=PlainTextAuthProvider(user, secret),
+        connect_timeout=CONNECT_SECONDS,
+        compression=False,
+        # The driver sends in 4 KiB chunks; Nagle's algorithm makes each wait for the one before it.
+        sockopts=[(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)],
+        reconnection_policy=ConstantReconnectionPolicy(1.0, max_attempts=None),
+        execution_profiles={
+            EXEC_PROFILE_DEFAULT: ExecutionProfile(
+                load_balancing_policy=TokenAwarePolicy(DCAwareRoundRobinPolicy()),
+                request_timeout=CASSANDRA_REQUEST_SECONDS,
+            )
+        },
+    )
+    try:
+        return cluster.connect(keyspace or None)
+    except Exception as error:
+        cluster.shutdown()
+        raise _cassandra_error(error, where, user, keyspace) from None
+
+
+def _cassandra_error(error: Exception, where: str, user: str, keyspace: str) -> Exception:
+    causes: list[Any] = list(error.errors.values()) if isinstance(error, NoHostAvailable) else [error]
+    if any(isinstance(cause, AuthenticationFailed | Unauthorized) for cause in causes):
+        return ConfigurationError(
+            f"CASSANDRA_USER is {user!r}; Cassandra at {where} refuses it: "
+            "CASSANDRA_USER and CASSANDRA_PASSWORD should name a role of that cluster"
+        )
+    if any(isinstance(cause, InvalidRequest) for cause in causes):
+        return ConfigurationError(f"CASSANDRA_KEYSPACE is {keyspace!r}; it should be a keyspace of Cassandra at {where}")
+    return StoreUnavailable(
+        f"Cassandra at {where} (CASSANDRA_HOSTS, CASSANDRA_PORT) does not answer: {type(causes[0]).__name__}"
+        if causes
+        else f"Cassandra at {where} (CASSANDRA_HOSTS, CASSANDRA_PORT) does not answer"
+    )

@@ -1,0 +1,140 @@
+"""The tick: its fields, their types and bounds, and the Cassandra tables that hold it.
+
+This is the one definition. Row rules, Cassandra tables, packed values and the expectations of raw ticks read it.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from typing import Any, Literal, NamedTuple
+
+MAX_BIGINT = 2**63 - 1
+EPOCH_ORDINAL = date(1970, 1, 1).toordinal()
+
+FieldKind = Literal["whole", "decimal", "text", "time"]
+
+
+@dataclass(frozen=True)
+class TickField:
+    """One field of a tick. `minimum` and `maximum` bound numbers, and the length of texts."""
+
+    name: str
+    kind: FieldKind
+    cassandra_type: str
+    minimum: int
+    maximum: int
+    description: str
+
+
+#: A tick's fields in the order in which they are packed for Cassandra.
+TICK_FIELDS = (
+    TickField("ticker", "text", "text", 1, 32, "Symbol of the company, a key of `profile`, such as TMAS.JK"),
+    TickField("created_at", "time", "timestamp", 0, 0, "When the tick was made, UTC, to the millisecond"),
+    TickField("id", "whole", "bigint", 0, MAX_BIGINT, "The producer's number of the tick"),
+    TickField("volume", "whole", "bigint", 0, 10**12, "Shares traded in the tick"),
+    TickField("market_cap", "decimal", "decimal", 0, 10**24, "Price times shares outstanding, IDR"),
+    TickField("price", "decimal", "decimal", 0, 10**12, "Price of one share, IDR"),
+    TickField("sector", "text", "text", 1, 64, "The company's sector, as in `profile`"),
+)
+
+#: What landing adds to a tick.
+LANDING_COLUMNS = (("trade_date", "date"), ("kafka_partition", "int"), ("kafka_offset", "bigint"))
+
+#: A tick may be made at most this much after its Kafka message, which bounds how wrong a producer's clock can be.
+MAX_AHEAD_MS = 24 * 3600 * 1000
+EARLIEST_MS = 0
+
+RAW_TABLE = "real_time_data"
+DEAD_LETTER_TABLE = "dead_letters"
+#: Dead letters of this many offsets share one Cassandra partition.
+DEAD_LETTER_BUCKET = 10_000
+#: The `position` of a dead letter that is a whole message and not one element of its array.
+WHOLE_MESSAGE = -1
+
+
+class Tick(NamedTuple):
+    """One valid tick. `created_ms` counts milliseconds and `trade_day` days since 1970-01-01 UTC."""
+
+    ticker: str
+    created_ms: int
+    id: int
+    volume: int
+    market_cap: int | float
+    price: int | float
+    sector: str
+    trade_day: int
+
+
+class BadTime(ValueError):
+    """A created_at that is no time; the message says what is wrong with it."""
+
+
+def parse_created_at(text: str) -> int:
+    """Milliseconds since 1970-01-01 UTC of `YYYY-MM-DD HH:MM:SS[.fff]` or ISO 8601; no offset means UTC.
+
+    Digits below a millisecond are cut off. Raises BadTime.
+    """
+    if len(text) < 19 or text[4] != "-" or text[7] != "-" or text[10] not in " T" or text[13] != ":":
+        raise BadTime("it should look like 2024-08-25 07:04:45.123 or 2024-08-25T07:04:45Z")
+    try:
+        moment = datetime.fromisoformat(text)
+        if moment.tzinfo is None:
+            moment = moment.replace(tzinfo=UTC)
+        since_epoch = moment - datetime(1970, 1, 1, tzinfo=UTC)
+    except (ValueError, OverflowError) as error:
+        raise BadTime(str(error)) from None
+    return (since_epoch.days * 86_400 + since_epoch.seconds) * 1000 + since_epoch.microseconds // 1000
+
+
+def trade_day_of(created_ms: int) -> int:
+    """The trading day, in days since 1970-01-01: the UTC date of created_at."""
+    return created_ms // 86_400_000
+
+
+def day_to_date(trade_day: int) -> date:
+    """The calendar date of a day counted from 1970-01-01."""
+    return date.fromordinal(EPOCH_ORDINAL + trade_day)
+
+
+def ms_to_datetime(created_ms: int) -> datetime:
+    """The UTC moment of milliseconds since 1970-01-01, without a time zone, as both stores return it."""
+    return datetime.fromtimestamp(created_ms / 1000, UTC).replace(tzinfo=None)
+
+
+def datetime_to_ms(moment: datetime) -> int:
+    """Milliseconds since 1970-01-01 of a UTC moment without a time zone, the inverse of :func:`ms_to_datetime`."""
+    since_epoch = moment - datetime(1970, 1, 1)
+    return (since_epoch.days * 86_400 + since_epoch.seconds) * 1000 + since_epoch.microseconds // 1000
+
+
+def raw_columns() -> dict[str, str]:
+    """Columns of `real_time_data` and their CQL types. One row per tick."""
+    return {field.name: field.cassandra_type for field in TICK_FIELDS} | dict(LANDING_COLUMNS)
+
+
+#: Columns of `dead_letters` and their CQL types. One row per element that could not land, or per unreadable message.
+DEAD_LETTER_COLUMNS = {
+    "topic": "text",
+    "kafka_partition": "int",
+    "offset_bucket": "bigint",
+    "kafka_offset": "bigint",
+    "position": "int",
+    "raw_value": "blob",
+    "reason": "text",
+    "detail": "text",
+    "dead_at": "timestamp",
+    "replayed_at": "timestamp",
+}
+
+_KEYS = {
+    RAW_TABLE: "(ticker, trade_date), created_at, id",
+    DEAD_LETTER_TABLE: "(topic, kafka_partition, offset_bucket), kafka_offset, position",
+}
+
+
+def cassandra_tables(keyspace: str) -> Iterable[str]:
+    """The CQL that creates the tables where they are missing; running it again changes nothing."""
+    columns: dict[str, dict[str, Any]] = {RAW_TABLE: raw_columns(), DEAD_LETTER_TABLE: DEAD_LETTER_COLUMNS}
+    for table, types in columns.items():
+        body = ", ".join(f"{name} {cql_type}" for name, cql_type in types.items())
+        yield f"CREATE TABLE IF NOT EXISTS {keyspace}.{table} ({body}, PRIMARY KEY ({_KEYS[table]}))"
