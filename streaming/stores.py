@@ -2,7 +2,7 @@
 
 import logging
 import socket
-from typing import Any
+from typing import Any, cast
 
 import mysql.connector
 from cassandra import AuthenticationFailed, InvalidRequest, Unauthorized
@@ -31,7 +31,7 @@ def connect_mysql(
     user = user or settings.mysql_user
     database = settings.mysql_database if database is None else database
     try:
-        connection = mysql.connector.connect(
+        connection: Any = mysql.connector.connect(
             host=settings.mysql_host,
             port=settings.mysql_port,
             user=user,
@@ -57,7 +57,7 @@ def connect_mysql(
                 f"MYSQL_DATABASE is {database!r}; it should be a database of MySQL at {where} that {user!r} may use"
             ) from None
         raise StoreUnavailable(f"MySQL at {where} (MYSQL_HOST, MYSQL_PORT) does not answer: {error.msg}") from None
-    return connection
+    return cast(MySQLConnectionAbstract, connection)
 
 
 def connect_cassandra(
@@ -105,9 +105,6 @@ def _cassandra_error(error: Exception, where: str, user: str, keyspace: str) -> 
             "CASSANDRA_USER and CASSANDRA_PASSWORD should name a role of that cluster"
         )
     if any(isinstance(cause, InvalidRequest) for cause in causes):
-        return ConfigurationError(f"CASSANDRA_KEYSPACE is {keyspace!r}; it should be a keyspace of Cassandra at {where}")
-    return StoreUnavailable(
-        f"Cassandra at {where} (CASSANDRA_HOSTS, CASSANDRA_PORT) does not answer: {type(causes[0]).__name__}"
-        if causes
-        else f"Cassandra at {where} (CASSANDRA_HOSTS, CASSANDRA_PORT) does not answer"
-    )
+        return ConfigurationError(f"CASSANDRA_KEYSPACE is {keyspace!r}; it should be a keyspace at {where}")
+    why = f": {type(causes[0]).__name__}" if causes else ""
+    return StoreUnavailable(f"Cassandra at {where} (CASSANDRA_HOSTS, CASSANDRA_PORT) does not answer{why}")
