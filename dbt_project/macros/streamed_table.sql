@@ -1,0 +1,122 @@
+{#
+  A table that the stream fills: dbt makes the table, never a row of it.
+
+  Where it is missing it is created from the model's YAML: columns, constraints, and `indexes` of its config.
+  Where it exists, with or without --full-refresh, the only change is one additive ALTER: new nullable columns, the
+  checks and unique keys on them, new indexes. Everything else that the YAML asks for (a removed or retyped column, a
+  new NOT NULL column, another key or check) ends in a compilation error that says so: landed rows cannot follow it.
+#}
+{% materialization streamed_table, adapter='mysql' %}
+  {%- set target = this.incorporate(type='table') -%}
+  {%- set existing = adapter.get_relation(database=database, schema=schema, identifier=this.identifier) -%}
+  {%- if not config.get('contract').enforced -%}
+    {% do exceptions.raise_compiler_error("a streamed_table is made from its contract; set `contract: {enforced: true}`") %}
+  {%- elif existing is not none and not existing.is_table -%}
+    {% do exceptions.raise_compiler_error(target ~ " exists and is a " ~ existing.type ~ ", not a table") %}
+  {%- endif -%}
+
+  {{ run_hooks(pre_hooks) }}
+  {% do bound_lock_wait() %}
+  {%- if existing is none -%}
+    {% do run_query('create table if not exists ' ~ target ~ ' ' ~ contract_table_definition()) %}
+    {% call noop_statement('main', 'CREATED', 'CREATED', 0) %}{% endcall %}
+  {%- else -%}
+    {%- set additions = contract_additions(target) -%}
+    {%- if additions -%}
+      {% do run_query('alter table ' ~ target ~ ' ' ~ additions | join(', ')) %}
+      {% call noop_statement('main', 'ALTERED', 'ALTERED', 0) %}{% endcall %}
+    {%- else -%}
+      {% call noop_statement('main', 'UNCHANGED', 'UNCHANGED', 0) %}{% endcall %}
+    {%- endif -%}
+  {%- endif -%}
+  {{ run_hooks(post_hooks) }}
+
+  {{ return({'relations': [target]}) }}
+{% endmaterialization %}
+
+
+{#- The body of CREATE TABLE for the model's contract; also of the shadow table that a live one is compared with. -#}
+{% macro contract_table_definition() %}
+  {%- set parts = adapter.render_raw_columns_constraints(raw_columns=model['columns'])
+                + adapter.render_raw_model_constraints(raw_constraints=model['constraints']) -%}
+  {%- for index in config.get('indexes', []) -%}
+    {%- do parts.append('index (' ~ index['columns'] | join(', ') ~ ')') -%}
+  {%- endfor -%}
+  ({{ parts | join(', ') }}) {{ exact_text_table_options() }}
+{% endmacro %}
+
+
+{#- Texts compare byte by byte, whatever the database's default collation: 'tmas.jk' is not 'TMAS.JK'. -#}
+{% macro exact_text_table_options() -%}
+  engine = InnoDB default character set utf8mb4 collate utf8mb4_bin
+{%- endmacro %}
+
+
+{#- DDL that cannot have its lock within these seconds fails: while it waits, every new reader and writer waits behind it. -#}
+{% macro bound_lock_wait() %}
+  {% do run_query('set session lock_wait_timeout = ' ~ var('lock_wait_seconds', 10)) %}
+{% endmacro %}
+
+
+{#
+  The ALTER clauses that bring the live table to the contract; a compilation error where additions are not enough.
+  The contract is compared as the server itself writes it, through a temporary table made from it: servers rewrite
+  types and CHECK expressions each in their own way. An index that only the live table has may stay.
+#}
+{% macro contract_additions(target) %}
+  {%- set shadow = target.incorporate(path={'identifier': target.identifier ~ '__contract'}) -%}
+  {% do run_query('create temporary table ' ~ shadow ~ ' ' ~ contract_table_definition()) %}
+  {%- set wanted = table_parts(shadow) -%}
+  {% do run_query('drop temporary table ' ~ shadow) %}
+  {%- set live = table_parts(target) -%}
+  {%- set additions, new_names, problems = [], [], [] -%}
+
+  {%- for name, definition in wanted.columns.items() -%}
+    {%- if name not in live.columns and ' NOT NULL' in definition -%}
+      {%- do problems.append('new column ' ~ name ~ ' is NOT NULL; landed rows have no value for it, so it must be nullable') -%}
+    {%- elif name not in live.columns -%}
+      {%- do new_names.append('`' ~ name ~ '`') -%}
+      {%- do additions.append('add column ' ~ definition) -%}
+    {%- elif live.columns[name] != definition -%}
+      {%- do problems.append('column ' ~ name ~ ' is ' ~ live.columns[name] ~ '; the contract makes it ' ~ definition) -%}
+    {%- endif -%}
+  {%- endfor -%}
+  {%- for name in live.columns if name not in wanted.columns -%}
+    {%- do problems.append('column ' ~ name ~ ' is not in the contract any more') -%}
+  {%- endfor -%}
+
+  {%- for rule in wanted.rules if rule not in live.rules -%}
+    {%- if rule.startswith('KEY') or (new_names | select('in', rule) | list and not rule.startswith('PRIMARY')) -%}
+      {%- do additions.append('add ' ~ rule) -%}
+    {%- else -%}
+      {%- do problems.append('the table lacks ' ~ rule) -%}
+    {%- endif -%}
+  {%- endfor -%}
+  {%- for rule in live.rules if rule not in wanted.rules and not rule.startswith('KEY') -%}
+    {%- do problems.append('the contract lacks ' ~ rule) -%}
+  {%- endfor -%}
+
+  {%- if problems -%}
+    {% do exceptions.raise_compiler_error(
+      target ~ " holds streamed rows and differs from its contract in more than additions:\n  - " ~ problems | join('\n  - ')
+      ~ "\nNothing was changed. Restore the contract, or migrate the table by hand."
+    ) %}
+  {%- endif -%}
+  {{ return(additions) }}
+{% endmacro %}
+
+
+{#- A table as SHOW CREATE TABLE writes it: `columns` by name, and `rules` (keys and checks) without their generated names. -#}
+{% macro table_parts(relation) %}
+  {%- set columns, rules = {}, [] -%}
+  {%- set definition = run_query('show create table ' ~ relation).columns[1].values()[0] -%}
+  {%- for raw_line in definition.split('\n')[1:-1] -%}
+    {%- set line = raw_line.strip().rstrip(',') -%}
+    {%- if line.startswith('`') -%}
+      {%- do columns.update({line.split('`')[1]: line}) -%}
+    {%- else -%}
+      {%- do rules.append(modules.re.sub('^(?:CONSTRAINT `[^`]*` )?(CHECK|(?:UNIQUE )?KEY)(?: `[^`]*`)? ', '\\1 ', line)) -%}
+    {%- endif -%}
+  {%- endfor -%}
+  {{ return({'columns': columns, 'rules': rules}) }}
+{% endmacro %}
