@@ -27,12 +27,16 @@ _CHECKS = tuple((field.name, _KINDS[field.kind], field) for field in TICK_FIELDS
 
 
 class DeadLetter(NamedTuple):
-    """What could not land. `position` counts from 0 in the message's array; -1 is the message itself."""
+    """What could not land. `position` counts from 0 in the message's array; -1 is the message itself.
+
+    `tick` is there where only `profile` stands against it: it would land once the company is seeded.
+    """
 
     position: int
     raw_value: bytes
     reason: str
     detail: str
+    tick: Tick | None = None
 
 
 class Decoded(NamedTuple):
@@ -45,10 +49,11 @@ class Decoded(NamedTuple):
 class RowRuleBroken(Exception):
     """A tick that breaks a row rule: a stable reason, and a detail for people."""
 
-    def __init__(self, reason: str, detail: str) -> None:
+    def __init__(self, reason: str, detail: str, tick: Tick | None = None) -> None:
         super().__init__(reason, detail)
         self.reason = reason
         self.detail = detail
+        self.tick = tick
 
 
 class Decoder:
@@ -89,7 +94,7 @@ class Decoder:
         if not broken:
             return Decoded(ticks, [])
         raw = element_bytes(value, elements)
-        return Decoded(ticks, [DeadLetter(at, raw[at], rule.reason, rule.detail) for at, rule in broken])
+        return Decoded(ticks, [DeadLetter(at, raw[at], rule.reason, rule.detail, rule.tick) for at, rule in broken])
 
     def tick(self, element: Any, message_ms: int) -> Tick:
         """The tick of one element of the array. Raises RowRuleBroken with the first rule that it breaks."""
@@ -106,12 +111,13 @@ class Decoder:
                 raise _out_of_range(field, value)
             values.append(value)
         ticker, created_ms, id_, volume, market_cap, price, sector = values
+        tick = Tick(ticker, created_ms, id_, volume, market_cap, price, sector, trade_day_of(created_ms))
         known_sector = self._sectors.get(ticker)
+        if known_sector == sector:
+            return tick
         if known_sector is None:
-            raise RowRuleBroken("unknown_ticker", f"ticker {_quote(ticker)} is not in profile")
-        if known_sector != sector:
-            raise RowRuleBroken("wrong_sector", f"sector is {_quote(sector)}; profile says {_quote(known_sector)}")
-        return Tick(ticker, created_ms, id_, volume, market_cap, price, sector, trade_day_of(created_ms))
+            raise RowRuleBroken("unknown_ticker", f"ticker {_quote(ticker)} is not in profile", tick)
+        raise RowRuleBroken("wrong_sector", f"sector is {_quote(sector)}; profile says {_quote(known_sector)}", tick)
 
     def _created_ms(self, text: str, message_ms: int) -> int:
         created_ms = self._times.get(text)

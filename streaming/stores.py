@@ -5,7 +5,7 @@ import socket
 from typing import Any, cast
 
 import mysql.connector
-from cassandra import AuthenticationFailed, InvalidRequest, Unauthorized
+from cassandra import AuthenticationFailed, ConsistencyLevel, InvalidRequest, Unauthorized
 from cassandra.auth import PlainTextAuthProvider
 from cassandra.cluster import EXEC_PROFILE_DEFAULT, Cluster, ExecutionProfile, NoHostAvailable, Session
 from cassandra.policies import ConstantReconnectionPolicy, DCAwareRoundRobinPolicy, TokenAwarePolicy
@@ -86,6 +86,8 @@ def connect_cassandra(
         execution_profiles={
             EXEC_PROFILE_DEFAULT: ExecutionProfile(
                 load_balancing_policy=TokenAwarePolicy(DCAwareRoundRobinPolicy()),
+                # With replicas, a tick that was acknowledged is seen by the next read.
+                consistency_level=ConsistencyLevel.LOCAL_QUORUM,
                 request_timeout=CASSANDRA_REQUEST_SECONDS,
             )
         },

@@ -1,0 +1,108 @@
+"""Checks landed batches beside the landing of the next ones, in order, and says one line for each."""
+
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+from streaming.errors import TickledgerError
+from streaming.ledger import LandedBatch
+from streaming.patience import Patience
+from streaming.settings import Settings
+
+if TYPE_CHECKING:
+    from expectations.checker import Checker
+
+#: Landing waits once so many batches are landed and not yet checked.
+MOST_WAITING = 32
+
+
+class BatchFailed(TickledgerError):
+    """A landed batch's verdict is `failed`, and the settings say that this stops the stream. Exit code 1."""
+
+
+class BatchChecks:
+    """One thread that checks batches as they land. `on_failure` is called where the stream should stop for it."""
+
+    def __init__(self, settings: Settings, patience: Patience, on_failure: Callable[[TickledgerError], None]) -> None:
+        self._settings = settings
+        self._patience = patience
+        self._on_failure = on_failure
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checks")
+        self._waiting = threading.BoundedSemaphore(MOST_WAITING)
+        self._checker: Checker | None = None
+        self._told: set[str] = set()
+        if settings.checks_enabled:
+            # Great Expectations takes seconds to import: meanwhile Spark starts.
+            self._thread.submit(self._catch_up).add_done_callback(self._raise_bugs)
+
+    def landed(self, batch: LandedBatch, lag: Callable[[], int | None]) -> None:
+        """Check a batch and print its line, soon. Waits where too many are ahead of it."""
+        self._waiting.acquire()
+        self._thread.submit(self._check_and_say, batch, lag).add_done_callback(self._raise_bugs)
+
+    def close(self) -> None:
+        """Check what waits, then end."""
+        self._thread.shutdown(wait=True)
+
+    def _catch_up(self) -> None:
+        from expectations.checker import Checker
+
+        try:
+            self._checker = Checker(self._settings)
+            for batch_id in self._patience.wait_for(self._checker.unchecked):
+                verdict, seconds = self._verdict(batch_id)
+                print(f"batch {batch_id} · caught up · {verdict} (check {seconds:.2f} s)", flush=True)
+        except TickledgerError as error:
+            self._say_once(f"batches stay unchecked: {error}")
+
+    def _check_and_say(self, batch: LandedBatch, lag: Callable[[], int | None]) -> None:
+        try:
+            verdict, seconds = self._verdict(batch.batch_id)
+            print(_line(batch, lag(), verdict, seconds), flush=True)
+            if verdict == "failed" and self._settings.checks_stop_on_failed:
+                self._on_failure(
+                    BatchFailed(
+                        f"batch {batch.batch_id} failed its checks (CHECKS_STOP_ON_FAILED is true);"
+                        f" see 'great_expectations checkpoint run landed_batch --batch {batch.batch_id}'"
+                    )
+                )
+        finally:
+            self._waiting.release()
+
+    def _verdict(self, batch_id: int) -> tuple[str, float]:
+        if self._checker is None:
+            return "unchecked", 0.0
+        started = time.monotonic()
+        checker = self._checker
+        try:
+            verdict = self._patience.wait_for(lambda: checker.check(batch_id)).verdict
+        except TickledgerError as error:
+            self._say_once(f"batch {batch_id} stays unchecked: {error}")
+            verdict = "unchecked"
+        return verdict, time.monotonic() - started
+
+    def _say_once(self, line: str) -> None:
+        reason = line.partition(":")[2]
+        if reason not in self._told:
+            self._told.add(reason)
+            print(line, flush=True)
+
+    def _raise_bugs(self, done: "Future[None]") -> None:
+        if error := done.exception():
+            self._say_once(f"checks ended unexpectedly: {type(error).__name__}: {error}")
+
+
+def _line(batch: LandedBatch, lag: int | None, verdict: str, check_seconds: float) -> str:
+    parts = [
+        f"batch {batch.batch_id}",
+        f"{batch.messages:,} messages",
+        f"{batch.ticks_landed:,} ticks",
+        f"{batch.dead_letters:,} dead letters",
+        f"{batch.duplicates:,} duplicates",
+        f"{batch.landing_seconds:.2f} s",
+        f"lag {'unknown' if lag is None else format(lag, ',')}",
+        verdict if verdict == "unchecked" else f"{verdict} (check {check_seconds:.2f} s)",
+    ]
+    return " · ".join(parts)

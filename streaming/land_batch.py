@@ -1,0 +1,157 @@
+"""Landing one micro-batch: the Spark job, the settling of duplicates between partitions, and the ledger's commit."""
+
+import pickle
+import time
+from dataclasses import dataclass, replace
+
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from streaming.errors import ConfigurationError, LedgerMoved, StoreUnavailable
+from streaming.landing_task import REPORT_SCHEMA, Element, LandingTask, PartitionReport, SectorSum, TickKey
+from streaming.ledger import LandedBatch, Ledger, LedgerHead, SectorVolume, utc_now
+from streaming.patience import Patience
+from streaming.settings import Settings
+from streaming.tick import datetime_to_ms, day_to_date, ms_to_datetime
+from streaming.topic import TopicFacts
+
+
+@dataclass
+class Progress:
+    """How far the stream is, as the ledger has it; each landed batch moves it on."""
+
+    head: LedgerHead
+    starts: dict[int, int]
+    recover_until: dict[int, int]
+
+    def start_of(self, partition: int) -> int:
+        """Where the next batch begins in a partition; one that was added while the stream runs begins at 0."""
+        return self.head.ends.get(partition, self.starts.get(partition, 0))
+
+
+class BatchLander:
+    """Lands micro-batches one after the other, each exactly once, and says one line where a store is away."""
+
+    def __init__(self, settings: Settings, ledger: Ledger, topic: TopicFacts, patience: Patience) -> None:
+        self._settings = settings
+        self._ledger = ledger
+        self._topic_id = topic.topic_id
+        self._patience = patience
+        self._sectors = ledger.sectors()
+        if not self._sectors:
+            raise ConfigurationError("table 'profile' is empty; run 'dbt seed' in dbt_project/")
+        self.progress = Progress(ledger.head(), topic.begins, topic.ends)
+
+    def land(self, frame: DataFrame) -> LandedBatch | None:
+        """Land one micro-batch of the Kafka source and return what went into the ledger; None where it was empty.
+
+        Raises GaveUp where a store stayed away, LedgerMoved where somebody else landed.
+        """
+        started = time.monotonic()
+        self._sectors = self._patience.wait_for(self._ledger.sectors) or self._sectors
+        reports = self._patience.wait_for(lambda: self._run(frame))
+        if not reports:
+            return None
+        batch = self._batch(reports, started)
+        self._patience.wait_for(lambda: self._ledger.commit(batch))
+        self._advance(batch)
+        return batch
+
+    def _run(self, frame: DataFrame) -> list[PartitionReport]:
+        newest = self.progress.head.newest_created_at
+        task = LandingTask(
+            settings=self._settings,
+            sectors=self._sectors,
+            ends=self.progress.head.ends,
+            recover_until=self.progress.recover_until,
+            newest_landed_ms=None if newest is None else datetime_to_ms(newest),
+            today=datetime_to_ms(utc_now()) // 86_400_000,
+        )
+        reports = run_task(frame, task)
+        if losers := losing_elements(reports):
+            # Rare: the same tick in two partitions of one batch. The second pass leaves the losing copies out, and
+            # its upserts put the winners' rows over theirs.
+            reports = run_task(frame, replace(task, losers=losers))
+        return reports
+
+    def _batch(self, reports: list[PartitionReport], started: float) -> LandedBatch:
+        for report in reports:
+            if report.first_offset < self.progress.start_of(report.partition):
+                raise LedgerMoved(
+                    f"partition {report.partition} brought offset {report.first_offset} again,"
+                    f" landed up to {self.progress.start_of(report.partition)}"
+                )
+        return LandedBatch(
+            batch_id=self.progress.head.batch_id + 1,
+            topic=self._settings.kafka_topic,
+            topic_id=self._topic_id,
+            ranges={one.partition: (self.progress.start_of(one.partition), one.last_offset + 1) for one in reports},
+            messages=sum(report.messages for report in reports),
+            ticks_read=sum(report.ticks_read for report in reports),
+            dead_letters=sum(report.dead_letters for report in reports),
+            duplicates=sum(report.duplicates for report in reports),
+            late_ticks=sum(report.late_ticks for report in reports),
+            sectors=sector_volumes(reports),
+            landed_at=utc_now(),
+            landing_seconds=time.monotonic() - started,
+        )
+
+    def _advance(self, batch: LandedBatch) -> None:
+        head = self.progress.head
+        created = [sector.last_created_at for sector in batch.sectors]
+        if head.newest_created_at is not None:
+            created.append(head.newest_created_at)
+        self.progress.head = LedgerHead(
+            batch_id=batch.batch_id,
+            topic=batch.topic,
+            topic_id=batch.topic_id,
+            ends=head.ends | {partition: until for partition, (_, until) in batch.ranges.items()},
+            newest_created_at=max(created, default=None),
+        )
+
+
+def run_task(frame: DataFrame, task: LandingTask) -> list[PartitionReport]:
+    """Run the task over a micro-batch as one Spark job; one report per Kafka partition that brought messages.
+
+    Raises StoreUnavailable or ConfigurationError where a worker met one.
+    """
+    messages = frame.select("partition", "offset", F.unix_millis("timestamp").alias("time_ms"), "value")
+    rows = messages.mapInArrow(task, REPORT_SCHEMA).collect()
+    reports: list[PartitionReport] = [pickle.loads(row.report) for row in rows]
+    for report in reports:
+        if report.misconfigured:
+            raise ConfigurationError(report.misconfigured)
+        if report.unavailable:
+            raise StoreUnavailable(report.unavailable)
+    return sorted(reports, key=lambda report: report.partition)
+
+
+def losing_elements(reports: list[PartitionReport]) -> frozenset[Element]:
+    """The elements whose tick another partition of the batch brought too; the lowest partition wins."""
+    winners: set[TickKey] = set()
+    losers: list[Element] = []
+    for report in reports:
+        common = winners & report.keys.keys()
+        losers.extend(report.keys[key] for key in common)
+        if len(reports) > 1:
+            winners |= report.keys.keys()
+    return frozenset(losers)
+
+
+def sector_volumes(reports: list[PartitionReport]) -> list[SectorVolume]:
+    """The tasks' sums added up: one row per date and sector, ordered by both."""
+    totals: dict[tuple[int, str], SectorSum] = {}
+    for report in reports:
+        for key, part in report.sums.items():
+            totals.setdefault(key, SectorSum()).merge(part)
+    return [
+        SectorVolume(
+            day_to_date(trade_day),
+            sector,
+            one.ticks,
+            one.volume,
+            ms_to_datetime(one.first_ms),
+            ms_to_datetime(one.last_ms),
+        )
+        for (trade_day, sector), one in sorted(totals.items())
+    ]

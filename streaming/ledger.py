@@ -1,0 +1,266 @@
+"""The ledger: which batches landed, with their Kafka offsets, in the same MySQL transaction as their aggregates."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime
+from typing import Any
+
+import mysql.connector
+from mysql.connector.abstracts import MySQLConnectionAbstract
+
+from streaming.contract import contract_hash, insert_statement
+from streaming.errors import ConfigurationError, LedgerMoved, StoreUnavailable
+from streaming.settings import Settings
+from streaming.stores import connect_mysql
+
+
+@dataclass(frozen=True)
+class LedgerHead:
+    """Where the ledger ends: its newest batch and, per partition, the offset after the last one landed.
+
+    `batch_id` is 0 and `topic` empty where nothing has landed. `newest_created_at` is the latest created_at of all
+    landed ticks, UTC.
+    """
+
+    batch_id: int = 0
+    topic: str = ""
+    topic_id: str = ""
+    ends: dict[int, int] = field(default_factory=dict)
+    newest_created_at: datetime | None = None
+
+
+@dataclass(frozen=True)
+class SectorVolume:
+    """One row per date and sector of a batch: ticks, their volume in shares, first and last created_at (UTC)."""
+
+    date: date
+    sector: str
+    ticks: int
+    volume: int
+    first_created_at: datetime
+    last_created_at: datetime
+
+
+@dataclass(frozen=True)
+class LandedBatch:
+    """What a batch brings to the ledger. `ranges` maps a partition to its offsets [from, until)."""
+
+    batch_id: int
+    topic: str
+    topic_id: str
+    ranges: dict[int, tuple[int, int]]
+    messages: int
+    ticks_read: int
+    dead_letters: int
+    duplicates: int
+    late_ticks: int
+    sectors: list[SectorVolume]
+    landed_at: datetime
+    landing_seconds: float
+
+    @property
+    def ticks_landed(self) -> int:
+        """Ticks that the batch added to the stores."""
+        return sum(sector.ticks for sector in self.sectors)
+
+    @property
+    def volume(self) -> int:
+        """Shares traded in the landed ticks."""
+        return sum(sector.volume for sector in self.sectors)
+
+
+def utc_now() -> datetime:
+    """Now in UTC, to the millisecond, without a time zone: what a datetime(3) column holds."""
+    now = datetime.now(UTC).replace(tzinfo=None)
+    return now.replace(microsecond=now.microsecond // 1000 * 1000)
+
+
+class Ledger:
+    """Reads and appends to the ledger, each time on a connection of its own."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+
+    def head(self) -> LedgerHead:
+        """The ledger's end as committed now. Raises StoreUnavailable."""
+        with self._transaction() as connection:
+            return _read_head(connection, lock=False)
+
+    def sectors(self) -> dict[str, str]:
+        """`profile` as ticker → sector; empty where nothing is seeded. Raises StoreUnavailable."""
+        with self._transaction() as connection:
+            return {str(row[0]): str(row[1]) for row in _rows(connection, "SELECT ticker, sector FROM profile")}
+
+    def commit(self, batch: LandedBatch) -> None:
+        """Write the batch's aggregates and its ledger rows in one transaction, if the ledger ends where it begins.
+
+        Committing the same batch again is harmless: one whose answer to COMMIT was lost is recognised.
+        Raises LedgerMoved where another stream has landed meanwhile, StoreUnavailable where MySQL is away
+        (the caller commits again).
+        """
+        with self._transaction() as connection:
+            head = _read_head(connection, lock=True)
+            if self._is_newest(connection, head, batch):
+                return
+            _guard(head, batch)
+            _insert(connection, batch)
+            connection.commit()
+
+    @staticmethod
+    def _is_newest(connection: MySQLConnectionAbstract, head: LedgerHead, batch: LandedBatch) -> bool:
+        if head.batch_id != batch.batch_id:
+            return False
+        query = "SELECT landed_at FROM landed_batches WHERE batch_id = %s"
+        ours = _rows(connection, query, (batch.batch_id,))[0][0] == batch.landed_at
+        return ours and all(head.ends.get(partition) == until for partition, (_, until) in batch.ranges.items())
+
+    @contextmanager
+    def _transaction(self) -> Iterator[MySQLConnectionAbstract]:
+        connection = connect_mysql(self._settings)
+        try:
+            yield connection
+        except mysql.connector.errors.IntegrityError as error:
+            raise LedgerMoved(f"MySQL refuses the batch, another stream may have landed it: {error.msg}") from None
+        except mysql.connector.errors.ProgrammingError as error:
+            raise ConfigurationError(
+                f"MYSQL_DATABASE is {self._settings.mysql_database!r}; MySQL refuses the query: {error.msg}"
+            ) from None
+        except mysql.connector.Error as error:
+            raise StoreUnavailable(f"MySQL does not answer: {error.msg}") from None
+        finally:
+            _close_quietly(connection)
+
+
+def _read_head(connection: MySQLConnectionAbstract, *, lock: bool) -> LedgerHead:
+    # The newest row's lock makes two streams take turns; the primary key refuses the second batch of one number.
+    suffix = " FOR UPDATE" if lock else ""
+    newest = _rows(
+        connection, f"SELECT batch_id, topic, topic_id FROM landed_batches ORDER BY batch_id DESC LIMIT 1{suffix}"
+    )
+    if not newest:
+        return LedgerHead()
+    batch_id, topic, topic_id = newest[0]
+    ends = _rows(connection, "SELECT kafka_partition, MAX(until_offset) FROM landed_offsets GROUP BY kafka_partition")
+    newest_created_at = _rows(connection, "SELECT MAX(last_created_at) FROM landed_batches")[0][0]
+    return LedgerHead(int(batch_id), topic, topic_id, {int(p): int(end) for p, end in ends}, newest_created_at)
+
+
+def _guard(head: LedgerHead, batch: LandedBatch) -> None:
+    expected = batch.batch_id - 1
+    if head.batch_id != expected:
+        raise LedgerMoved(
+            f"the ledger ends at batch {head.batch_id}, not {expected}: another stream has landed a batch"
+        )
+    if head.batch_id and (head.topic, head.topic_id) != (batch.topic, batch.topic_id):
+        raise LedgerMoved(f"the ledger lands topic {head.topic!r} ({head.topic_id}), not {batch.topic!r}")
+    for partition, (start, _) in batch.ranges.items():
+        end = head.ends.get(partition, start)
+        if end != start:
+            raise LedgerMoved(f"the ledger's partition {partition} ends at offset {end}; the batch begins at {start}")
+
+
+def _insert(connection: MySQLConnectionAbstract, batch: LandedBatch) -> None:
+    cursor = connection.cursor()
+    cursor.execute("SELECT COALESCE(MAX(processing_id), 0) FROM aggregated_data")
+    last_id = int(cursor.fetchone()[0])  # type: ignore[index,arg-type]
+    for number, sector in enumerate(batch.sectors, start=1):
+        cursor.execute(insert_statement("aggregated_data"), _aggregate_row(batch, sector, last_id + number))
+    cursor.execute(insert_statement("landed_batches"), _batch_row(batch))
+    for partition, (start, until) in batch.ranges.items():
+        row: dict[str, Any] = {
+            "batch_id": batch.batch_id,
+            "kafka_partition": partition,
+            "from_offset": start,
+            "until_offset": until,
+        }
+        cursor.execute(insert_statement("landed_offsets"), row)
+    cursor.close()
+
+
+def _aggregate_row(batch: LandedBatch, sector: SectorVolume, processing_id: int) -> dict[str, Any]:
+    return {
+        "processing_id": processing_id,
+        "processed_at": batch.landed_at,
+        "sector": sector.sector,
+        "total_volume": sector.volume,
+        "date": sector.date,
+        "batch_id": batch.batch_id,
+        "ticks": sector.ticks,
+        "first_created_at": sector.first_created_at,
+        "last_created_at": sector.last_created_at,
+    }
+
+
+def _batch_row(batch: LandedBatch) -> dict[str, Any]:
+    return {
+        "batch_id": batch.batch_id,
+        "topic": batch.topic,
+        "topic_id": batch.topic_id,
+        "messages": batch.messages,
+        "ticks_read": batch.ticks_read,
+        "ticks_landed": batch.ticks_landed,
+        "dead_letters": batch.dead_letters,
+        "duplicates": batch.duplicates,
+        "late_ticks": batch.late_ticks,
+        "volume": batch.volume,
+        "first_created_at": min((sector.first_created_at for sector in batch.sectors), default=None),
+        "last_created_at": max((sector.last_created_at for sector in batch.sectors), default=None),
+        "landed_at": batch.landed_at,
+        "landing_seconds": round(batch.landing_seconds, 3),
+        "contract_hash": contract_hash(),
+        "verdict": "unchecked",
+        "checked_at": None,
+    }
+
+
+def _rows(connection: MySQLConnectionAbstract, query: str, values: tuple[Any, ...] = ()) -> list[Any]:
+    cursor = connection.cursor()
+    try:
+        cursor.execute(query, values)
+        return list(cursor.fetchall())
+    finally:
+        cursor.close()
+
+
+def _close_quietly(connection: MySQLConnectionAbstract) -> None:
+    # A connection that is lost needs no closing.
+    with suppress(mysql.connector.Error):
+        connection.close()
+
+
+class StreamLock:
+    """An advisory lock that tells a second stream on the same database "no" before it has read anything.
+
+    It lives on a connection of its own that never reconnects by itself. The ledger's guard, not this lock, keeps
+    batches apart.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._name = f"tickledger:{settings.mysql_database}"
+        self._connection: MySQLConnectionAbstract | None = None
+
+    def hold(self) -> None:
+        """Take the lock, or make sure that it is still ours. Raises LedgerMoved where another stream has it."""
+        if self._connection is not None:
+            try:
+                self._connection.ping(reconnect=False)
+                return
+            except mysql.connector.Error:
+                self._connection = None
+        connection = connect_mysql(self._settings)
+        try:
+            taken = _rows(connection, "SELECT GET_LOCK(%s, 0)", (self._name,))[0][0]
+        except mysql.connector.Error as error:
+            raise StoreUnavailable(f"MySQL does not answer: {error.msg}") from None
+        if taken != 1:
+            _close_quietly(connection)
+            raise LedgerMoved(f"another stream lands into {self._settings.mysql_database!r}; stop it first")
+        self._connection = connection
+
+    def release(self) -> None:
+        """Give the lock back."""
+        if self._connection is not None:
+            _close_quietly(self._connection)
+            self._connection = None

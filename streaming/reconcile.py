@@ -1,0 +1,229 @@
+"""`python -m streaming.reconcile`: do Cassandra, MySQL and the ledger tell the same story?
+
+Compares ticks and volume by date, sector and batch, dead letters by batch, and the ledger's own ranges. Reads only.
+"""
+
+from bisect import bisect_right
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import date
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import typer
+from cassandra.cluster import Session
+from mysql.connector.abstracts import MySQLConnectionAbstract
+from rich.console import Console
+from rich.table import Table
+
+from streaming.errors import run_command
+from streaming.settings import Settings, load_settings
+from streaming.stores import connect_cassandra, connect_mysql
+from streaming.tick import DEAD_LETTER_TABLE, RAW_TABLE
+
+
+class Amount(NamedTuple):
+    """Ticks, and their volume in shares."""
+
+    ticks: int = 0
+    volume: int = 0
+
+    def __add__(self, other: Any) -> "Amount":
+        return Amount(self.ticks + other[0], self.volume + other[1])
+
+
+#: (batch id, trading day, sector)
+SliceKey = tuple[int, date, str]
+
+
+@dataclass
+class Books:
+    """What the stores hold of the landed batches, and where they disagree: one line a difference.
+
+    Rows of a batch that is being landed are not in the ledger yet and count nowhere.
+    """
+
+    batches: int = 0
+    messages: int = 0
+    ticks_read: int = 0
+    ticks_landed: int = 0
+    dead_letters: int = 0
+    duplicates: int = 0
+    cassandra: Amount = field(default_factory=Amount)
+    mysql: Amount = field(default_factory=Amount)
+    verdicts: dict[str, int] = field(default_factory=dict)
+    differences: list[str] = field(default_factory=list)
+
+
+class _Ranges:
+    """Finds the batch that landed a message, from the ledger's ranges of offsets."""
+
+    def __init__(self, rows: list[tuple[int, int, int, int]]) -> None:
+        self._ranges: dict[int, list[tuple[int, int, int]]] = defaultdict(list)
+        for batch_id, partition, start, until in rows:
+            self._ranges[partition].append((start, until, batch_id))
+        for ranges in self._ranges.values():
+            ranges.sort()
+
+    def batch_of(self, partition: int, offset: int) -> int | None:
+        """The batch of a message; None where it has not landed."""
+        ranges = self._ranges.get(partition, [])
+        at = bisect_right(ranges, offset, key=lambda one: one[0]) - 1
+        return ranges[at][2] if at >= 0 and offset < ranges[at][1] else None
+
+    def gaps(self) -> Iterator[str]:
+        """One line for each place where a partition's ranges do not follow each other."""
+        for partition, ranges in sorted(self._ranges.items()):
+            for (_, until, before), (start, _, after) in pairwise(ranges):
+                if start != until:
+                    yield (
+                        f"partition {partition}: batch {before} ends at offset {until}, batch {after} begins at {start}"
+                    )
+
+
+def reconcile(settings: Settings) -> Books:
+    """Read both stores and compare them. Raises ConfigurationError or StoreUnavailable where one cannot be read."""
+    books = Books()
+    with connect_mysql(settings) as connection:
+        connection.cursor().execute("SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        ranges = _Ranges(
+            _rows(connection, "SELECT batch_id, kafka_partition, from_offset, until_offset FROM landed_offsets")
+        )
+        batches = _rows(
+            connection,
+            "SELECT batch_id, messages, ticks_read, ticks_landed, dead_letters, duplicates, volume, verdict, topic"
+            " FROM landed_batches ORDER BY batch_id",
+        )
+        aggregates = {
+            (int(batch_id), day, sector): Amount(int(ticks), int(volume))
+            for batch_id, day, sector, ticks, volume in _rows(
+                connection, "SELECT batch_id, date, sector, ticks, total_volume FROM aggregated_data"
+            )
+        }
+    session = connect_cassandra(settings)
+    try:
+        ticks = _ticks_by_slice(session, ranges)
+        dead = _dead_by_batch(session, ranges)
+    finally:
+        session.cluster.shutdown()
+    _add_up(books, batches, aggregates, ticks)
+    books.differences.extend(ranges.gaps())
+    books.differences.extend(_compare_slices(aggregates, ticks))
+    books.differences.extend(_compare_batches(batches, aggregates, dead))
+    return books
+
+
+def _add_up(
+    books: Books, batches: list[Any], aggregates: dict[SliceKey, Amount], ticks: dict[SliceKey, Amount]
+) -> None:
+    books.batches = len(batches)
+    for _, messages, read, landed, dead, duplicates, _, verdict, _ in batches:
+        books.messages += messages
+        books.ticks_read += read
+        books.ticks_landed += landed
+        books.dead_letters += dead
+        books.duplicates += duplicates
+        books.verdicts[verdict] = books.verdicts.get(verdict, 0) + 1
+    books.cassandra = sum(ticks.values(), Amount())
+    books.mysql = sum(aggregates.values(), Amount())
+
+
+def _compare_slices(aggregates: dict[SliceKey, Amount], ticks: dict[SliceKey, Amount]) -> Iterator[str]:
+    for key in sorted(aggregates.keys() | ticks.keys()):
+        in_mysql, in_cassandra = aggregates.get(key, Amount()), ticks.get(key, Amount())
+        if in_mysql != in_cassandra:
+            batch_id, day, sector = key
+            yield (
+                f"batch {batch_id}, {day}, {sector}: Cassandra has {in_cassandra.ticks:,} ticks of"
+                f" {in_cassandra.volume:,} shares, MySQL {in_mysql.ticks:,} of {in_mysql.volume:,}"
+            )
+
+
+def _compare_batches(batches: list[Any], aggregates: dict[SliceKey, Amount], dead: dict[int, int]) -> Iterator[str]:
+    landed: dict[int, Amount] = defaultdict(Amount)
+    for (batch_id, _, _), amount in aggregates.items():
+        landed[batch_id] += amount
+    for expected, (batch_id, _, read, ticks, dead_letters, duplicates, volume, _, _) in enumerate(batches, start=1):
+        if batch_id != expected:
+            yield f"batch {expected} is missing from the ledger, which goes on with {batch_id}"
+            return
+        if read != ticks + dead_letters + duplicates:
+            parts = f"landed {ticks:,} + dead letters {dead_letters:,} + duplicates {duplicates:,}"
+            yield f"batch {batch_id}: read {read:,} is not {parts}"
+        if landed[batch_id] != Amount(ticks, int(volume)):
+            yield (
+                f"batch {batch_id}: the ledger says {ticks:,} ticks of {volume:,} shares, aggregated_data"
+                f" {landed[batch_id].ticks:,} of {landed[batch_id].volume:,}"
+            )
+        if dead.get(batch_id, 0) != dead_letters:
+            stored = dead.get(batch_id, 0)
+            yield f"batch {batch_id}: the ledger says {dead_letters:,} dead letters, Cassandra has {stored:,}"
+
+
+def _ticks_by_slice(session: Session, ranges: _Ranges) -> dict[SliceKey, Amount]:
+    found: dict[SliceKey, Amount] = defaultdict(Amount)
+    rows = session.execute(
+        f"SELECT trade_date, sector, volume, kafka_partition, kafka_offset FROM {RAW_TABLE}", timeout=60
+    )
+    for day, sector, volume, partition, offset in rows:
+        batch_id = ranges.batch_of(partition, offset)
+        if batch_id is not None:
+            found[batch_id, day.date(), sector] += Amount(1, volume)
+    return found
+
+
+def _dead_by_batch(session: Session, ranges: _Ranges) -> dict[int, int]:
+    found: dict[int, int] = defaultdict(int)
+    for partition, offset in session.execute(
+        f"SELECT kafka_partition, kafka_offset FROM {DEAD_LETTER_TABLE}", timeout=60
+    ):
+        batch_id = ranges.batch_of(partition, offset)
+        if batch_id is not None:
+            found[batch_id] += 1
+    return found
+
+
+def _rows(connection: MySQLConnectionAbstract, query: str) -> list[Any]:
+    cursor = connection.cursor()
+    cursor.execute(query)
+    rows = list(cursor.fetchall())
+    cursor.close()
+    return rows
+
+
+def print_books(books: Books, console: Console) -> None:
+    """Show the books as a table, then every difference."""
+    table = Table(title="The books of every landed batch", title_justify="left")
+    table.add_column("what")
+    table.add_column("ticks", justify="right")
+    table.add_column("volume (shares)", justify="right")
+    table.add_row("read from Kafka", f"{books.ticks_read:,}", "")
+    table.add_row("= landed", f"{books.ticks_landed:,}", "")
+    table.add_row("+ dead letters", f"{books.dead_letters:,}", "")
+    table.add_row("+ duplicates", f"{books.duplicates:,}", "", end_section=True)
+    table.add_row("in Cassandra, real_time_data", f"{books.cassandra.ticks:,}", f"{books.cassandra.volume:,}")
+    table.add_row("in MySQL, aggregated_data", f"{books.mysql.ticks:,}", f"{books.mysql.volume:,}")
+    console.print(table)
+    verdicts = ", ".join(f"{count:,} {verdict}" for verdict, count in sorted(books.verdicts.items()))
+    console.print(f"{books.batches:,} batches of {books.messages:,} messages: {verdicts or 'none landed yet'}")
+    for difference in books.differences:
+        console.print(f"[red]differs[/red] {difference}", highlight=False)
+    console.print("[red]The books do not agree.[/red]" if books.differences else "[green]The books agree.[/green]")
+
+
+def main() -> None:
+    """Compare Cassandra, MySQL and the ledger by date, sector and batch.
+
+    Exit code 0: the books agree. 1: they do not, and each difference is named. 2: a store cannot be read.
+    """
+    books = reconcile(load_settings())
+    print_books(books, Console(width=100))
+    if books.differences:
+        raise typer.Exit(1)
+
+
+if __name__ == "__main__":
+    app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+    app.command()(main)
+    run_command(lambda: app(prog_name="python -m streaming.reconcile"))

@@ -1,0 +1,243 @@
+"""Land the topic's ticks: `SPARK_CONF_DIR=. spark-submit streaming/stream_ticks.py`. Wiring only.
+
+Reads the settings, asks the ledger where to begin, starts one Structured Streaming query and stops it in order.
+"""
+
+import json
+import os
+import shutil
+import signal
+import tempfile
+import threading
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from pyspark.errors import PySparkException
+from pyspark.java_gateway import ensure_callback_server_started
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql.streaming.query import StreamingQuery
+
+from streaming.check_landed import BatchChecks
+from streaming.contract import check_live_tables
+from streaming.errors import TickledgerError, run_command
+from streaming.land_batch import BatchLander
+from streaming.ledger import Ledger, StreamLock
+from streaming.patience import GaveUp, Patience
+from streaming.settings import Settings, load_settings
+from streaming.start_up import check_cassandra_tables, check_continuity, starting_offsets
+from streaming.stores import connect_mysql
+from streaming.topic import LagMeter, TopicFacts, describe_topic
+
+SCRATCH_PREFIX = "stream-"
+#: A query that dies this often in a row without landing a batch is not going to recover.
+MOST_DEATHS = 5
+
+
+class TickStream:
+    """One run of the stream: from its start-up checks to its orderly end."""
+
+    def __init__(self, settings: Settings, *, once: bool) -> None:
+        self._settings = settings
+        self._once = once
+        self._stopping = threading.Event()
+        self._landing = threading.Lock()
+        self._failure: BaseException | None = None
+        self._patience = Patience(settings.stream_store_retry_seconds, self._stopping)
+        self._ledger = Ledger(settings)
+        self._lander: BatchLander | None = None
+        self._deaths = 0
+
+    def run(self) -> None:
+        """Land batches until asked to stop. Raises TickledgerError."""
+        topic = self._check_start_up()
+        lock = StreamLock(self._settings)
+        self._hold(lock)
+        self._lock = lock
+        self._checks = BatchChecks(self._settings, self._patience, self._fail)
+        self._lag = LagMeter(self._settings)
+        try:
+            spark = SparkSession.builder.appName("tickledger").getOrCreate()
+            self._handle_signals(spark)
+            self._announce(topic)
+            while not self._stopping.is_set():
+                self._run_query(spark, topic)
+                if not self._stopping.is_set():
+                    topic = self._patience.wait_for(lambda: describe_topic(self._settings))
+                    check_continuity(self._settings, self._ledger.head(), topic)
+        finally:
+            self._stopping.set()
+            self._checks.close()
+            self._lag.close()
+            lock.release()
+        if self._failure is not None:
+            raise self._failure
+        print("stopped: every batch that was begun is in the ledger", flush=True)
+
+    def _check_start_up(self) -> TopicFacts:
+        with connect_mysql(self._settings) as connection:
+            check_live_tables(connection)
+        check_cassandra_tables(self._settings)
+        topic = describe_topic(self._settings)
+        check_continuity(self._settings, self._ledger.head(), topic)
+        return topic
+
+    def _hold(self, lock: StreamLock) -> None:
+        # A stream that was killed a moment ago may still hold the lock.
+        for _ in range(10):
+            try:
+                return lock.hold()
+            except TickledgerError:
+                if self._stopping.wait(1):
+                    break
+        return lock.hold()
+
+    def _announce(self, topic: TopicFacts) -> None:
+        head = self._ledger.head()
+        behind = sum(end - head.ends.get(partition, topic.begins[partition]) for partition, end in topic.ends.items())
+        print(
+            f"landing {self._settings.kafka_topic}: ledger at batch {head.batch_id}, {behind:,} messages behind,"
+            f" a micro-batch every {self._settings.stream_trigger_seconds:g} s",
+            flush=True,
+        )
+
+    def _run_query(self, spark: SparkSession, topic: TopicFacts) -> None:
+        self._lander = BatchLander(self._settings, self._ledger, topic, self._patience)
+        if self._once and self._caught_up(topic):
+            self._stopping.set()
+            return
+        self._once_until = topic
+        scratch = _new_scratch(self._settings.stream_scratch_dir)
+        query = self._start_query(spark, topic, scratch)
+        try:
+            while query.isActive and not self._stopping.wait(0.2):
+                pass
+            with self._landing:
+                query.stop()
+            self._count_death(query)
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+
+    def _start_query(self, spark: SparkSession, topic: TopicFacts, scratch: Path) -> StreamingQuery:
+        assert self._lander is not None
+        source = (
+            spark.readStream.format("kafka")
+            .option("kafka.bootstrap.servers", self._settings.kafka_bootstrap_servers)
+            .option("kafka.isolation.level", "read_committed")
+            .option("subscribe", self._settings.kafka_topic)
+            .option(
+                "startingOffsets",
+                json.dumps({self._settings.kafka_topic: starting_offsets(self._lander.progress.head, topic)}),
+            )
+            .option("maxOffsetsPerTrigger", self._settings.stream_max_offsets_per_trigger)
+            .option("failOnDataLoss", "true")
+            .load()
+        )
+        return (
+            source.writeStream.foreachBatch(self._on_batch)
+            .option("checkpointLocation", str(scratch))
+            .trigger(processingTime=f"{int(self._settings.stream_trigger_seconds * 1000)} milliseconds")
+            .start()
+        )
+
+    def _on_batch(self, frame: DataFrame, _spark_batch_id: int) -> None:
+        with self._landing:
+            if self._stopping.is_set():
+                return
+            try:
+                self._land(frame)
+            except PySparkException:
+                # Kafka's failures inside the batch end the query; a new one begins where the ledger ends.
+                raise
+            except BaseException as error:
+                self._fail(error)
+
+    def _land(self, frame: DataFrame) -> None:
+        assert self._lander is not None
+        self._patience.wait_for(self._lock.hold)
+        batch = self._lander.land(frame)
+        if batch is None:
+            return
+        self._deaths = 0
+        ends = self._lander.progress.head.ends
+        self._checks.landed(batch, lambda: self._lag.behind(ends))
+        if self._once and self._caught_up(self._once_until):
+            self._stopping.set()
+
+    def _caught_up(self, topic: TopicFacts) -> bool:
+        assert self._lander is not None
+        progress = self._lander.progress
+        return all(progress.start_of(partition) >= end for partition, end in topic.ends.items())
+
+    def _count_death(self, query: StreamingQuery) -> None:
+        error = query.exception()
+        if error is None or self._stopping.is_set():
+            return
+        self._deaths += 1
+        reason = _first_line(error)
+        if self._deaths >= MOST_DEATHS:
+            raise GaveUp(f"the query ended {self._deaths} times without landing a batch: {reason}")
+        print(f"the query ended ({reason}); going on from the ledger", flush=True)
+        self._stopping.wait(2**self._deaths)
+
+    def _fail(self, error: BaseException) -> None:
+        self._failure = self._failure or error
+        self._stopping.set()
+
+    def _handle_signals(self, spark: SparkSession) -> None:
+        """Let SIGTERM and Ctrl-C finish the batch in flight, whether the JVM or Python receives them.
+
+        spark-submit's process is the JVM and Python its child; the JVM's own hooks would end Spark mid-batch.
+        """
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: self._stopping.set())
+        context: Any = spark.sparkContext
+        gateway = context._gateway
+        ensure_callback_server_started(gateway)
+        handler = _JvmSignalHandler(self._stopping)
+        for name in ("TERM", "INT"):
+            gateway.jvm.sun.misc.Signal.handle(gateway.jvm.sun.misc.Signal(name), handler)
+
+
+class _JvmSignalHandler:
+    """Called by the JVM, through py4j, when it receives a signal."""
+
+    def __init__(self, stopping: threading.Event) -> None:
+        self._stopping = stopping
+
+    def handle(self, _signal: Any) -> None:
+        self._stopping.set()
+
+    class Java:
+        implements = ("sun.misc.SignalHandler",)
+
+
+def _new_scratch(folder: Path) -> Path:
+    """A new scratch checkpoint; those of streams that are no longer alive go."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for old in folder.glob(f"{SCRATCH_PREFIX}*"):
+        pid = old.name.removeprefix(SCRATCH_PREFIX).partition("-")[0]
+        if not Path(f"/proc/{pid}").exists():
+            shutil.rmtree(old, ignore_errors=True)
+    return Path(tempfile.mkdtemp(prefix=f"{SCRATCH_PREFIX}{os.getpid()}-", dir=folder))
+
+
+def _first_line(error: Exception) -> str:
+    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
+def main(
+    once: Annotated[bool, typer.Option("--once", help="Land what is in the topic now, then stop.")] = False,
+) -> None:
+    """Land the ticks of KAFKA_TOPIC in Cassandra and MySQL, each exactly once, and check every batch.
+
+    Settings are named in .env.example. SIGTERM and Ctrl-C finish the batch in flight and exit 0. Exit code 1: gave up
+    on a store, or another stream landed meanwhile; 2: cannot run, with one line that says why.
+    """
+    TickStream(load_settings(), once=once).run()
+
+
+if __name__ == "__main__":
+    app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+    app.command()(main)
+    run_command(lambda: app(prog_name="spark-submit streaming/stream_ticks.py"))

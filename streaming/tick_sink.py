@@ -1,0 +1,231 @@
+"""The Cassandra side of landing: idempotent upserts of ticks and dead letters, and a look at what is stored.
+
+Everything here runs in Spark's Python workers. Writing a tick or a dead letter again leaves one row.
+"""
+
+import struct
+import threading
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import UTC, datetime
+from decimal import Decimal
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+from cassandra import DriverException, RequestExecutionException
+from cassandra.cluster import NoHostAvailable, Session
+from cassandra.query import BatchStatement, BatchType, BoundStatement
+
+from streaming.decode import DeadLetter
+from streaming.errors import StoreUnavailable
+from streaming.settings import Settings
+from streaming.stores import connect_cassandra
+from streaming.tick import (
+    DEAD_LETTER_BUCKET,
+    DEAD_LETTER_TABLE,
+    RAW_TABLE,
+    TICK_FIELDS,
+    Tick,
+    datetime_to_ms,
+    day_to_date,
+    ms_to_datetime,
+)
+
+#: Ticks in one unlogged batch. About 110 bytes a tick stay well below Cassandra's default limit of 50 KiB a batch.
+TICKS_A_BATCH = 200
+#: Requests a worker keeps in flight.
+IN_FLIGHT = 48
+#: Up to so many distinct times are asked for one by one; more are read as one slice.
+MAX_EXACT_TIMES = 50
+
+_UNAVAILABLE = (DriverException, RequestExecutionException, NoHostAvailable)
+_INSERT_TICK = ", ".join([field.name for field in TICK_FIELDS] + ["trade_date", "kafka_partition", "kafka_offset"])
+
+_pack_bigint = struct.Struct(">q").pack
+_pack_int = struct.Struct(">i").pack
+_pack_date = struct.Struct(">I").pack
+
+
+def pack_decimal(value: int | float) -> bytes:
+    """A number as Cassandra's `decimal`: a four-byte scale and the unscaled value in two's complement.
+
+    A float becomes the shortest decimal that reads back as the same float, which is what the message said up to
+    15 digits. Layout: Cassandra's native protocol, version 5, section 6.8.
+    """
+    if type(value) is int:
+        unscaled, scale = value, 0
+    else:
+        sign, digits, exponent = Decimal(repr(value)).as_tuple()
+        if not isinstance(exponent, int):
+            raise ValueError(f"{value} is no finite number")
+        unscaled = int("".join(map(str, digits))) * (-1 if sign else 1)
+        unscaled, scale = (unscaled * 10**exponent, 0) if exponent > 0 else (unscaled, -exponent)
+    return _pack_int(scale) + unscaled.to_bytes(unscaled.bit_length() // 8 + 1, "big", signed=True)
+
+
+def pack_tick(tick: Tick, partition: int, offset: int) -> list[bytes]:
+    """A tick as the values of the prepared upsert. The driver's own binding takes four times as long."""
+    return [
+        tick.ticker.encode(),
+        _pack_bigint(tick.created_ms),
+        _pack_bigint(tick.id),
+        _pack_bigint(tick.volume),
+        pack_decimal(tick.market_cap),
+        pack_decimal(tick.price),
+        tick.sector.encode(),
+        _pack_date(tick.trade_day + 2**31),
+        _pack_int(partition),
+        _pack_bigint(offset),
+    ]
+
+
+class StoredTick(NamedTuple):
+    """A tick as it stands in Cassandra: its key and the message that it came with."""
+
+    ticker: str
+    created_ms: int
+    id: int
+    partition: int
+    offset: int
+
+
+class TickSink:
+    """Writes one task's ticks and dead letters, a bounded number of requests in flight.
+
+    A failed request surfaces as StoreUnavailable at the latest in :meth:`drain`; nothing is known to be stored before
+    drain returns. Landing the same messages again is the retry.
+    """
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._statements = _prepare(session)
+        self._waiting: dict[tuple[str, int], list[list[bytes]]] = defaultdict(list)
+        self._slots = threading.BoundedSemaphore(IN_FLIGHT)
+        self._failure: Exception | None = None
+
+    def write(self, tick: Tick, partition: int, offset: int) -> None:
+        """Upsert one tick, sooner or later."""
+        key = (tick.ticker, tick.trade_day)
+        waiting = self._waiting[key]
+        waiting.append(pack_tick(tick, partition, offset))
+        if len(waiting) >= TICKS_A_BATCH:
+            self._send_ticks(self._waiting.pop(key))
+
+    def write_dead(self, topic: str, partition: int, offset: int, dead: DeadLetter) -> None:
+        """Upsert one dead letter. Sent alone: its raw value may be as large as a message."""
+        key = (topic, partition, offset // DEAD_LETTER_BUCKET, offset, dead.position)
+        values = (*key, dead.raw_value, dead.reason, dead.detail, datetime.now(UTC))
+        self._send(self._statements.insert_dead.bind(values))
+
+    def drain(self) -> None:
+        """Send what waits and return when all of it is stored. Raises StoreUnavailable."""
+        while self._waiting:
+            self._send_ticks(self._waiting.popitem()[1])
+        for _ in range(IN_FLIGHT):
+            self._slots.acquire()
+        for _ in range(IN_FLIGHT):
+            self._slots.release()
+        self._raise_failure()
+
+    def stored(self, ticker: str, trade_day: int, times: Sequence[int]) -> Iterator[StoredTick]:
+        """The stored ticks of one company and day at the given times (milliseconds), and maybe some between them."""
+        moments = sorted({ms_to_datetime(ms) for ms in times})
+        if len(moments) <= MAX_EXACT_TIMES:
+            bound = self._statements.ticks_at.bind((ticker, day_to_date(trade_day), moments))
+        else:
+            bound = self._statements.ticks_between.bind((ticker, day_to_date(trade_day), moments[0], moments[-1]))
+        for created_at, id_, partition, offset in self._read(bound):
+            yield StoredTick(ticker, datetime_to_ms(created_at), id_, partition, offset)
+
+    def dead_positions(self, topic: str, partition: int, first: int, last: int) -> Iterator[tuple[int, int]]:
+        """(offset, position) of the stored dead letters of a partition, from offset `first` to `last`."""
+        for bucket in range(first // DEAD_LETTER_BUCKET, last // DEAD_LETTER_BUCKET + 1):
+            bound = self._statements.dead_between.bind((topic, partition, bucket, first, last))
+            yield from self._read(bound)
+
+    def forget_tick(self, tick: Tick) -> None:
+        """Delete a tick that an attempt which never reached the ledger had stored."""
+        key = (tick.ticker, day_to_date(tick.trade_day), ms_to_datetime(tick.created_ms), tick.id)
+        self._send(self._statements.delete_tick.bind(key))
+
+    def forget_dead(self, topic: str, partition: int, offset: int, position: int) -> None:
+        """Delete a dead letter that an attempt which never reached the ledger had stored."""
+        key = (topic, partition, offset // DEAD_LETTER_BUCKET, offset, position)
+        self._send(self._statements.delete_dead.bind(key))
+
+    def _send_ticks(self, rows: Iterable[list[bytes]]) -> None:
+        batch = BatchStatement(BatchType.UNLOGGED)
+        bound = BoundStatement(self._statements.insert_tick)
+        for values in rows:
+            bound.values = values
+            batch.add(bound)
+        self._send(batch)
+
+    def _send(self, statement: Any) -> None:
+        self._raise_failure()
+        self._slots.acquire()
+        try:
+            future = self._session.execute_async(statement)
+        except _UNAVAILABLE as error:
+            self._slots.release()
+            raise _unavailable(error) from None
+        future.add_callbacks(lambda _: self._slots.release(), self._failed)
+
+    def _failed(self, error: Exception) -> None:
+        self._failure = error
+        self._slots.release()
+
+    def _raise_failure(self) -> None:
+        if self._failure is not None:
+            raise _unavailable(self._failure)
+
+    def _read(self, bound: Any) -> Iterator[Any]:
+        try:
+            yield from self._session.execute(bound)
+        except _UNAVAILABLE as error:
+            raise _unavailable(error) from None
+
+
+class _Statements(NamedTuple):
+    insert_tick: Any
+    delete_tick: Any
+    ticks_at: Any
+    ticks_between: Any
+    insert_dead: Any
+    delete_dead: Any
+    dead_between: Any
+
+
+@lru_cache(maxsize=4)
+def _prepare(session: Session) -> _Statements:
+    tick_key = "ticker = ? AND trade_date = ?"
+    dead_key = "topic = ? AND kafka_partition = ? AND offset_bucket = ?"
+    stored = f"SELECT created_at, id, kafka_partition, kafka_offset FROM {RAW_TABLE} WHERE {tick_key}"
+    marks = ", ".join("?" * (len(TICK_FIELDS) + 3))
+    dead_columns = "topic, kafka_partition, offset_bucket, kafka_offset, position, raw_value, reason, detail, dead_at"
+    try:
+        return _Statements(
+            session.prepare(f"INSERT INTO {RAW_TABLE} ({_INSERT_TICK}) VALUES ({marks})"),
+            session.prepare(f"DELETE FROM {RAW_TABLE} WHERE {tick_key} AND created_at = ? AND id = ?"),
+            session.prepare(f"{stored} AND created_at IN ?"),
+            session.prepare(f"{stored} AND created_at >= ? AND created_at <= ?"),
+            session.prepare(f"INSERT INTO {DEAD_LETTER_TABLE} ({dead_columns}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"),
+            session.prepare(f"DELETE FROM {DEAD_LETTER_TABLE} WHERE {dead_key} AND kafka_offset = ? AND position = ?"),
+            session.prepare(
+                f"SELECT kafka_offset, position FROM {DEAD_LETTER_TABLE}"
+                f" WHERE {dead_key} AND kafka_offset >= ? AND kafka_offset <= ?"
+            ),
+        )
+    except _UNAVAILABLE as error:
+        raise _unavailable(error) from None
+
+
+def _unavailable(error: Exception) -> StoreUnavailable:
+    inner = next(iter(error.errors.values()), error) if isinstance(error, NoHostAvailable) and error.errors else error
+    return StoreUnavailable(f"Cassandra does not answer: {type(inner).__name__}")
+
+
+@lru_cache(maxsize=1)
+def session_of_this_process(settings: Settings) -> Session:
+    """One session for each worker process, kept from micro-batch to micro-batch."""
+    return connect_cassandra(settings)

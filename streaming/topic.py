@@ -1,0 +1,84 @@
+"""What the Kafka broker says about the topic: its id, and where its partitions begin and end."""
+
+import logging
+from dataclasses import dataclass
+
+from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
+from kafka.errors import KafkaError
+
+from streaming.errors import ConfigurationError, StoreUnavailable
+from streaming.settings import Settings
+
+REQUEST_MS = 10_000
+LAG_MS = 2_000
+
+
+@dataclass(frozen=True)
+class TopicFacts:
+    """A topic at one moment. `begins` and `ends` hold each partition's first offset and the offset after its last."""
+
+    topic_id: str
+    begins: dict[int, int]
+    ends: dict[int, int]
+
+
+def describe_topic(settings: Settings) -> TopicFacts:
+    """Ask the broker. Raises StoreUnavailable where none answers, ConfigurationError where the topic is missing."""
+    # kafka-python logs every refused connection; callers say it in one line.
+    logging.getLogger("kafka").setLevel(logging.CRITICAL)
+    try:
+        admin = KafkaAdminClient(
+            bootstrap_servers=settings.kafka_bootstrap_servers.split(","), request_timeout_ms=REQUEST_MS
+        )
+        try:
+            described = admin.describe_topics([settings.kafka_topic])[0]
+        finally:
+            admin.close()
+        if described["error_code"]:
+            raise ConfigurationError(
+                f"KAFKA_TOPIC is {settings.kafka_topic!r}; it should be a topic of {settings.kafka_bootstrap_servers}"
+            )
+        partitions = sorted(partition["partition_index"] for partition in described["partitions"])
+        return TopicFacts(str(described["topic_id"]), *_offsets(settings, partitions))
+    except KafkaError as error:
+        raise StoreUnavailable(
+            f"Kafka at {settings.kafka_bootstrap_servers} (KAFKA_BOOTSTRAP_SERVERS) does not answer:"
+            f" {type(error).__name__}"
+        ) from None
+
+
+def _offsets(settings: Settings, partitions: list[int]) -> tuple[dict[int, int], dict[int, int]]:
+    consumer = KafkaConsumer(
+        bootstrap_servers=settings.kafka_bootstrap_servers.split(","), request_timeout_ms=4 * REQUEST_MS
+    )
+    try:
+        keys = [TopicPartition(settings.kafka_topic, partition) for partition in partitions]
+        begins = consumer.beginning_offsets(keys)
+        ends = consumer.end_offsets(keys)
+    finally:
+        consumer.close()
+    return {key.partition: at for key, at in begins.items()}, {key.partition: at for key, at in ends.items()}
+
+
+class LagMeter:
+    """Counts the messages that are in the topic and not yet landed. For one thread; it never raises."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._consumer: KafkaConsumer | None = None
+
+    def behind(self, landed_until: dict[int, int]) -> int | None:
+        """Messages between the given offsets and the ends of their partitions; None where the broker is silent."""
+        try:
+            if self._consumer is None:
+                self._consumer = KafkaConsumer(bootstrap_servers=self._settings.kafka_bootstrap_servers.split(","))
+            keys = [TopicPartition(self._settings.kafka_topic, partition) for partition in landed_until]
+            ends = self._consumer.end_offsets(keys, timeout_ms=LAG_MS)
+        except KafkaError:
+            return None
+        return sum(max(0, end - landed_until[key.partition]) for key, end in ends.items())
+
+    def close(self) -> None:
+        """Close the connection to the broker."""
+        if self._consumer is not None:
+            self._consumer.close()
