@@ -1,0 +1,69 @@
+# tickledger: `make` lists what there is. Everything that a target needs, it sets up itself.
+
+PYTHON ?= $(or $(shell command -v python3.11),python3)
+BIN := .venv/bin
+INSTALLED := .venv/installed
+SECONDS ?= 0
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check lint format services services-stop services-status services-clean shell sql cql topics lock
+
+help:  ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(INSTALLED)  ## Make the environment in .venv, from requirements.lock
+
+$(INSTALLED): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null || { \
+	  echo "error: PYTHON is '$(PYTHON)' ($$($(PYTHON) --version 2>&1)); it should be Python 3.11: make PYTHON=/path/to/python3.11 ..." >&2; exit 2; }
+	@echo "setting up .venv: about two minutes the first time"
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+demo: $(INSTALLED)  ## Run it all: servers, producer, stream, dashboard. SECONDS=60 stops by itself
+	@exec $(BIN)/python demo.py --seconds $(SECONDS)
+
+test: $(INSTALLED)  ## Lint, types and all tests, on real servers that they start themselves
+	@$(MAKE) --no-print-directory lint
+	@exec $(BIN)/python -m pytest
+
+check: $(INSTALLED)  ## Lint, types and the tests that need no server
+	@$(MAKE) --no-print-directory lint
+	@exec $(BIN)/python -m pytest -m "not integration"
+
+lint: $(INSTALLED)  ## Lint, format and types
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy .
+
+format: $(INSTALLED)  ## Format the code, mend what can be mended
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+services: $(INSTALLED)  ## Start Kafka, Cassandra and MySQL on this machine
+	@exec $(BIN)/python -m services start
+
+services-stop: $(INSTALLED)  ## Stop what `make services` started
+	@exec $(BIN)/python -m services stop
+
+services-status: $(INSTALLED)  ## Tell which servers run
+	@exec $(BIN)/python -m services status
+
+services-clean: $(INSTALLED)  ## Stop the servers and delete their data
+	@exec $(BIN)/python -m services clean
+
+shell: $(INSTALLED)  ## A shell in which every command of the README works as typed
+	@echo "tickledger's environment; 'exit' leaves it"; . $(BIN)/activate; exec $${SHELL:-/bin/sh}
+
+sql: $(INSTALLED)  ## A MySQL prompt on the ledger's database
+	@exec $(BIN)/python -m services sql
+
+cql: $(INSTALLED)  ## A CQL prompt on the ticks' keyspace
+	@exec $(BIN)/python -m services cql
+
+topics: $(INSTALLED)  ## List the topics
+	@exec $(BIN)/python -m services topics
+
+lock:  ## Resolve requirements.lock anew from pyproject.toml (needs uv)
+	uv pip compile --quiet --python-version 3.11 --generate-hashes --group dev pyproject.toml -o requirements.lock
