@@ -87,12 +87,12 @@ def env_file() -> Path:
     return Path(os.environ.get(ENV_FILE_VARIABLE) or PROJECT_ROOT / ".env")
 
 
-def load_settings() -> Settings:
-    """Read the settings: the environment first, then :func:`env_file`.
+def load_settings(path: Path | None = None) -> Settings:
+    """Read the settings: the environment first, then `path`, which defaults to :func:`env_file`.
 
     Raises ConfigurationError for the first bad one: its name, its value (never a secret's) and what it should be.
     """
-    path = env_file()
+    path = path or env_file()
     try:
         return Settings(_env_file=path)  # type: ignore[call-arg]  # mypy does not see pydantic-settings' own arguments
     except ValidationError as invalid:

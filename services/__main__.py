@@ -1,0 +1,97 @@
+"""python -m services: Kafka, Cassandra and MySQL on this machine, without Docker."""
+
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from services.instance import DEMO, Instance
+from services.java import java_home, java_version
+from services.server import Server
+from streaming.errors import StoreUnavailable, TickledgerError, run_command
+
+app = typer.Typer(
+    help="Kafka, Cassandra and MySQL on this machine, on loopback, without Docker.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+Name = Annotated[
+    str,
+    typer.Option("--instance", help="Which set of servers: demo (.env), test, or another name (free ports)."),
+]
+
+
+@app.command()
+def start(instance: Name = DEMO) -> None:
+    """Start the servers, wait until each answers, create topics, keyspace, tables, databases and accounts.
+
+    What was generated (passwords too) is written to the env file. A second start is harmless and keeps the data.
+    """
+    services = Instance(instance)
+    services.start()
+    _console().print(_table(services.servers(), {server.name: "ready" for server in services.servers()}))
+    print(f"settings: {services.env_file}")
+
+
+@app.command()
+def stop(instance: Name = DEMO) -> None:
+    """Stop exactly the servers that `start` started; the data stay."""
+    stopped = Instance(instance).stop()
+    print(f"stopped {', '.join(stopped)}" if stopped else "nothing ran")
+
+
+@app.command()
+def status(instance: Name = DEMO) -> None:
+    """Say which servers run and answer. Exits 0 when all three do, else 1."""
+    services = Instance(instance)
+    states = {server.name: _state(server) for server in services.servers()}
+    _console().print(_table(services.servers(), states))
+    if set(states.values()) != {"ready"}:
+        raise SystemExit(1)
+
+
+@app.command()
+def clean(instance: Name = DEMO) -> None:
+    """Delete the servers' data and logs. They must be stopped first; downloads and .env stay."""
+    services = Instance(instance)
+    print(f"deleted {services.folder}" if services.clean() else f"nothing to delete: {services.folder} is not there")
+
+
+@app.command()
+def versions(instance: Name = DEMO) -> None:
+    """Print the versions of Java and of the three servers."""
+    print(f"Java {java_version()} ({java_home()})")
+    for server in Instance(instance).servers():
+        print(f"{server.title}: {server.version()}")
+
+
+def _state(server: Server) -> str:
+    if not server.pid:
+        return "stopped"
+    try:
+        server.check_answers()
+    except StoreUnavailable:
+        return "does not answer"
+    except TickledgerError as error:
+        return str(error)
+    return "ready"
+
+
+def _table(servers: list[Server], states: dict[str, str]) -> Table:
+    table = Table("server", "address", "version", "state", "pid", "log", box=None, header_style="bold")
+    for server in servers:
+        pid = str(server.pid or "")
+        table.add_row(server.title, server.address, server.version(), states[server.name], pid, str(server.log_file))
+    return table
+
+
+def _console() -> Console:
+    # A path must stay whole to be copied, also where there is no terminal to measure.
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=200)
+
+
+if __name__ == "__main__":
+    run_command(lambda: app(prog_name="python -m services"))

@@ -1,0 +1,220 @@
+"""Cassandra on loopback: one node with password authentication, its roles, keyspace and tables."""
+
+import yaml
+from cassandra.cluster import Session
+from pydantic import SecretStr
+
+from services.jars import CASSANDRA, classpath, fetch
+from services.java import java_home
+from services.server import LOOPBACK, Server, free_port
+from streaming.errors import ConfigurationError, StoreUnavailable
+from streaming.stores import connect_cassandra
+from streaming.tick import cassandra_tables
+
+ADMIN_ROLE = "tickledger_admin"
+#: The superuser that every new Cassandra has, and its password.
+DEFAULT_ROLE = "cassandra"
+
+# Cassandra 5.0's own list for Java 17 (conf/jvm17-server.options), without jdk.compiler, which it does not need to run.
+_EXPORTS = (
+    *("java.base/jdk.internal.misc", "java.management.rmi/com.sun.jmx.remote.internal.rmi"),
+    *("java.rmi/sun.rmi.registry", "java.rmi/sun.rmi.server", "java.sql/java.sql", "java.base/java.lang.ref"),
+    *("jdk.unsupported/sun.misc", "jdk.attach/sun.tools.attach"),
+)
+_OPENS = (
+    *("java.base/java.lang.module", "java.base/jdk.internal.loader", "java.base/jdk.internal.ref"),
+    *("java.base/jdk.internal.reflect", "java.base/jdk.internal.math", "java.base/jdk.internal.module"),
+    *("java.base/jdk.internal.util.jar", "jdk.management/com.sun.management.internal", "java.base/sun.nio.ch"),
+    *("java.base/java.io", "java.base/java.lang.reflect", "java.base/java.lang", "java.base/java.util"),
+)
+
+_LOGBACK = """<configuration>
+  <appender name="console" class="ch.qos.logback.core.ConsoleAppender">
+    <encoder><pattern>%-5level [%thread] %date{ISO8601} %F:%L - %msg%n</pattern></encoder>
+  </appender>
+  <root level="INFO"><appender-ref ref="console"/></root>
+</configuration>
+"""
+
+
+class CassandraServer(Server):
+    """The node, its two roles, the keyspace and its tables."""
+
+    name = "cassandra"
+    title = "Cassandra"
+    port_setting = "CASSANDRA_PORT"
+
+    @property
+    def port(self) -> int:
+        """CASSANDRA_PORT. Raises ConfigurationError where CASSANDRA_HOSTS is not this machine."""
+        hosts = self.settings.cassandra_hosts
+        if any(host not in (LOOPBACK, "localhost") for host in hosts):
+            raise ConfigurationError(
+                f"CASSANDRA_HOSTS is {','.join(hosts)!r}; the services run on this machine: it should be {LOOPBACK}"
+            )
+        return self.settings.cassandra_port
+
+    def version(self) -> str:
+        """The version of the artifact."""
+        return CASSANDRA.version
+
+    def prepare(self) -> None:
+        """Write cassandra.yaml and the log configuration."""
+        if self.settings.cassandra_user in (DEFAULT_ROLE, ADMIN_ROLE):
+            raise ConfigurationError(
+                f"CASSANDRA_USER is {self.settings.cassandra_user!r}; it should be a name other than those of "
+                f"the superusers {DEFAULT_ROLE} and {ADMIN_ROLE}"
+            )
+        fetch(CASSANDRA, self._say)
+        self.conf.mkdir(parents=True, exist_ok=True)
+        self.data.mkdir(parents=True, exist_ok=True)
+        (self.conf / "logback.xml").write_text(_LOGBACK)
+        (self.conf / "cassandra.yaml").write_text(yaml.safe_dump(self._configuration(), sort_keys=False))
+
+    def command(self) -> list[str]:
+        """The node's JVM. JMX stays off: no port but the two of cassandra.yaml is open."""
+        return [
+            str(java_home() / "bin" / "java"),
+            *("-Xms1g", "-Xmx1g", "-XX:MaxDirectMemorySize=512m", "-XX:+UseG1GC", "-XX:MaxGCPauseMillis=300"),
+            *("-XX:+ExitOnOutOfMemoryError", "-XX:+PerfDisableSharedMem", "-Djava.awt.headless=true"),
+            "-Djdk.attach.allowAttachSelf=true",
+            *(word for export in _EXPORTS for word in ("--add-exports", f"{export}=ALL-UNNAMED")),
+            *(word for package in _OPENS for word in ("--add-opens", f"{package}=ALL-UNNAMED")),
+            *("-Dio.netty.tryReflectionSetAccessible=true", "-Dio.netty.allocator.useCacheForAllThreads=true"),
+            *("-Dio.netty.allocator.maxOrder=11", f"-Djava.io.tmpdir={self.temporary}"),
+            f"-Dcassandra.config=file://{self.conf / 'cassandra.yaml'}",
+            *(f"-Dcassandra.storagedir={self.data}", f"-Dcassandra.logdir={self.log_file.parent}"),
+            f"-Dlogback.configurationFile={self.conf / 'logback.xml'}",
+            # One node has nobody to wait for, neither to gossip with nor before it makes the first superuser.
+            *("-Dcassandra.skip_wait_for_gossip_to_settle=0", "-Dcassandra.superuser_setup_delay_ms=0"),
+            *("-cp", classpath(CASSANDRA.folder), "org.apache.cassandra.service.CassandraDaemon"),
+        ]
+
+    def check_answers(self) -> None:
+        """Log in as our superuser, or as the default one before the first set-up.
+
+        Raises ConfigurationError where CASSANDRA_ADMIN_PASSWORD is not the data's.
+        """
+        try:
+            self._connect_admin().cluster.shutdown()
+            return
+        except ConfigurationError:
+            if self.was_set_up:
+                raise ConfigurationError(
+                    "CASSANDRA_ADMIN_PASSWORD is (hidden); it should be the one that the data were created with: "
+                    "restore it, or delete the data with 'python -m services clean'"
+                ) from None
+        try:
+            self._connect_default().cluster.shutdown()
+        except ConfigurationError as refused:
+            # The default superuser appears a moment after the port opens.
+            raise StoreUnavailable(str(refused)) from None
+
+    def set_up(self) -> None:
+        """Replace the default superuser by ours; create or renew role, keyspace and tables.
+
+        CASSANDRA_USER may use its keyspace and nothing else. Its password becomes the settings' at every start.
+        """
+        self._replace_default_superuser()
+        keyspace, role = self.settings.cassandra_keyspace, _identifier(self.settings.cassandra_user)
+        password = _literal(self.settings.cassandra_password)
+        session = self._connect_admin()
+        try:
+            session.execute(f"CREATE ROLE IF NOT EXISTS {role} WITH LOGIN = true AND PASSWORD = {password}")
+            session.execute(f"ALTER ROLE {role} WITH LOGIN = true AND SUPERUSER = false")
+            if not self._clients_can_log_in():
+                # Not at every start: Cassandra refuses to change a password again within 5 s.
+                session.execute(f"ALTER ROLE {role} WITH PASSWORD = {password}")
+            session.execute(
+                f"CREATE KEYSPACE IF NOT EXISTS {keyspace} "
+                "WITH replication = {'class': 'SimpleStrategy', 'replication_factor': 1}"
+            )
+            session.execute(f"GRANT ALL PERMISSIONS ON KEYSPACE {keyspace} TO {role}")
+            for create in cassandra_tables(keyspace):
+                session.execute(create)
+        finally:
+            session.cluster.shutdown()
+
+    def _replace_default_superuser(self) -> None:
+        password = _literal(self.settings.cassandra_admin_password)
+        try:
+            session = self._connect_default()
+        except ConfigurationError:
+            return  # It cannot log in: replaced before.
+        try:
+            rights = "LOGIN = true AND SUPERUSER = true"
+            session.execute(f"CREATE ROLE IF NOT EXISTS {ADMIN_ROLE} WITH {rights} AND PASSWORD = {password}")
+        finally:
+            session.cluster.shutdown()
+        session = self._connect_admin()
+        try:
+            # A superuser cannot take this from itself, so ours does it.
+            session.execute(f"ALTER ROLE {DEFAULT_ROLE} WITH SUPERUSER = false AND LOGIN = false")
+        finally:
+            session.cluster.shutdown()
+
+    def _clients_can_log_in(self) -> bool:
+        try:
+            connect_cassandra(self.settings, keyspace="").cluster.shutdown()
+        except ConfigurationError:
+            return False
+        return True
+
+    def _connect_admin(self) -> Session:
+        password = self.settings.cassandra_admin_password
+        return connect_cassandra(self.settings, user=ADMIN_ROLE, password=password, keyspace="")
+
+    def _connect_default(self) -> Session:
+        return connect_cassandra(self.settings, user=DEFAULT_ROLE, password=SecretStr(DEFAULT_ROLE), keyspace="")
+
+    def _configuration(self) -> dict[str, object]:
+        storage_port = free_port()
+        return {
+            "cluster_name": "tickledger",
+            "num_tokens": 16,
+            "partitioner": "org.apache.cassandra.dht.Murmur3Partitioner",
+            "endpoint_snitch": "SimpleSnitch",
+            "seed_provider": [
+                {
+                    "class_name": "org.apache.cassandra.locator.SimpleSeedProvider",
+                    "parameters": [{"seeds": f"{LOOPBACK}:{storage_port}"}],
+                }
+            ],
+            "auto_bootstrap": False,
+            "listen_address": LOOPBACK,
+            "storage_port": storage_port,
+            "rpc_address": LOOPBACK,
+            "native_transport_port": self.port,
+            "authenticator": "PasswordAuthenticator",
+            "authorizer": "CassandraAuthorizer",
+            "role_manager": "CassandraRoleManager",
+            # Short enough that a changed password or permission holds at once for people.
+            "roles_validity": "500ms",
+            "permissions_validity": "500ms",
+            "credentials_validity": "500ms",
+            "data_file_directories": [str(self.data / "data")],
+            "commitlog_directory": str(self.data / "commitlog"),
+            "saved_caches_directory": str(self.data / "saved_caches"),
+            "hints_directory": str(self.data / "hints"),
+            "cdc_raw_directory": str(self.data / "cdc_raw"),
+            "commitlog_sync": "periodic",
+            "commitlog_sync_period": "10000ms",
+            "commitlog_segment_size": "32MiB",
+            # Unlogged batches within one partition cost what their rows cost; the defaults warn at a tenth of ours.
+            "batch_size_warn_threshold": "256KiB",
+            "batch_size_fail_threshold": "4MiB",
+            # A small machine that runs everything at once may pause longer than the usual 2 to 5 s.
+            "read_request_timeout": "10000ms",
+            "range_request_timeout": "10000ms",
+            "write_request_timeout": "10000ms",
+            # Tests drop and truncate often; a snapshot each time would fill the disk.
+            "auto_snapshot": False,
+        }
+
+
+def _identifier(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _literal(secret: SecretStr) -> str:
+    return "'" + secret.get_secret_value().replace("'", "''") + "'"

@@ -1,0 +1,144 @@
+"""One set of the three servers, with a name, a folder, an env file and ports of its own."""
+
+import fcntl
+import re
+import shutil
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from threading import Event
+
+from services.cassandra_server import CassandraServer
+from services.environment import write_dbt_profile, write_env_file
+from services.jars import Say
+from services.java import SERVICES_DIR, java_home
+from services.kafka_server import KafkaServer
+from services.mysql_server import MySQLServer
+from services.server import LOOPBACK, Server, free_port
+from streaming.errors import ConfigurationError
+from streaming.settings import PROJECT_ROOT, Settings, load_settings
+
+DEMO = "demo"
+TEST_PORTS = {"kafka": 39092, "cassandra": 19042, "mysql": 13307}
+FREE_BYTES = 2 * 1024**3
+#: In the order in which they stop: first what takes messages in, last what holds the ledger.
+SERVERS: Sequence[type[Server]] = (KafkaServer, CassandraServer, MySQLServer)
+
+
+def _print(text: str) -> None:
+    print(text, flush=True)
+
+
+class Instance:
+    """The servers named `demo` (env file .env, the template's ports), `test`, or any other name (free ports).
+
+    `say` receives one line a step.
+    """
+
+    def __init__(self, name: str = DEMO, say: Say = _print):
+        if not re.fullmatch(r"[a-z][a-z0-9-]{0,31}", name) or name in ("java", "jars"):
+            raise ConfigurationError(f"--instance is {name!r}; it should be demo, test or a short lower-case name")
+        self.name = name
+        self.folder = SERVICES_DIR / name
+        self.env_file = PROJECT_ROOT / ".env" if name == DEMO else self.folder / ".env"
+        self.dbt_profile = (PROJECT_ROOT / "dbt_project" if name == DEMO else self.folder / "dbt") / "profiles.yml"
+        self._say = say
+        self._cancelled = Event()
+        self._servers: dict[str, Server] = {}
+
+    def start(self) -> None:
+        """Start what does not run yet, wait until all answer, set up, write the env file and the dbt profile.
+
+        Returns with all three ready. A second start is harmless and keeps the data. Raises ConfigurationError for
+        a busy port, no Java 17 or no room on the disk, and TickledgerError where a server does not come up.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with self._lock():
+            self._refuse_full_disk()
+            self._write_env_file()
+            servers = self.servers()
+            for server in servers:
+                server.refuse_busy_port()
+            java_home()
+            self._bring_up(servers)
+            write_dbt_profile(self.settings(), self.dbt_profile)
+
+    def stop(self) -> list[str]:
+        """Stop exactly the processes that `start` started; returns the titles of those that ran."""
+        if not self.folder.is_dir():
+            return []
+        with self._lock():
+            return [server.title for server in self.servers() if server.stop()]
+
+    def clean(self) -> bool:
+        """Delete the instance's data and logs; False where there were none. The env file of `demo` stays.
+
+        Raises ConfigurationError while a server runs.
+        """
+        if not self.folder.is_dir():
+            return False
+        running = [server.title for server in self.servers() if server.pid]
+        if running:
+            raise ConfigurationError(
+                f"{', '.join(running)} of instance {self.name} still run: "
+                f"'python -m services stop --instance {self.name}' comes first"
+            )
+        shutil.rmtree(self.folder)
+        return True
+
+    def settings(self) -> Settings:
+        """The settings as this instance's clients read them: the environment first, then its env file."""
+        return load_settings(self.env_file)
+
+    def server(self, name: str) -> Server:
+        """The server `kafka`, `cassandra` or `mysql`."""
+        if not self._servers:
+            settings = self.settings()
+            self._servers = {kind.name: kind(self.folder, settings, self._say, self._cancelled) for kind in SERVERS}
+        return self._servers[name]
+
+    def servers(self) -> list[Server]:
+        """All three, in the order in which they stop."""
+        return [self.server(kind.name) for kind in SERVERS]
+
+    def _bring_up(self, servers: list[Server]) -> None:
+        """All at the same time: two of them are JVMs that mostly wait for themselves."""
+        with ThreadPoolExecutor(len(servers)) as pool:
+            runs = [pool.submit(server.bring_up) for server in servers]
+            try:
+                problems = [problem for problem in (run.exception() for run in runs) if problem]
+            except KeyboardInterrupt:
+                self._cancelled.set()
+                raise
+        for problem in problems[1:]:
+            self._say(f"error: {problem}")
+        if problems:
+            raise problems[0]
+
+    def _write_env_file(self) -> None:
+        replaced: dict[str, str] = {}
+        if self.name != DEMO:
+            ports = TEST_PORTS if self.name == "test" else {kind.name: free_port() for kind in SERVERS}
+            replaced = {
+                "KAFKA_BOOTSTRAP_SERVERS": f"{LOOPBACK}:{ports['kafka']}",
+                "CASSANDRA_PORT": str(ports["cassandra"]),
+                "MYSQL_PORT": str(ports["mysql"]),
+                "STREAM_SCRATCH_DIR": str((self.folder / "scratch").relative_to(PROJECT_ROOT)),
+            }
+        write_env_file(self.env_file, replaced)
+        self._servers = {}
+
+    def _refuse_full_disk(self) -> None:
+        free = shutil.disk_usage(self.folder).free
+        if free < FREE_BYTES:
+            raise ConfigurationError(
+                f"the disk of {self.folder} has {free / 1024**3:.1f} GiB free; "
+                f"the services should have at least {FREE_BYTES / 1024**3:.0f} GiB"
+            )
+
+    @contextmanager
+    def _lock(self) -> Iterator[None]:
+        """One start or stop at a time; a second one waits."""
+        with (self.folder / ".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield

@@ -1,0 +1,129 @@
+"""Kafka on loopback: one KRaft process that is broker and controller."""
+
+import base64
+import uuid
+from contextlib import suppress
+
+from kafka.admin import KafkaAdminClient, NewTopic
+from kafka.errors import KafkaError, TopicAlreadyExistsError
+
+from services.jars import KAFKA, classpath, fetch
+from services.java import java_home
+from services.server import LOOPBACK, Server, free_port, run_once
+from streaming.errors import ConfigurationError, StoreUnavailable
+
+#: Topics that commands and documentation name; the settings' own topic is created besides.
+USUAL_TOPICS = ("trading_data", "test_topic")
+
+_PROPERTIES = """process.roles=broker,controller
+node.id=1
+listeners=PLAINTEXT://{host}:{port},CONTROLLER://{host}:{controller_port}
+advertised.listeners=PLAINTEXT://{host}:{port}
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
+controller.listener.names=CONTROLLER
+controller.quorum.voters=1@{host}:{controller_port}
+log.dirs={data}
+auto.create.topics.enable=false
+# One broker: the internal topics cannot have more replicas than that, and few partitions open fewer files.
+offsets.topic.replication.factor=1
+offsets.topic.num.partitions=4
+transaction.state.log.replication.factor=1
+transaction.state.log.min.isr=1
+transaction.state.log.num.partitions=4
+share.coordinator.state.topic.replication.factor=1
+share.coordinator.state.topic.min.isr=1
+group.initial.rebalance.delay.ms=0
+# The default of 128 MiB would take a quarter of the heap.
+log.cleaner.dedupe.buffer.size=16777216
+"""
+
+_LOG4J = """<?xml version="1.0" encoding="UTF-8"?>
+<Configuration status="WARN">
+  <Appenders>
+    <Console name="console"><PatternLayout pattern="[%d] %p %m (%c)%n"/></Console>
+  </Appenders>
+  <Loggers><Root level="INFO"><AppenderRef ref="console"/></Root></Loggers>
+</Configuration>
+"""
+
+
+class KafkaServer(Server):
+    """The broker and its topics."""
+
+    name = "kafka"
+    title = "Kafka"
+    port_setting = "KAFKA_BOOTSTRAP_SERVERS"
+
+    @property
+    def port(self) -> int:
+        """The port of KAFKA_BOOTSTRAP_SERVERS. Raises ConfigurationError where that is not on this machine."""
+        servers = self.settings.kafka_bootstrap_servers
+        host, _, port = servers.rpartition(":")
+        if host not in (LOOPBACK, "localhost"):
+            raise ConfigurationError(
+                f"KAFKA_BOOTSTRAP_SERVERS is {servers!r}; the services run on this machine: "
+                f"it should be {LOOPBACK}:PORT"
+            )
+        return int(port)
+
+    def version(self) -> str:
+        """The version of the artifact."""
+        return KAFKA.version
+
+    def prepare(self) -> None:
+        """Write the configuration and format the data folder once."""
+        jars = fetch(KAFKA, self._say)
+        self.conf.mkdir(parents=True, exist_ok=True)
+        self.data.mkdir(parents=True, exist_ok=True)
+        # The controller talks to itself alone, so its port may be another at every start.
+        text = _PROPERTIES.format(host=LOOPBACK, port=self.port, controller_port=free_port(), data=self.data)
+        (self.conf / "server.properties").write_text(text)
+        (self.conf / "log4j2.xml").write_text(_LOG4J)
+        if not (self.data / "meta.properties").exists():
+            cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).rstrip(b"=").decode()
+            format_data = ["format", "--config", str(self.conf / "server.properties"), "--cluster-id", cluster_id]
+            java = str(java_home() / "bin" / "java")
+            run_once(
+                [java, "-cp", classpath(jars), self._logging, "kafka.tools.StorageTool", *format_data],
+                "formatting Kafka's data folder",
+            )
+
+    def command(self) -> list[str]:
+        """The broker's JVM."""
+        return [
+            str(java_home() / "bin" / "java"),
+            *("-Xms512m", "-Xmx512m", "-XX:+UseG1GC", "-XX:+ExitOnOutOfMemoryError", "-Djava.awt.headless=true"),
+            f"-Djava.io.tmpdir={self.temporary}",
+            self._logging,
+            *("-cp", classpath(KAFKA.folder), "kafka.Kafka", str(self.conf / "server.properties")),
+        ]
+
+    def check_answers(self) -> None:
+        """List the topics."""
+        try:
+            admin = self._admin()
+            try:
+                admin.list_topics()
+            finally:
+                admin.close()
+        except KafkaError as error:
+            raise StoreUnavailable(f"Kafka at {self.address}: {error}") from None
+
+    def set_up(self) -> None:
+        """Create the topics that are missing, with KAFKA_PARTITIONS partitions; topics that exist stay as they are."""
+        admin = self._admin()
+        try:
+            there = set(admin.list_topics())
+            for topic in dict.fromkeys((self.settings.kafka_topic, *USUAL_TOPICS)):
+                if topic not in there:
+                    with suppress(TopicAlreadyExistsError):
+                        admin.create_topics([NewTopic(topic, self.settings.kafka_partitions, 1)])
+        finally:
+            admin.close()
+
+    @property
+    def _logging(self) -> str:
+        return f"-Dlog4j2.configurationFile={self.conf / 'log4j2.xml'}"
+
+    def _admin(self) -> KafkaAdminClient:
+        return KafkaAdminClient(bootstrap_servers=self.address, client_id="services", request_timeout_ms=5000)

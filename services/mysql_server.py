@@ -1,0 +1,224 @@
+"""MySQL on loopback: a real mysqld where there is one, else MariaDB from its Maven artifact."""
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+from pydantic import SecretStr
+
+from services.jars import MARIADB, fetch
+from services.server import LOOPBACK, Server, run_once
+from streaming.errors import ConfigurationError
+from streaming.stores import connect_mysql
+
+#: Names the server to use instead of the `mysqld` on PATH: a binary, or a launcher followed by one.
+MYSQLD_VARIABLE = "TICKLEDGER_MYSQLD"
+#: A Unix socket's path may have at most this many bytes (man 7 unix: 108 with the closing zero).
+SOCKET_PATH_BYTES = 107
+
+_CONFIGURATION = """[mysqld]
+bind-address={host}
+port={port}
+socket={socket}
+pid-file={temporary}/mysqld.pid
+datadir={data}
+tmpdir={temporary}
+init-file={init_file}
+skip-name-resolve
+character-set-server=utf8mb4
+collation-server=utf8mb4_bin
+default-time-zone=+00:00
+# What the ledger promises: a commit that was answered is on disk.
+innodb-flush-log-at-trx-commit=1
+innodb-buffer-pool-size=256M
+max-connections=200
+max-allowed-packet=64M
+skip-log-bin
+local-infile=OFF
+performance-schema=OFF
+"""
+
+
+class MySQLServer(Server):
+    """The server, its two accounts and the database."""
+
+    name = "mysql"
+    title = "MySQL"
+    port_setting = "MYSQL_PORT"
+
+    @property
+    def port(self) -> int:
+        """MYSQL_PORT. Raises ConfigurationError where MYSQL_HOST is not this machine."""
+        if self.settings.mysql_host not in (LOOPBACK, "localhost"):
+            raise ConfigurationError(
+                f"MYSQL_HOST is {self.settings.mysql_host!r}; the services run on this machine: it should be {LOOPBACK}"
+            )
+        return self.settings.mysql_port
+
+    def version(self) -> str:
+        """What the server says of itself, such as `MariaDB 11.4.5`."""
+        launcher = _installed_server()
+        return _describe(launcher)[0] if launcher else f"MariaDB {MARIADB.version}"
+
+    def prepare(self) -> None:
+        """Write the configuration and create the system tables at the first start."""
+        if self.settings.mysql_user == "root":
+            raise ConfigurationError("MYSQL_USER is 'root'; it should be another name: root is the services' account")
+        launcher = _installed_server() or [str(fetch(MARIADB, self._say) / "bin" / "mariadbd")]
+        for folder in (self.conf, self.temporary, self.data.parent):
+            folder.mkdir(parents=True, exist_ok=True)
+        version, is_mariadb = _describe(launcher)
+        if not (self.data / "mysql").is_dir():
+            self._say(f"creating the system tables of {version}")
+            self._create_system_tables(launcher, is_mariadb)
+        self._write_private(self._init_file, "".join(f"{statement};\n" for statement in self._accounts()))
+        text = _CONFIGURATION.format(
+            host=LOOPBACK,
+            port=self.port,
+            socket=self.socket,
+            temporary=self.temporary,
+            data=self.data,
+            init_file=self._init_file,
+        )
+        self._write_private(
+            self._option_file, text + "".join(f"{line}\n" for line in _own_options(launcher, is_mariadb))
+        )
+
+    def command(self) -> list[str]:
+        """The server with our option file and no other."""
+        launcher = _installed_server() or [str(MARIADB.folder / "bin" / "mariadbd")]
+        return [*launcher, f"--defaults-file={self._option_file}", *_as_root()]
+
+    def check_answers(self) -> None:
+        """Log in as root. Raises ConfigurationError where the running server has another password."""
+        try:
+            connect_mysql(
+                self.settings, user="root", password=self.settings.mysql_root_password, database="mysql"
+            ).close()
+        except ConfigurationError:
+            raise ConfigurationError(
+                f"MYSQL_ROOT_PASSWORD is (hidden); it should be the one that the server at {self.address} was started "
+                "with: 'python -m services stop' and start again make it so"
+            ) from None
+
+    def set_up(self) -> None:
+        """Nothing is left to do but to delete the accounts' SQL: the server ran it when it started."""
+        self._init_file.unlink(missing_ok=True)
+
+    @property
+    def socket(self) -> Path:
+        """The Unix socket, in the system's temporary folder where the instance's path is too long for one."""
+        path = self.temporary / "mysqld.sock"
+        if len(os.fsencode(path)) <= SOCKET_PATH_BYTES:
+            return path
+        return Path(tempfile.gettempdir()) / f"tickledger-{os.getuid()}-{self.port}.sock"
+
+    @property
+    def _option_file(self) -> Path:
+        return self.conf / "my.cnf"
+
+    @property
+    def _init_file(self) -> Path:
+        return self.conf / "accounts.sql"
+
+    def _accounts(self) -> list[str]:
+        """SQL, a statement a line, that the server runs at every start: the passwords become the settings'."""
+        database = self.settings.mysql_database
+        accounts = [
+            ("root", self.settings.mysql_root_password),
+            (self.settings.mysql_user, self.settings.mysql_password),
+        ]
+        statements = [f"CREATE DATABASE IF NOT EXISTS `{database}`", "DROP USER IF EXISTS ''@'localhost'"]
+        for name, password in accounts:
+            for host in ("localhost", LOOPBACK):
+                account = f"{_literal(name)}@'{host}'"
+                statements.append(f"CREATE USER IF NOT EXISTS {account} IDENTIFIED BY {_literal(password)}")
+                statements.append(f"ALTER USER {account} IDENTIFIED BY {_literal(password)}")
+                # The pattern, in which _ stands for any character, lets tests have databases of their own beside ours.
+                pattern = database.replace("_", r"\_") + "%"
+                scope = "*.*" if name == "root" else f"`{pattern}`.*"
+                grant_option = " WITH GRANT OPTION" if name == "root" else ""
+                statements.append(f"GRANT ALL PRIVILEGES ON {scope} TO {account}{grant_option}")
+        return statements
+
+    def _create_system_tables(self, launcher: list[str], is_mariadb: bool) -> None:
+        """Create them in a folder beside, so that an interrupted first start is done again."""
+        fresh = self.data.with_name(f"{self.data.name}.new")
+        shutil.rmtree(fresh, ignore_errors=True)
+        shutil.rmtree(self.data, ignore_errors=True)
+        if is_mariadb:
+            fresh.mkdir()
+            command = [*_install_db(launcher), f"--datadir={fresh}", f"--tmpdir={self.temporary}"]
+        else:
+            options = [f"--{line}" for line in _own_options(launcher, is_mariadb)]
+            command = [*launcher, "--no-defaults", "--initialize-insecure", f"--datadir={fresh}", *options]
+        run_once([*command, *_as_root()], "creating MySQL's system tables")
+        fresh.replace(self.data)
+
+    def _write_private(self, path: Path, text: str) -> None:
+        path.unlink(missing_ok=True)
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            file.write(text)
+
+
+def _installed_server() -> list[str] | None:
+    """The command of $TICKLEDGER_MYSQLD or of the mysqld on PATH; None where there is neither."""
+    named = shlex.split(os.environ.get(MYSQLD_VARIABLE, ""))
+    if named:
+        return named
+    on_path = shutil.which("mysqld")
+    return [on_path] if on_path else None
+
+
+def _describe(launcher: list[str]) -> tuple[str, bool]:
+    """Name and version of a server, and whether it is MariaDB. Raises ConfigurationError where it does not run."""
+    try:
+        answer = subprocess.run([*launcher, "--version"], capture_output=True, text=True, timeout=30)
+        problem = answer.stderr.strip().splitlines()[-1:] if answer.returncode else []
+    except (OSError, subprocess.TimeoutExpired) as error:
+        answer, problem = None, [str(error)]
+    found = re.search(r"Ver ([\d.]+)", answer.stdout) if answer else None
+    if answer is None or found is None:
+        setting = MYSQLD_VARIABLE if os.environ.get(MYSQLD_VARIABLE) else "mysqld"
+        raise ConfigurationError(
+            f"{setting} is {shlex.join(launcher)!r}; it should be a MySQL server that runs here: {' '.join(problem)}"
+        )
+    is_mariadb = "MariaDB" in answer.stdout
+    return f"{'MariaDB' if is_mariadb else 'MySQL'} {found.group(1)}", is_mariadb
+
+
+def _own_options(launcher: list[str], is_mariadb: bool) -> list[str]:
+    """Options that only this kind of server knows or needs."""
+    base = Path(launcher[-1]).resolve().parent.parent
+    if is_mariadb:
+        return [f"basedir={base}", "skip-ssl"]
+    # A server unpacked from a distribution's package looks for its messages where the package would have put them.
+    messages = base / "share" / "mysql"
+    unpacked = (
+        [f"lc-messages-dir={messages}", f"character-sets-dir={messages / 'charsets'}"] if messages.is_dir() else []
+    )
+    return ["mysqlx=OFF", "secure-file-priv=NULL", *unpacked]
+
+
+def _install_db(launcher: list[str]) -> list[str]:
+    base = Path(launcher[-1]).resolve().parent.parent
+    script = base / "scripts" / "mariadb-install-db"
+    found = str(script) if script.exists() else shutil.which("mariadb-install-db") or shutil.which("mysql_install_db")
+    if not found:
+        raise ConfigurationError(f"mariadb-install-db should be on PATH, as {launcher[-1]} is MariaDB")
+    options = ("--no-defaults", f"--basedir={base}", "--skip-test-db", "--skip-name-resolve")
+    return [found, *options, "--auth-root-authentication-method=normal"]
+
+
+def _as_root() -> list[str]:
+    # Both servers refuse to run as root unless told to.
+    return ["--user=root"] if os.geteuid() == 0 else []
+
+
+def _literal(value: str | SecretStr) -> str:
+    text = value.get_secret_value() if isinstance(value, SecretStr) else value
+    return "'" + text.replace("\\", "\\\\").replace("'", "''") + "'"

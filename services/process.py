@@ -1,0 +1,91 @@
+"""One server process: started apart from the terminal, found again through its pid file, stopped, killed."""
+
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import psutil
+
+#: Names of variables that a server inherits; none of them can hold a secret or change a server's configuration.
+_INHERITED = ("PATH", "HOME", "USER", "LANG", "LC_ALL", "LD_LIBRARY_PATH")
+TERM_SECONDS = 30
+
+
+class ServerProcess:
+    """A process remembered in a pid file by pid and start time, so that a stale file never hits another process."""
+
+    def __init__(self, pid_file: Path, log_file: Path):
+        self.pid_file = pid_file
+        self.log_file = log_file
+
+    @property
+    def pid(self) -> int | None:
+        """The pid while the process runs, else None."""
+        process = self._find()
+        return process.pid if process else None
+
+    def start(self, command: list[str], environment: dict[str, str]) -> None:
+        """Start the command detached, its output in the log file; the log of the start before is kept as `.1`."""
+        for path in (self.log_file, self.pid_file):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        if self.log_file.exists():
+            self.log_file.replace(self.log_file.with_name(self.log_file.name + ".1"))
+        inherited = {name: os.environ[name] for name in _INHERITED if name in os.environ}
+        with self.log_file.open("wb") as log:
+            child = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                cwd=self.log_file.parent,
+                env=inherited | environment,
+                start_new_session=True,
+            )
+        try:
+            record = {"pid": child.pid, "create_time": psutil.Process(child.pid).create_time()}
+        except psutil.NoSuchProcess:
+            return
+        self.pid_file.write_text(json.dumps(record))
+
+    def stop(self) -> bool:
+        """SIGTERM, then SIGKILL after 30 s. False where nothing ran."""
+        process = self._find()
+        if process:
+            process.terminate()
+            _wait_or_kill(process)
+        self.pid_file.unlink(missing_ok=True)
+        return process is not None
+
+    def kill(self) -> bool:
+        """SIGKILL, as a crash would. False where nothing ran."""
+        process = self._find()
+        if process:
+            process.kill()
+            process.wait(TERM_SECONDS)
+        self.pid_file.unlink(missing_ok=True)
+        return process is not None
+
+    def last_lines(self, count: int = 20) -> list[str]:
+        """The newest lines of the log."""
+        if not self.log_file.exists():
+            return []
+        return self.log_file.read_text(errors="replace").splitlines()[-count:]
+
+    def _find(self) -> psutil.Process | None:
+        try:
+            record = json.loads(self.pid_file.read_text())
+            process = psutil.Process(record["pid"])
+            # Start times are counted from the boot time, which moves a little when the clock is set.
+            is_ours = abs(process.create_time() - record["create_time"]) < 2
+            return process if is_ours and process.status() != psutil.STATUS_ZOMBIE else None
+        except (OSError, ValueError, KeyError, TypeError, psutil.NoSuchProcess):
+            return None
+
+
+def _wait_or_kill(process: psutil.Process) -> None:
+    try:
+        process.wait(TERM_SECONDS)
+    except psutil.TimeoutExpired:
+        process.kill()
+        process.wait(TERM_SECONDS)

@@ -1,0 +1,122 @@
+"""`make sql`, `make cql` and `make topics`: a look into the stores with nothing else installed."""
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+import mysql.connector
+from cassandra import DriverException, RequestExecutionException
+from kafka import KafkaAdminClient
+from kafka.errors import KafkaError
+from rich.console import Console
+from rich.table import Table
+
+from streaming.errors import StoreUnavailable
+from streaming.settings import Settings
+from streaming.stores import connect_cassandra, connect_mysql
+
+#: A statement's column names and rows; no columns where it returns nothing.
+Answer = tuple[Sequence[str], Iterable[Sequence[Any]]]
+MOST_ROWS = 1000
+
+
+def sql_prompt(settings: Settings) -> None:
+    """Read MySQL statements until the input ends, each up to a semicolon, and print their rows. Commits each."""
+    connection = connect_mysql(settings)
+
+    def run(statement: str) -> Answer:
+        cursor: Any = connection.cursor()
+        try:
+            cursor.execute(statement)
+            rows = cursor.fetchall() if cursor.with_rows else []
+            connection.commit()
+            return (cursor.column_names if cursor.with_rows else ()), rows
+        except mysql.connector.Error as error:
+            connection.rollback()
+            raise ValueError(error.msg) from None
+        finally:
+            cursor.close()
+
+    _prompt(f"sql {settings.mysql_database}> ", run)
+
+
+def cql_prompt(settings: Settings) -> None:
+    """Read CQL statements until the input ends, each up to a semicolon, and print their rows."""
+    session = connect_cassandra(settings)
+
+    def run(statement: str) -> Answer:
+        try:
+            result = session.execute(statement)
+            return result.column_names or (), result
+        except (DriverException, RequestExecutionException) as error:
+            raise ValueError(str(error)) from None
+
+    try:
+        _prompt(f"cql {settings.cassandra_keyspace}> ", run)
+    finally:
+        session.cluster.shutdown()
+
+
+def list_topics(settings: Settings) -> None:
+    """Print the topics and their number of partitions."""
+    try:
+        admin = KafkaAdminClient(bootstrap_servers=settings.kafka_bootstrap_servers.split(","))
+        topics = admin.describe_topics()
+        admin.close()
+    except KafkaError as error:
+        raise StoreUnavailable(
+            f"Kafka at {settings.kafka_bootstrap_servers} (KAFKA_BOOTSTRAP_SERVERS) does not answer:"
+            f" {type(error).__name__}"
+        ) from None
+    table = Table("topic", "partitions", box=None, header_style="bold")
+    for topic in sorted(topics, key=lambda topic: str(topic["name"])):
+        if not topic["is_internal"]:
+            table.add_row(topic["name"], str(len(topic["partitions"])))
+    Console().print(table)
+
+
+def _prompt(prompt: str, run: Callable[[str], Answer]) -> None:
+    interactive = sys.stdin.isatty()
+    if interactive:
+        print("end a statement with ';', leave with Ctrl-D")
+    failed = False
+    for statement in _statements(prompt if interactive else ""):
+        try:
+            _print_rows(*run(statement))
+        except ValueError as error:
+            failed = True
+            print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+    if failed and not interactive:
+        raise SystemExit(1)
+
+
+def _statements(prompt: str) -> Iterator[str]:
+    if prompt:
+        with contextlib.suppress(ImportError):
+            import readline  # noqa: F401  # gives input() a history and line editing
+    held = ""
+    while True:
+        try:
+            held += input(prompt) + "\n"
+        except (EOFError, KeyboardInterrupt):
+            break
+        *complete, held = held.split(";")
+        yield from (statement.strip() for statement in complete if statement.strip())
+    if held.strip():
+        yield held.strip()
+
+
+def _print_rows(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    if not columns:
+        print("ok")
+        return
+    table = Table(*columns, header_style="bold")
+    count = 0
+    for count, row in enumerate(rows, start=1):
+        if count > MOST_ROWS:
+            break
+        table.add_row(*("NULL" if value is None else str(value) for value in row))
+    console = Console(highlight=False)
+    (console if console.is_terminal else Console(highlight=False, width=200)).print(table)
+    print(f"only the first {MOST_ROWS:,} rows are shown" if count > MOST_ROWS else f"{count:,} rows")
