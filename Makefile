@@ -51,7 +51,7 @@ services-status: $(INSTALLED)  ## Tell which servers run
 	@exec $(BIN)/python -m services status
 
 services-clean: $(INSTALLED)  ## Stop the servers and delete their data
-	@exec $(BIN)/python -m services clean
+	@$(BIN)/python -m services stop && exec $(BIN)/python -m services clean
 
 shell: $(INSTALLED)  ## A shell in which every command of the README works as typed
 	@echo "tickledger's environment; 'exit' leaves it"; . $(BIN)/activate; exec $${SHELL:-/bin/sh}

@@ -92,6 +92,12 @@ class Ledger:
         with self._transaction() as connection:
             return {str(row[0]): str(row[1]) for row in _rows(connection, "SELECT ticker, sector FROM profile")}
 
+    def unchecked(self) -> list[int]:
+        """The batches that no check has seen, oldest first. Raises StoreUnavailable."""
+        query = "SELECT batch_id FROM landed_batches WHERE verdict = 'unchecked' ORDER BY batch_id"
+        with self._transaction() as connection:
+            return [int(row[0]) for row in _rows(connection, query)]
+
     def commit(self, batch: LandedBatch) -> None:
         """Write the batch's aggregates and its ledger rows in one transaction, if the ledger ends where it begins.
 

@@ -32,6 +32,10 @@ class Amount(NamedTuple):
     def __add__(self, other: Any) -> "Amount":
         return Amount(self.ticks + other[0], self.volume + other[1])
 
+    def minus(self, other: "Amount") -> "Amount":
+        """What is left without the other amount."""
+        return Amount(self.ticks - other.ticks, self.volume - other.volume)
+
 
 #: (batch id, trading day, sector)
 SliceKey = tuple[int, date, str]

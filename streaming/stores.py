@@ -100,6 +100,9 @@ def connect_cassandra(
 
 
 def _cassandra_error(error: Exception, where: str, user: str, keyspace: str) -> Exception:
+    if isinstance(error, NoHostAvailable) and isinstance(error.errors, list):
+        # So the driver says that hosts answered, but none took the keyspace.
+        return ConfigurationError(f"CASSANDRA_KEYSPACE is {keyspace!r}; it should be a keyspace at {where}")
     causes: list[Any] = list(error.errors.values()) if isinstance(error, NoHostAvailable) else [error]
     if any(isinstance(cause, AuthenticationFailed | Unauthorized) for cause in causes):
         return ConfigurationError(

@@ -16,9 +16,9 @@ from kafka import KafkaAdminClient, KafkaProducer
 from kafka.admin import NewTopic
 from mysql.connector.abstracts import MySQLConnectionAbstract
 
-from services.dbt_profile import write_dbt_profile
+from services.environment import write_dbt_profile
 from services.instance import Instance
-from streaming.settings import ENV_FILE_VARIABLE, PROJECT_ROOT, Settings, load_settings
+from streaming.settings import ENV_FILE_VARIABLE, PROJECT_ROOT, Settings
 from streaming.stores import connect_cassandra, connect_mysql
 from streaming.tick import cassandra_tables
 
@@ -39,15 +39,7 @@ def services() -> Iterator[Instance]:
 @pytest.fixture(scope="session")
 def test_settings(services: Instance) -> Settings:
     """The settings of the `test` instance."""
-    previous = os.environ.get(ENV_FILE_VARIABLE)
-    os.environ[ENV_FILE_VARIABLE] = str(services.env_file)
-    try:
-        return load_settings()
-    finally:
-        if previous is None:
-            del os.environ[ENV_FILE_VARIABLE]
-        else:
-            os.environ[ENV_FILE_VARIABLE] = previous
+    return services.settings()
 
 
 def _environment(settings: Settings, env_file: Path) -> dict[str, str]:

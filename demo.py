@@ -1,0 +1,315 @@
+"""`make demo`: servers, dbt, producer, stream and dashboard on this machine, then a summary of what landed.
+
+Ctrl-C, or the end of --seconds, stops the producer, waits until the stream has landed what was sent, and stops the
+rest in order. Exit code 0 where the books agree, 1 where they do not, 2 where it cannot run.
+"""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from services.instance import Instance
+from services.java import java_home
+from streaming.errors import ConfigurationError, TickledgerError, run_command
+from streaming.ledger import Ledger
+from streaming.reconcile import Books, reconcile
+from streaming.settings import PROJECT_ROOT, Settings, load_settings
+from streaming.topic import TopicFacts, describe_topic
+
+DEMO_FOLDER = PROJECT_ROOT / ".demo"
+DASHBOARD_PORT = 8501
+#: Until the stream says that it lands: the first start downloads Spark's Kafka source.
+STREAM_START_SECONDS = 300
+CATCH_UP_SECONDS = 120
+STOP_SECONDS = 60
+
+console = Console(highlight=False)
+
+
+class DemoFailed(TickledgerError):
+    """A part of the demo ended before its time. Exit code 1."""
+
+
+@dataclass
+class Part:
+    """A running part of the demo; its output goes to the terminal, each line behind its name, and to a log."""
+
+    name: str
+    process: "subprocess.Popen[str]"
+    log: Path
+    ready: threading.Event
+
+    def stop(self, number: signal.Signals) -> int:
+        """Ask the part to stop, wait for it, and return its exit code."""
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+        try:
+            return self.process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            return self.process.wait()
+
+
+class Demo:
+    """One run of the demo."""
+
+    def __init__(self, seconds: float, rounds_per_second: float) -> None:
+        self._seconds = seconds
+        self._rounds_per_second = rounds_per_second
+        self._stop = threading.Event()
+        self._parts: list[Part] = []
+        self._instance = Instance("demo")
+
+    def run(self) -> bool:
+        """Run all parts until the time is over or Ctrl-C; True where the books agree in the end."""
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: self._stop.set())
+        _require_free_port(DASHBOARD_PORT)
+        DEMO_FOLDER.mkdir(exist_ok=True)
+        with self._servers():
+            settings = load_settings()
+            self._dbt("seed")
+            self._dbt("run")
+            first = describe_topic(settings)
+            ledger = Ledger(settings)
+            before, backlog = reconcile(settings), _behind(ledger, first)
+            try:
+                self._start_parts(settings)
+                self._wait()
+                sent = self._stop_producer()
+                self._wait_until_landed(settings, ledger)
+                return self._summary(settings, before, backlog, sent)
+            finally:
+                self._stop_parts()
+
+    @contextmanager
+    def _servers(self) -> Iterator[None]:
+        say("servers: Kafka, Cassandra and MySQL")
+        ran_before = self._instance.env_file.exists() and any(server.pid for server in self._instance.servers())
+        self._instance.start()
+        try:
+            yield
+        finally:
+            if not ran_before:
+                say("stopping the servers (their data stays; 'make services' starts them again)")
+                self._instance.stop()
+
+    def _dbt(self, command: str) -> None:
+        if self._stop.is_set():
+            raise DemoFailed("stopped before the stream started")
+        say(f"dbt {command}")
+        log = DEMO_FOLDER / f"dbt-{command}.log"
+        with log.open("w") as output:
+            done = subprocess.run(
+                [_script("dbt"), command], cwd=PROJECT_ROOT / "dbt_project", stdout=output, stderr=subprocess.STDOUT
+            )
+        if done.returncode:
+            raise DemoFailed(f"dbt {command} failed; its last lines:\n{_tail(log)}")
+
+    def _start_parts(self, settings: Settings) -> None:
+        say("stream: Spark reads Kafka and lands each micro-batch (the first start downloads Spark's Kafka source)")
+        stream = self._start("stream", [_script("spark-submit"), "streaming/stream_ticks.py"], ready_line="landing ")
+        self._wait_for(stream, STREAM_START_SECONDS)
+        say(f"producer: {self._rounds_per_second:g} rounds a second, one tick a company")
+        self._summary_file.unlink(missing_ok=True)
+        self._start(
+            "producer",
+            [
+                *(sys.executable, "-m", "producer", settings.kafka_topic),
+                *("--rounds-per-second", f"{self._rounds_per_second:g}"),
+                *("--summary", str(self._summary_file)),
+            ],
+        )
+        self._start(
+            "dashboard", [_script("streamlit"), "run", "dashboard/app.py", "--server.headless", "true"], quiet=True
+        )
+        say(f"dashboard: [bold]http://localhost:{DASHBOARD_PORT}[/bold]")
+        until = f"for {self._seconds:g} seconds, or until Ctrl-C" if self._seconds else "until Ctrl-C"
+        say(f"running {until}")
+
+    @property
+    def _summary_file(self) -> Path:
+        return DEMO_FOLDER / "producer.json"
+
+    def _start(self, name: str, command: list[str], *, ready_line: str = "", quiet: bool = False) -> Part:
+        environment = os.environ | {
+            "SPARK_CONF_DIR": str(PROJECT_ROOT),
+            "JAVA_HOME": str(java_home()),
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+            "PYTHONUNBUFFERED": "1",
+        }
+        # A session of its own, so that Ctrl-C reaches the demo alone, which then stops the parts in order.
+        process = subprocess.Popen(
+            command, cwd=PROJECT_ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            text=True, start_new_session=True,
+        )  # fmt: skip
+        part = Part(name, process, DEMO_FOLDER / f"{name}.log", threading.Event())
+        assert process.stdout is not None
+        threading.Thread(target=_copy, args=(part, process.stdout, ready_line, quiet), daemon=True).start()
+        self._parts.append(part)
+        return part
+
+    def _wait_for(self, part: Part, seconds: float) -> None:
+        deadline = time.monotonic() + seconds
+        while not part.ready.wait(0.2):
+            if self._stop.is_set():
+                raise DemoFailed("stopped before the stream started")
+            if part.process.poll() is not None or time.monotonic() > deadline:
+                raise DemoFailed(f"the {part.name} did not start; its last lines:\n{_tail(part.log)}")
+
+    def _wait(self) -> None:
+        deadline = time.monotonic() + self._seconds if self._seconds else float("inf")
+        while time.monotonic() < deadline and not self._stop.wait(0.5):
+            for part in self._parts:
+                if part.process.poll() is not None:
+                    raise DemoFailed(f"the {part.name} ended; its last lines:\n{_tail(part.log)}")
+
+    def _stop_producer(self) -> int:
+        say("stopping the producer")
+        part = next(part for part in self._parts if part.name == "producer")
+        part.stop(signal.SIGINT)
+        return int(json.loads(self._summary_file.read_text())["acknowledged_ticks"])
+
+    def _wait_until_landed(self, settings: Settings, ledger: Ledger) -> None:
+        say("waiting until the stream has landed and checked what was sent")
+        deadline = time.monotonic() + CATCH_UP_SECONDS
+        last = describe_topic(settings)
+        while _behind(ledger, last) or _unchecked(settings):
+            if time.monotonic() > deadline:
+                console.print(f"[red]not landed and checked within {CATCH_UP_SECONDS} s[/red]")
+                return
+            time.sleep(0.5)
+
+    def _stop_parts(self) -> None:
+        for part in reversed(self._parts):
+            if part.process.poll() is None:
+                say(f"stopping the {part.name}")
+            part.stop(signal.SIGTERM)
+
+    def _summary(self, settings: Settings, before: Books, backlog: int, sent: int) -> bool:
+        stream = next(part for part in self._parts if part.name == "stream")
+        say("stopping the stream")
+        stream_code = stream.stop(signal.SIGTERM)
+        books = reconcile(settings)
+        run = _difference(before, books)
+        problems = list(books.differences)
+        if run.ticks_read != run.ticks_landed + run.dead_letters + run.duplicates:
+            problems.append("read is not landed + dead letters + duplicates")
+        if run.ticks_read < sent or (not backlog and run.ticks_read != sent):
+            problems.append(f"the producer sent {sent:,} ticks, the stream read {run.ticks_read:,}")
+        if books.verdicts.get("unchecked"):
+            problems.append(f"{books.verdicts['unchecked']} batches are unchecked")
+        if stream_code:
+            problems.append(f"the stream ended with exit code {stream_code}")
+        print_summary(sent, run, books, problems)
+        return not problems
+
+
+def print_summary(sent: int, run: Books, books: Books, problems: list[str]) -> None:
+    """The demo's last words: this run's counts, what the stores hold, and every disagreement."""
+    table = Table(title="\nThe books", title_justify="left", title_style="bold")
+    table.add_column("")
+    table.add_column("this run", justify="right")
+    table.add_column("since the first", justify="right")
+    table.add_row("ticks produced (acknowledged by Kafka)", f"{sent:,}", "")
+    table.add_row("ticks read by the stream", f"{run.ticks_read:,}", f"{books.ticks_read:,}")
+    table.add_row("  landed", f"{run.ticks_landed:,}", f"{books.ticks_landed:,}")
+    table.add_row("  dead letters", f"{run.dead_letters:,}", f"{books.dead_letters:,}")
+    table.add_row("  duplicates", f"{run.duplicates:,}", f"{books.duplicates:,}", end_section=True)
+    table.add_row("volume in Cassandra (shares)", f"{run.cassandra.volume:,}", f"{books.cassandra.volume:,}")
+    table.add_row("volume in MySQL (shares)", f"{run.mysql.volume:,}", f"{books.mysql.volume:,}", end_section=True)
+    table.add_row("batches", f"{run.batches:,}", f"{books.batches:,}")
+    for verdict in sorted(books.verdicts):
+        table.add_row(f"  {verdict}", f"{run.verdicts[verdict]:,}", f"{books.verdicts[verdict]:,}")
+    console.print(table)
+    for problem in problems:
+        console.print(f"[red]differs[/red] {problem}")
+    console.print("[red]The books do not agree.[/red]" if problems else "[green]The books agree.[/green]")
+
+
+def say(line: str) -> None:
+    """One line of the demo itself."""
+    console.print(f"[bold cyan]demo[/bold cyan]      │ {line}")
+
+
+def _difference(before: Books, after: Books) -> Books:
+    return Books(
+        batches=after.batches - before.batches,
+        messages=after.messages - before.messages,
+        ticks_read=after.ticks_read - before.ticks_read,
+        ticks_landed=after.ticks_landed - before.ticks_landed,
+        dead_letters=after.dead_letters - before.dead_letters,
+        duplicates=after.duplicates - before.duplicates,
+        cassandra=after.cassandra.minus(before.cassandra),
+        mysql=after.mysql.minus(before.mysql),
+        verdicts={verdict: count - before.verdicts.get(verdict, 0) for verdict, count in after.verdicts.items()},
+    )
+
+
+def _behind(ledger: Ledger, topic: TopicFacts) -> int:
+    ends = ledger.head().ends
+    return sum(end - ends.get(partition, topic.begins[partition]) for partition, end in topic.ends.items())
+
+
+def _unchecked(settings: Settings) -> bool:
+    return settings.checks_enabled and bool(Ledger(settings).unchecked())
+
+
+def _copy(part: Part, output: IO[str], ready_line: str, quiet: bool) -> None:
+    """Copy a part's output to its log and, behind its name, to the terminal."""
+    with part.log.open("w") as log:
+        for line in output:
+            log.write(line)
+            log.flush()
+            if ready_line and line.startswith(ready_line):
+                part.ready.set()
+            # Until the stream lands, spark-submit tells how it resolves its packages.
+            if not quiet and line.strip() and (part.ready.is_set() or not ready_line):
+                console.print(f"[dim]{part.name:<9} │ [/dim]", end="")
+                console.out(line.rstrip(), highlight=False)
+
+
+def _tail(log: Path, lines: int = 12) -> str:
+    return "\n".join(log.read_text(errors="replace").splitlines()[-lines:])
+
+
+def _script(name: str) -> str:
+    return str(Path(sys.executable).with_name(name))
+
+
+def _require_free_port(port: int) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            raise ConfigurationError(f"port {port}, the dashboard's, is in use; stop what listens there") from None
+
+
+def main(
+    seconds: Annotated[float, typer.Option(min=0, help="Stop after so many seconds; 0 runs until Ctrl-C.")] = 0,
+    rounds_per_second: Annotated[float, typer.Option(min=0, help="Rounds that the producer sends a second.")] = 5,
+) -> None:
+    """Run the whole pipeline on this machine and sum up what landed."""
+    if not Demo(seconds, rounds_per_second).run():
+        raise typer.Exit(1)
+
+
+if __name__ == "__main__":
+    app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+    app.command()(main)
+    run_command(lambda: app(prog_name="python demo.py"))
