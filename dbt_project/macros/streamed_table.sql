@@ -113,7 +113,7 @@
   {%- for raw_line in definition.split('\n')[1:-1] -%}
     {%- set line = raw_line.strip().rstrip(',') -%}
     {%- if line.startswith('`') -%}
-      {%- do columns.update({line.split('`')[1]: line}) -%}
+      {%- do columns.update({line.split('`')[1]: line.replace(' CHARACTER SET utf8mb4 ', ' ')}) -%}
     {%- else -%}
       {%- do rules.append(modules.re.sub('^(?:CONSTRAINT `[^`]*` )?(CHECK|(?:UNIQUE )?KEY)(?: `[^`]*`)? ', '\\1 ', line)) -%}
     {%- endif -%}

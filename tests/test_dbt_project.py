@@ -1,0 +1,397 @@
+"""The dbt project on a real server: what its contracts enforce, and that no dbt command touches a streamed row."""
+
+import re
+import shutil
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import mysql.connector
+import pytest
+from pipeline import Database
+
+from streaming.settings import PROJECT_ROOT, Settings
+from streaming.stores import connect_mysql
+
+pytestmark = pytest.mark.integration
+
+DBT_PROJECT = PROJECT_ROOT / "dbt_project"
+DBT_TESTS = 53
+STREAMED_TABLES = ("aggregated_data", "landed_batches", "landed_offsets", "batch_findings")
+
+
+class Client:
+    """One connection with autocommit; a row goes in and comes out as a dict."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._connection: Any = connect_mysql(settings)
+        self._connection.autocommit = True
+
+    def query(self, sql: str) -> list[dict[str, Any]]:
+        with self._connection.cursor(dictionary=True) as cursor:
+            cursor.execute(sql)
+            return list(cursor.fetchall()) if cursor.with_rows else []
+
+    def insert(self, table: str, **row: object) -> None:
+        with self._connection.cursor() as cursor:
+            names, places = ", ".join(row), ", ".join(["%s"] * len(row))
+            cursor.execute(f"INSERT INTO {table} ({names}) VALUES ({places})", list(row.values()))
+
+    def rows(self, table: str) -> list[dict[str, Any]]:
+        return sorted(self.query(f"SELECT * FROM {table}"), key=repr)
+
+    def definition(self, table: str) -> str:
+        return str(self.query(f"SHOW CREATE TABLE {table}")[0]["Create Table"])
+
+    def close(self) -> None:
+        self._connection.close()
+
+
+@pytest.fixture
+def client(database: Database, dbt_template: list[str]) -> Iterator[Client]:
+    """The seeded and built database, still without a streamed row."""
+    client = Client(database.settings)
+    for statement in dbt_template:
+        client.query(statement)
+    yield client
+    client.close()
+
+
+def succeed(database: Database, *args: str) -> str:
+    result = database.dbt(*args)
+    assert result.returncode == 0, result.stdout + result.stderr
+    return result.stdout
+
+
+def edited_project(folder: Path, edits: dict[str, Callable[[str], str]]) -> Path:
+    """A copy of the dbt project with some files passed through a function that must change them."""
+    project = folder / "dbt_project"
+    ignored = shutil.ignore_patterns("target", "logs", "profiles.yml", ".user.yml")
+    shutil.copytree(DBT_PROJECT, project, ignore=ignored)
+    for name, edit in edits.items():
+        before = (project / name).read_text()
+        assert edit(before) != before
+        (project / name).write_text(edit(before))
+    return project
+
+
+def within(project: Path) -> tuple[str, ...]:
+    """The dbt options for a copy of the project, whose parse state must not mix with the project's own."""
+    return "--project-dir", str(project), "--target-path", str(project / "target")
+
+
+def with_column(lines: str) -> Callable[[str], str]:
+    """An edit of a model's YAML that adds a column at the end."""
+    return lambda text: text.rstrip("\n") + "\n" + lines
+
+
+def replaced(old: str, new: str) -> Callable[[str], str]:
+    return lambda text: text.replace(old, new)
+
+
+BATCH: dict[str, object] = {
+    "batch_id": 1,
+    "topic": "trading_data",
+    "topic_id": "4T0kLdRBTdGzG2dWk6Ibuw",
+    "messages": 2,
+    "ticks_read": 5,
+    "ticks_landed": 3,
+    "dead_letters": 1,
+    "duplicates": 1,
+    "late_ticks": 0,
+    "volume": 600,
+    "first_created_at": "2024-08-25 07:04:45.123",
+    "last_created_at": "2024-08-25 07:04:46.000",
+    "landed_at": "2024-08-25 07:04:47.000",
+    "landing_seconds": "0.512",
+    "contract_hash": "f" * 64,
+    "verdict": "warned",
+    "checked_at": "2024-08-25 07:04:48.000",
+}
+AGGREGATE: dict[str, object] = {
+    "processing_id": 1,
+    "processed_at": "2024-08-25 07:04:47.000",
+    "sector": "Coal",
+    "total_volume": 600,
+    "date": "2024-08-25",
+    "batch_id": 1,
+    "ticks": 3,
+    "first_created_at": "2024-08-25 07:04:45.123",
+    "last_created_at": "2024-08-25 07:04:46.000",
+}
+OFFSETS: dict[str, object] = {"batch_id": 1, "kafka_partition": 0, "from_offset": 7, "until_offset": 9}
+FINDING: dict[str, object] = {
+    "batch_id": 1,
+    "expectation": "market_cap_is_price_times_shares",
+    "severity": "warning",
+    "observed": "1 of 3",
+    "expected": "0",
+}
+LANDED: dict[str, dict[str, object]] = {
+    "landed_batches": BATCH,
+    "aggregated_data": AGGREGATE,
+    "landed_offsets": OFFSETS,
+    "batch_findings": FINDING,
+}
+DEAD_BATCH = BATCH | {
+    "batch_id": 2,
+    "ticks_read": 1,
+    "ticks_landed": 0,
+    "duplicates": 0,
+    "volume": 0,
+    "first_created_at": None,
+    "last_created_at": None,
+    "verdict": "unchecked",
+    "checked_at": None,
+}
+
+
+def land(client: Client) -> None:
+    """Two healthy batches: one with ticks, one of a single dead letter."""
+    for table, row in LANDED.items():
+        client.insert(table, **row)
+    client.insert("landed_batches", **DEAD_BATCH)
+    client.insert("landed_offsets", **OFFSETS | {"batch_id": 2, "from_offset": 9, "until_offset": 10})
+
+
+def test_seed_and_models_are_built_and_every_test_runs(database: Database) -> None:
+    for command in ("seed", "run"):
+        assert "[WARNING]" not in succeed(database, command)
+    client = Client(database.settings)
+    assert client.query("SELECT COUNT(*) AS companies, COUNT(DISTINCT sector) AS sectors FROM profile") == [
+        {"companies": 10, "sectors": 9}
+    ]
+    for prepare in (lambda: None, lambda: land(client)):
+        prepare()
+        output = succeed(database, "test")
+        assert f"PASS={DBT_TESTS} WARN=0 ERROR=0 SKIP=0 TOTAL={DBT_TESTS}" in output
+        assert "[WARNING]" not in output
+    client.close()
+
+
+def test_the_tests_find_what_is_wrong_with_the_books(database: Database, client: Client) -> None:
+    land(client)
+    client.insert("landed_batches", **BATCH | {"batch_id": 4})
+    client.insert("landed_offsets", **OFFSETS | {"batch_id": 9, "from_offset": 11, "until_offset": 12})
+    output = database.dbt("test").stdout
+    assert set(re.findall(r"(?:FAIL \d+|ERROR) (\w+)", output)) == {
+        "aggregates_add_up_to_their_batch",  # batch 4 has none
+        "batch_ids_are_dense",  # 3 is missing
+        "every_batch_has_offsets",  # batch 4 has none
+        "offsets_are_contiguous",  # offset 10 is in no batch
+        "relationships_landed_offsets_batch_id__batch_id__ref_landed_batches_",  # 9 is no batch
+        "verdicts_follow_findings",  # batch 4 warned of nothing
+    }
+
+
+def test_the_server_refuses_rows_that_break_a_contract(client: Client) -> None:
+    for table, row in LANDED.items():
+        client.insert(table, **row)
+    nullable = {"first_created_at", "last_created_at", "checked_at"}
+    bad: list[tuple[str, dict[str, object]]] = [
+        (table, {column: None})
+        for table, row in LANDED.items()
+        for column in row
+        if table != "landed_batches" or column not in nullable
+    ]
+    bad += [("landed_batches", {column: -1}) for column in ("batch_id", "messages", "late_ticks", "volume")]
+    bad += [("landed_batches", {column: -1, "ticks_read": 3}) for column in ("dead_letters", "duplicates")]
+    bad += [
+        ("landed_batches", {"ticks_landed": -1, "ticks_read": 1}),
+        ("landed_batches", {"ticks_landed": -3, "ticks_read": -1}),
+        ("landed_batches", {"batch_id": 0}),
+        ("landed_batches", {"messages": 0}),
+        ("landed_batches", {"ticks_read": 6}),
+        ("landed_batches", {"verdict": "Passed"}),
+        ("landed_batches", {"batch_id": 1}),
+        ("aggregated_data", {"total_volume": -1}),
+        ("aggregated_data", {"ticks": 0}),
+        ("aggregated_data", {"processing_id": 1, "sector": "Beverages"}),
+        ("aggregated_data", {}),
+        ("landed_offsets", {"until_offset": 7}),
+        ("landed_offsets", {"from_offset": -1}),
+        ("landed_offsets", {"kafka_partition": -1}),
+        ("landed_offsets", {"batch_id": 1}),
+        ("batch_findings", {"severity": "severe"}),
+        ("batch_findings", {"batch_id": 1}),
+    ]
+    fresh_key: dict[str, dict[str, object]] = {"aggregated_data": {"processing_id": 2}}
+    accepted = []
+    for table, change in bad:
+        try:
+            client.insert(table, **LANDED[table] | fresh_key.get(table, {"batch_id": 2}) | change)
+        except mysql.connector.Error:
+            continue
+        accepted.append((table, change))
+        client.query(f"DELETE FROM {table}")
+    assert accepted == []
+    # The same rows without their fault are taken.
+    client.insert("aggregated_data", **AGGREGATE | {"processing_id": 2, "sector": "Beverages"})
+    for table in ("landed_batches", "landed_offsets", "batch_findings"):
+        client.insert(table, **LANDED[table] | {"batch_id": 2})
+
+
+def test_the_server_refuses_a_bad_profile(client: Client) -> None:
+    good: dict[str, object] = {"ticker": "NEW.JK", "company_name": "PT New Tbk", "sector": "Coal", "shares": 1}
+    bad: list[dict[str, object]] = [{"ticker": "TMAS.JK"}, {"shares": 0}]
+    bad += [{column: None} for column in good]
+    for change in bad:
+        with pytest.raises(mysql.connector.Error):
+            client.insert("profile", **good | change)
+    client.insert("profile", **good)
+
+
+def test_no_dbt_command_touches_a_streamed_row(database: Database, client: Client) -> None:
+    land(client)
+    before = {table: (client.rows(table), client.definition(table)) for table in STREAMED_TABLES}
+    for command in (["run"], ["run", "--full-refresh"], ["build", "--full-refresh"]):
+        succeed(database, *command)
+        assert {table: (client.rows(table), client.definition(table)) for table in STREAMED_TABLES} == before, command
+
+
+def test_volume_today_sums_the_current_utc_date(client: Client) -> None:
+    today = client.query("SELECT UTC_DATE() AS today")[0]["today"]
+    for processing_id, (date, sector) in enumerate([(today, "Coal"), (today, "Coal"), ("2024-08-25", "Coal")]):
+        client.insert(
+            "aggregated_data",
+            **AGGREGATE | {"processing_id": processing_id, "batch_id": processing_id, "date": date, "sector": sector},
+        )
+    assert [(row["sector"], int(row["total_volume"])) for row in client.rows("volume_today")] == [("Coal", 1200)]
+
+
+NULLABLE_COLUMN = """\
+      - name: spark_version
+        description: Version of Spark that landed the batch.
+        data_type: varchar(16)
+        constraints:
+          - {type: check, expression: spark_version <> '', warn_unsupported: false}
+"""
+
+
+def test_an_added_nullable_column_reaches_the_live_table(database: Database, client: Client, tmp_path: Path) -> None:
+    land(client)
+    before = client.rows("landed_batches")
+    wider = edited_project(tmp_path, {"models/landed_batches.yml": with_column(NULLABLE_COLUMN)})
+    for _ in range(2):  # the second run finds nothing to do
+        succeed(database, "run", *within(wider))
+    assert client.rows("landed_batches") == [row | {"spark_version": None} for row in before]
+    with pytest.raises(mysql.connector.Error):
+        client.insert("landed_batches", **DEAD_BATCH | {"batch_id": 3, "spark_version": ""})
+    # The narrower contract does not take the column away again.
+    refusal = database.dbt("run", "--full-refresh")
+    assert refusal.returncode == 1
+    assert "column spark_version is not in the contract any more" in refusal.stdout
+    assert "spark_version" in client.rows("landed_batches")[0]
+
+
+def test_a_change_that_landed_rows_cannot_follow_is_refused(database: Database, client: Client, tmp_path: Path) -> None:
+    land(client)
+    before = {table: (client.rows(table), client.definition(table)) for table in STREAMED_TABLES}
+    required = NULLABLE_COLUMN.replace(
+        "- {type: check", "- {type: not_null, warn_unsupported: false}\n          - {type: check"
+    )
+    changed = edited_project(
+        tmp_path,
+        {
+            "models/aggregated_data.yml": replaced("decimal(20,0)", "decimal(30,0)"),
+            "models/landed_batches.yml": with_column(required),
+            "models/landed_offsets.yml": replaced("until_offset > from_offset", "until_offset >= from_offset"),
+            "models/batch_findings.yml": lambda text: text[: text.index("      - name: expected")],
+        },
+    )
+    for command in (["run"], ["run", "--full-refresh"]):
+        refusal = database.dbt(*command, *within(changed))
+        assert refusal.returncode == 1
+        for reason in (
+            "column total_volume is `total_volume` decimal(20,0)",
+            "new column spark_version is NOT NULL",
+            "the table lacks CHECK",
+            "column expected is not in the contract any more",
+        ):
+            assert reason in refusal.stdout
+    assert {table: (client.rows(table), client.definition(table)) for table in STREAMED_TABLES} == before
+
+
+def test_an_alter_gives_up_while_a_transaction_holds_the_table(
+    database: Database, client: Client, tmp_path: Path
+) -> None:
+    wider = edited_project(tmp_path, {"models/landed_batches.yml": with_column(NULLABLE_COLUMN)})
+    command = ["run", "--select", "landed_batches", *within(wider), "--vars", "lock_wait_seconds: 1"]
+    client.query("START TRANSACTION")
+    client.query("SELECT * FROM landed_batches")
+    refusal = database.dbt(*command)
+    assert refusal.returncode == 1
+    assert "Lock wait timeout exceeded" in refusal.stdout
+    client.query("COMMIT")
+    succeed(database, *command)
+
+
+@contextmanager
+def polled(settings: Settings, sql: str) -> Iterator[list[list[dict[str, Any]] | str]]:
+    """Run a query over and over in a thread; the list fills with its results and errors."""
+    seen: list[list[dict[str, Any]] | str] = []
+    stop = threading.Event()
+
+    def poll() -> None:
+        reader = Client(settings)
+        while not stop.is_set():
+            try:
+                seen.append(reader.query(sql))
+            except mysql.connector.Error as error:
+                seen.append(str(error))
+        reader.close()
+
+    thread = threading.Thread(target=poll)
+    thread.start()
+    try:
+        yield seen
+    finally:
+        stop.set()
+        thread.join()
+
+
+def test_a_reader_never_sees_an_empty_or_missing_profile(database: Database, client: Client, tmp_path: Path) -> None:
+    count = "SELECT COUNT(*) AS companies, COUNT(DISTINCT sector) AS sectors FROM profile"
+    without_coal = edited_project(tmp_path, {"seeds/profile.csv": replaced(",Coal,", ",Beverages,")})
+    with polled(database.settings, count) as seen:
+        succeed(database, "seed", *within(without_coal))
+        succeed(database, "seed")
+        succeed(database, "seed", "--full-refresh", *within(without_coal))
+    assert len(seen) > 100
+    assert {repr(rows) for rows in seen} == {repr([{"companies": 10, "sectors": sectors}]) for sectors in (8, 9)}
+    tables = client.query("SELECT table_name AS name FROM information_schema.tables WHERE table_schema = DATABASE()")
+    assert {row["name"] for row in tables} == {*STREAMED_TABLES, "profile", "volume_today"}
+
+
+def test_an_empty_seed_is_refused_and_the_profile_stays(database: Database, client: Client, tmp_path: Path) -> None:
+    before = client.rows("profile")
+    emptied = edited_project(tmp_path, {"seeds/profile.csv": lambda text: text.splitlines()[0] + "\n"})
+    refusal = database.dbt("seed", "--full-refresh", *within(emptied))
+    assert refusal.returncode == 1
+    assert "holds no row" in refusal.stdout
+    assert client.rows("profile") == before
+
+
+def test_a_reader_never_misses_the_view(database: Database, client: Client, tmp_path: Path) -> None:
+    client.insert("aggregated_data", **AGGREGATE)
+    all_days = edited_project(tmp_path, {"models/volume_today.sql": replaced("date = utc_date()", "1 = 1")})
+    with polled(database.settings, "SELECT sector FROM volume_today") as seen:
+        succeed(database, "run", *within(all_days))
+        succeed(database, "run", "--full-refresh")
+    assert len(seen) > 100
+    assert {repr(rows) for rows in seen} == {repr([]), repr([{"sector": "Coal"}])}
+
+
+def test_texts_compare_exactly_whatever_the_databases_default(database: Database) -> None:
+    client = Client(database.settings)
+    client.query(f"ALTER DATABASE {database.settings.mysql_database} CHARACTER SET latin1 COLLATE latin1_swedish_ci")
+    succeed(database, "seed")
+    succeed(database, "run")
+    assert client.query("SELECT ticker FROM profile WHERE ticker = 'tmas.jk'") == []
+    names = ["naïve – π", "Naïve – π"]
+    for name in names:
+        client.insert("batch_findings", **FINDING | {"expectation": name})
+    assert sorted(row["expectation"] for row in client.rows("batch_findings")) == sorted(names)
+    client.close()
