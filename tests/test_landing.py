@@ -1,0 +1,305 @@
+"""Landing batches with Spark, Cassandra and MySQL: counts, duplicates, retries. No Kafka: the frames are made here."""
+
+import json
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from pipeline import Pipeline
+from pyspark.sql import DataFrame, SparkSession
+
+from streaming.errors import ConfigurationError, LedgerMoved, StoreUnavailable
+from streaming.land_batch import BatchLander
+from streaming.ledger import LandedBatch, Ledger
+from streaming.patience import GaveUp, Patience
+from streaming.reconcile import reconcile
+from streaming.topic import TopicFacts
+
+pytestmark = pytest.mark.integration
+
+NOON = datetime(2026, 3, 2, 5, 0, tzinfo=UTC)
+TOPIC = TopicFacts("00000000-0000-0000-0000-000000000001", {0: 0, 1: 0}, {0: 0, 1: 0})
+NEW_COMPANY = "INSERT INTO profile (ticker, company_name, sector, shares) VALUES ('NEW.JK', 'New', 'Coal', 1)"
+SCHEMA = "partition int, offset long, timestamp timestamp, value binary"
+
+
+@pytest.fixture(scope="session")
+def spark() -> Iterator[SparkSession]:
+    """A Spark session with two cores, as the stream has it but without Kafka's packages."""
+    session = (
+        SparkSession.builder.master("local[2]")
+        .config("spark.ui.enabled", "false")
+        .config("spark.driver.bindAddress", "127.0.0.1")
+        .config("spark.driver.host", "127.0.0.1")
+        .config("spark.sql.session.timeZone", "UTC")
+        .config("spark.python.worker.reuse", "true")
+        .getOrCreate()
+    )
+    session.sparkContext.setLogLevel("ERROR")
+    yield session
+    session.stop()
+
+
+class Lander:
+    """Lands messages given as (partition, offset, value), as one micro-batch."""
+
+    def __init__(
+        self, spark: SparkSession, pipeline: Pipeline, *, topic: TopicFacts = TOPIC, patience: float = 30
+    ) -> None:
+        self._spark = spark
+        self.pipeline = pipeline
+        self.ledger = Ledger(pipeline.settings)
+        self._lander = BatchLander(pipeline.settings, self.ledger, topic, Patience(patience, threading.Event()))
+
+    def land(self, *messages: tuple[int, int, Any]) -> LandedBatch | None:
+        return self._lander.land(self.frame(*messages))
+
+    def frame(self, *messages: tuple[int, int, Any]) -> DataFrame:
+        rows = [
+            (
+                partition,
+                offset,
+                NOON + timedelta(hours=1),
+                value if isinstance(value, bytes | None) else json.dumps(value).encode(),
+            )
+            for partition, offset, value in messages
+        ]
+        # One Spark partition for each Kafka partition, as the Kafka source gives them.
+        frame = self._spark.createDataFrame(rows, SCHEMA)
+        return frame.repartitionByRange(2, "partition").sortWithinPartitions("offset")
+
+
+def tick(number: int, **changes: Any) -> dict[str, Any]:
+    made = NOON + timedelta(milliseconds=number)
+    return {
+        "id": number,
+        "created_at": made.strftime("%Y-%m-%d %H:%M:%S.%f")[:-3],
+        "volume": 100,
+        "market_cap": 1000,
+        "ticker": "TMAS.JK",
+        "price": 10.5,
+        "sector": "Logistics & Deliveries",
+    } | changes
+
+
+@pytest.fixture
+def lander(spark: SparkSession, pipeline: Pipeline) -> Lander:
+    return Lander(spark, pipeline)
+
+
+def counts(batch: LandedBatch | None) -> tuple[int, int, int, int]:
+    """(read, landed, dead letters, duplicates)"""
+    assert batch is not None
+    return batch.ticks_read, batch.ticks_landed, batch.dead_letters, batch.duplicates
+
+
+def assert_books_agree(lander: Lander) -> None:
+    assert reconcile(lander.pipeline.settings).differences == []
+
+
+def test_a_batch_lands_in_both_stores_and_in_the_ledger(lander: Lander) -> None:
+    coal = {"ticker": "DWGL.JK", "sector": "Coal"}
+    batch = lander.land((0, 0, [tick(1), tick(1, volume=50, **coal)]), (1, 0, [tick(2)]), (1, 1, b"nope"))
+
+    assert counts(batch) == (4, 3, 1, 0)
+    assert lander.pipeline.rows(
+        "SELECT batch_id, date, sector, ticks, total_volume FROM aggregated_data ORDER BY sector"
+    ) == [
+        (1, NOON.date(), "Coal", 1, 50),
+        (1, NOON.date(), "Logistics & Deliveries", 2, 200),
+    ]
+    assert lander.pipeline.rows(
+        "SELECT kafka_partition, from_offset, until_offset FROM landed_offsets ORDER BY kafka_partition"
+    ) == [(0, 0, 1), (1, 0, 2)]
+    (dead,) = lander.pipeline.cassandra.execute(
+        "SELECT raw_value, reason, kafka_partition, kafka_offset FROM dead_letters"
+    )
+    assert tuple(dead) == (b"nope", "not_json", 1, 1)
+    assert_books_agree(lander)
+
+
+def test_batch_ids_are_dense_and_ranges_follow_each_other(lander: Lander) -> None:
+    for number in range(3):
+        lander.land((0, 2 * number, [tick(number)]))
+
+    assert lander.pipeline.rows("SELECT batch_id, from_offset, until_offset FROM landed_offsets ORDER BY batch_id") == [
+        (1, 0, 1),
+        (2, 1, 3),
+        (3, 3, 5),
+    ]
+
+
+def test_an_empty_batch_leaves_no_row(lander: Lander) -> None:
+    assert lander.land() is None
+    assert lander.ledger.head().batch_id == 0
+
+
+def test_only_dead_letters_still_make_a_row(lander: Lander) -> None:
+    assert counts(lander.land((0, 0, b"[]"))) == (1, 0, 1, 0)
+    assert_books_agree(lander)
+
+
+@pytest.mark.parametrize(
+    "copies",
+    [
+        pytest.param([[(0, 0, [tick(1), tick(1)])]], id="in one message"),
+        pytest.param([[(0, 0, [tick(1)]), (0, 1, [tick(1)])]], id="in two messages of one partition"),
+        pytest.param([[(0, 0, [tick(1)]), (1, 0, [tick(1)])]], id="in two partitions of one batch"),
+        pytest.param([[(0, 0, [tick(1)])], [(0, 1, [tick(1)])]], id="in two batches"),
+        pytest.param([[(1, 0, [tick(1)])], [(0, 0, [tick(1)])]], id="in two batches and partitions"),
+    ],
+)
+def test_a_tick_sent_twice_counts_once(lander: Lander, copies: list[list[tuple[int, int, Any]]]) -> None:
+    batches = [lander.land(*messages) for messages in copies]
+
+    read, landed, dead, duplicates = map(sum, zip(*map(counts, batches), strict=True))
+    assert (read, landed, dead, duplicates) == (2, 1, 0, 1)
+    assert_books_agree(lander)
+
+
+def test_of_two_copies_the_first_one_stays(lander: Lander) -> None:
+    lander.land((1, 0, [tick(1, volume=7)]), (0, 0, [tick(1, volume=5)]))
+    lander.land((0, 1, [tick(1, volume=9)]))
+
+    rows = list(lander.pipeline.cassandra.execute("SELECT volume, kafka_partition, kafka_offset FROM real_time_data"))
+    assert [tuple(row) for row in rows] == [(5, 0, 0)]
+    assert_books_agree(lander)
+
+
+def test_ticks_of_the_same_time_with_other_ids_all_land(lander: Lander) -> None:
+    many = [tick(1, id=number) for number in range(500)]
+
+    assert counts(lander.land((0, 0, many))) == (500, 500, 0, 0)
+    assert counts(lander.land((0, 1, [*many, tick(1, id=1000)]))) == (501, 1, 0, 500)
+    assert_books_agree(lander)
+
+
+def test_late_ticks_land_under_their_own_day(lander: Lander) -> None:
+    batch = lander.land((0, 0, [tick(1), tick(2, created_at="2026-03-01 23:59:59.999")]))
+
+    assert batch is not None
+    assert batch.late_ticks == 2, "both days are over"
+    assert [str(row[0]) for row in lander.pipeline.rows("SELECT date FROM aggregated_data ORDER BY date")] == [
+        "2026-03-01",
+        "2026-03-02",
+    ]
+    assert_books_agree(lander)
+
+
+def test_a_batch_that_died_before_its_commit_lands_once(spark: SparkSession, pipeline: Pipeline) -> None:
+    died = Lander(spark, pipeline)
+    died._lander._run(died.frame((0, 0, [tick(1), tick(2)]), (0, 1, [tick(3)])))
+    assert died.ledger.head().batch_id == 0
+
+    again = Lander(spark, pipeline, topic=replace(TOPIC, ends={0: 2, 1: 0}))
+
+    assert counts(again.land((0, 0, [tick(1), tick(2)]))) == (2, 2, 0, 0)
+    assert counts(again.land((0, 1, [tick(3)]))) == (1, 1, 0, 0)
+    assert_books_agree(again)
+
+
+def test_a_profile_that_changed_after_a_death_decides_anew(spark: SparkSession, pipeline: Pipeline) -> None:
+    messages = [(0, 0, [tick(1), tick(2, ticker="NEW.JK", sector="Coal")])]
+    died = Lander(spark, pipeline)
+    died._lander._run(died.frame(*messages))
+    pipeline.execute(NEW_COMPANY)
+    pipeline.execute("DELETE FROM profile WHERE ticker = 'TMAS.JK'")
+
+    again = Lander(spark, pipeline, topic=replace(TOPIC, ends={0: 1, 1: 0}))
+
+    assert counts(again.land(*messages)) == (2, 1, 1, 0)
+    assert [row.ticker for row in pipeline.cassandra.execute("SELECT ticker FROM real_time_data")] == ["NEW.JK"]
+    assert [row.reason for row in pipeline.cassandra.execute("SELECT reason FROM dead_letters")] == ["unknown_ticker"]
+    assert_books_agree(again)
+
+
+def test_committing_the_same_batch_again_changes_nothing(lander: Lander) -> None:
+    batch = lander.land((0, 0, [tick(1)]))
+    assert batch is not None
+
+    lander.ledger.commit(batch)
+
+    assert lander.pipeline.rows("SELECT COUNT(*) FROM landed_batches") == [(1,)]
+    assert lander.pipeline.rows("SELECT SUM(total_volume) FROM aggregated_data") == [(100,)]
+
+
+def test_the_ledger_refuses_a_batch_that_another_stream_has_landed(spark: SparkSession, pipeline: Pipeline) -> None:
+    first, second = Lander(spark, pipeline), Lander(spark, pipeline)
+    first.land((0, 0, [tick(1)]))
+
+    with pytest.raises(LedgerMoved, match="another stream"):
+        second.land((0, 0, [tick(1)]))
+
+    assert_books_agree(first)
+
+
+def test_the_ledger_refuses_a_range_that_does_not_follow(lander: Lander) -> None:
+    batch = lander.land((0, 0, [tick(1)]))
+    assert batch is not None
+
+    with pytest.raises(LedgerMoved, match="partition 0 ends at offset 1"):
+        lander.ledger.commit(replace(batch, batch_id=2, ranges={0: (0, 2)}))
+
+
+def test_a_company_seeded_now_lands_in_the_next_batch(lander: Lander) -> None:
+    new = {"ticker": "NEW.JK", "sector": "Coal"}
+    assert counts(lander.land((0, 0, [tick(1, **new)]))) == (1, 0, 1, 0)
+
+    lander.pipeline.execute(
+        "INSERT INTO profile (ticker, company_name, sector, shares) VALUES ('NEW.JK', 'N', 'Coal', 1)"
+    )
+
+    assert counts(lander.land((0, 1, [tick(2, **new)]))) == (1, 1, 0, 0)
+
+
+def test_an_empty_profile_is_never_adopted(lander: Lander) -> None:
+    lander.pipeline.execute("DELETE FROM profile")
+
+    assert counts(lander.land((0, 0, [tick(1)]))) == (1, 1, 0, 0)
+
+
+def test_an_empty_profile_at_the_start_is_refused(spark: SparkSession, pipeline: Pipeline) -> None:
+    pipeline.execute("DELETE FROM profile")
+
+    with pytest.raises(ConfigurationError, match="dbt seed"):
+        Lander(spark, pipeline)
+
+
+def test_a_store_that_stays_away_is_given_up_with_nothing_in_the_ledger(
+    spark: SparkSession, pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lander = Lander(spark, pipeline, patience=1)
+    closed = pipeline.settings.model_copy(update={"cassandra_port": 9})
+    monkeypatch.setattr(lander._lander, "_settings", closed)
+
+    with pytest.raises(GaveUp, match="Cassandra"):
+        lander.land((0, 0, [tick(1)]))
+
+    assert lander.ledger.head().batch_id == 0
+
+
+def test_patience_ends_when_the_stream_is_asked_to_stop() -> None:
+    stopping = threading.Event()
+    calls = []
+
+    def away() -> None:
+        calls.append(1)
+        stopping.set()
+        raise StoreUnavailable("away")
+
+    with pytest.raises(GaveUp, match="away"):
+        Patience(60, stopping).wait_for(away)
+    assert len(calls) == 1
+
+
+def test_a_large_batch_agrees_in_every_store(lander: Lander) -> None:
+    messages = [
+        (number % 2, number // 2, [tick(number * 10 + one, id=number * 10 + one) for one in range(10)])
+        for number in range(2000)
+    ]
+
+    assert counts(lander.land(*messages)) == (20_000, 20_000, 0, 0)
+    assert_books_agree(lander)
