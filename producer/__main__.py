@@ -1,0 +1,187 @@
+"""The command line: `python -m producer TOPIC`, `… replay FILE TOPIC`, `… watch TOPIC`."""
+
+import contextlib
+import sys
+import threading
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from itertools import islice
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from producer.companies import read_companies
+from producer.market import Market
+from producer.pace import rounds, stop_on_signals
+from producer.progress import Progress
+from producer.publish import Publisher
+from producer.replay import TickFile, messages_in_time
+from producer.tick_ids import tick_ids
+from producer.watch import watch
+from streaming.errors import ConfigurationError, TickledgerError, run_command
+from streaming.settings import Settings, load_settings
+from streaming.topic import describe_topic
+
+DEFAULT_COMMAND = "send"
+
+
+class TopicFirst(TyperGroup):
+    """A group of commands in which a first word that is no command is the topic of `send`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Put `send` in front where no command is named."""
+        if args and args[0] not in self.commands and args[0] != "--help":
+            args = [DEFAULT_COMMAND, *args]
+        return super().parse_args(ctx, args)
+
+
+app = typer.Typer(
+    cls=TopicFirst,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    no_args_is_help=True,
+    help="Make ticks and send them to Kafka. `python -m producer TOPIC` is short for `python -m producer send TOPIC`.",
+    rich_markup_mode=None,
+)
+
+Topic = Annotated[str, typer.Argument(help="The Kafka topic. It must exist.", metavar="TOPIC", show_default=False)]
+Summary = Annotated[
+    Path | None,
+    typer.Option(
+        help="Also write the totals as JSON to this file.", metavar="FILE", dir_okay=False, show_default=False
+    ),
+]
+
+
+@app.command()
+def send(
+    topic: Topic,
+    rounds_per_second: Annotated[
+        float, typer.Option(min=0, help="Messages a second, one tick per company in each; 0: as fast as possible.")
+    ] = 1.0,
+    rounds_to_send: Annotated[
+        int | None,
+        typer.Option("--rounds", min=1, help="End after so many rounds, instead of at Ctrl-C.", show_default=False),
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="The same seed makes the same prices and volumes.", show_default=False)
+    ] = None,
+    summary: Summary = None,
+) -> None:
+    """Send made-up ticks; the default command.
+
+    Each message is an array with one tick for every company in `profile`. Ctrl-C sends what is waiting and ends.
+    """
+    settings = load_settings()
+    market = Market(read_companies(settings), seed)
+    ids = tick_ids()
+    stopping = stop_on_signals()
+    messages = (market.trade(_now(), ids) for _ in rounds(rounds_per_second, rounds_to_send, stopping))
+    _deliver(settings, topic, messages, stopping, summary)
+
+
+@app.command()
+def replay(
+    file: Annotated[
+        Path,
+        typer.Argument(
+            help="CSV with a header, or JSON lines: a tick or an array of ticks a line.", show_default=False
+        ),
+    ],
+    topic: Topic,
+    speed: Annotated[
+        float, typer.Option(min=0.001, help="1: at the pace of created_at; 2: twice as fast; and so on.")
+    ] = 1.0,
+    as_fast_as_possible: Annotated[
+        bool, typer.Option("--as-fast-as-possible", help="Do not wait at all.", show_default=False)
+    ] = False,
+    summary: Summary = None,
+) -> None:
+    """Send the ticks of a file.
+
+    They keep their id and created_at, so that a second replay of a file lands nothing twice. Bad ticks
+    are told with their line, left out and counted; then the exit code is 1.
+    """
+    settings = load_settings()
+    ticks = TickFile(file, lambda line: print(line, file=sys.stderr, flush=True))
+    stopping = stop_on_signals()
+    messages = messages_in_time(iter(ticks), None if as_fast_as_possible else speed, stopping)
+    _deliver(settings, topic, messages, stopping, summary)
+    if ticks.bad:
+        raise TickledgerError(f"{ticks.bad:,} of {ticks.bad + ticks.ticks:,} ticks of {file} were bad and not sent")
+
+
+@app.command("watch")
+def watch_topic(
+    topic: Topic,
+    from_beginning: Annotated[
+        bool, typer.Option("--from-beginning", help="Begin with the oldest message, not with the next one.")
+    ] = False,
+    messages: Annotated[
+        int | None, typer.Option(min=1, help="End after so many messages, instead of at Ctrl-C.", show_default=False)
+    ] = None,
+) -> None:
+    """Print what arrives in a topic.
+
+    One line a message: time (UTC), partition, offset and value.
+    """
+    settings = load_settings()
+    _require_topic(settings, topic)
+    with contextlib.closing(watch(settings, topic, from_beginning=from_beginning, stopping=stop_on_signals())) as lines:
+        print(next(lines), file=sys.stderr, flush=True)
+        for line in islice(lines, messages):
+            print(line, flush=True)
+
+
+def _deliver(
+    settings: Settings,
+    topic: str,
+    messages: Iterable[list[dict[str, Any]]],
+    stopping: threading.Event,
+    summary: Path | None,
+) -> None:
+    """Send the messages, wait for every acknowledgement, and say what became of them, whatever happens."""
+    _require_topic(settings, topic)
+    publisher = Publisher(settings, topic, stopping)
+    try:
+        with Progress(publisher):
+            for ticks in messages:
+                publisher.send(ticks)
+            publisher.flush()
+    finally:
+        publisher.close()
+        totals = publisher.totals
+        print(
+            f"sent {totals.messages:,} messages, {totals.ticks:,} ticks, {totals.acknowledged_ticks:,} acknowledged",
+            flush=True,
+        )
+        if summary:
+            _write_summary(summary, totals.as_json())
+
+
+def _write_summary(path: Path, content: bytes) -> None:
+    try:
+        path.write_bytes(content)
+    except OSError as error:
+        raise TickledgerError(f"cannot write the summary {path}: {error.strerror}") from None
+
+
+def _require_topic(settings: Settings, topic: str) -> None:
+    """Raises ConfigurationError where the topic is missing: a producer that creates topics hides typing errors."""
+    try:
+        describe_topic(settings.model_copy(update={"kafka_topic": topic}))
+    except ConfigurationError:
+        raise ConfigurationError(
+            f"TOPIC is {topic!r}; it should be a topic of {settings.kafka_bootstrap_servers} ('make topics' lists them)"
+        ) from None
+
+
+def _now() -> str:
+    """The time as a tick's created_at: UTC, cut off to the millisecond."""
+    return datetime.now(UTC).replace(tzinfo=None).isoformat(" ", "milliseconds")
+
+
+if __name__ == "__main__":
+    run_command(lambda: app(prog_name="python -m producer"))

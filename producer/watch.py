@@ -1,0 +1,66 @@
+"""Shows what arrives in a topic."""
+
+import threading
+from collections.abc import Generator
+from datetime import UTC, datetime
+from typing import Any
+
+from kafka import KafkaConsumer, TopicPartition
+from kafka.errors import KafkaError
+
+from streaming.errors import StoreUnavailable
+from streaming.settings import Settings
+
+POLL_MS = 500
+
+
+def watch(
+    settings: Settings, topic: str, *, from_beginning: bool, stopping: threading.Event
+) -> Generator[str, None, None]:
+    """Lines for the committed messages of an existing topic, from now on or from its beginning, until `stopping`.
+
+    The first line says what is watched; when it comes, the places to read from are fixed. It joins no consumer
+    group, so watching changes nothing. Raises StoreUnavailable where no broker answers.
+    """
+    try:
+        consumer = KafkaConsumer(
+            bootstrap_servers=settings.kafka_bootstrap_servers.split(","),
+            allow_auto_create_topics=False,
+            enable_auto_commit=False,
+            isolation_level="read_committed",
+        )
+    except KafkaError as error:
+        raise _unavailable(settings, error) from None
+    try:
+        partitions = [TopicPartition(topic, number) for number in sorted(consumer.partitions_for_topic(topic) or ())]
+        consumer.assign(partitions)
+        (consumer.seek_to_beginning if from_beginning else consumer.seek_to_end)(*partitions)
+        for partition in partitions:
+            consumer.position(partition)
+        yield f"watching {topic}, {len(partitions)} partitions; Ctrl-C ends"
+        while not stopping.is_set():
+            for records in consumer.poll(timeout_ms=POLL_MS).values():
+                yield from map(_line, records)
+    except KafkaError as error:
+        raise _unavailable(settings, error) from None
+    finally:
+        consumer.close()
+
+
+def _line(record: Any) -> str:
+    moment = datetime.fromtimestamp(record.timestamp / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
+    return f"{moment}  {record.partition}  {record.offset}  {_printable(record.value)}"
+
+
+def _printable(value: bytes | None) -> str:
+    """The value as one line of text; what a terminal would obey or cannot show comes as an escape."""
+    if value is None:
+        return "(no value)"
+    text = value.decode(errors="backslashreplace")
+    return text if text.isprintable() else "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
+
+
+def _unavailable(settings: Settings, error: Exception) -> StoreUnavailable:
+    return StoreUnavailable(
+        f"Kafka at {settings.kafka_bootstrap_servers} (KAFKA_BOOTSTRAP_SERVERS) does not answer: {type(error).__name__}"
+    )
