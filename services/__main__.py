@@ -6,10 +6,12 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from services.instance import DEMO, Instance
+from services import prompts
+from services.instance import DEMO, SERVERS, Instance
 from services.java import java_home, java_version
 from services.server import Server
 from streaming.errors import StoreUnavailable, TickledgerError, run_command
+from streaming.settings import load_settings
 
 app = typer.Typer(
     help="Kafka, Cassandra and MySQL on this machine, on loopback, without Docker.",
@@ -60,11 +62,29 @@ def clean(instance: Name = DEMO) -> None:
 
 
 @app.command()
-def versions(instance: Name = DEMO) -> None:
+def versions() -> None:
     """Print the versions of Java and of the three servers."""
     print(f"Java {java_version()} ({java_home()})")
-    for server in Instance(instance).servers():
-        print(f"{server.title}: {server.version()}")
+    for kind in SERVERS:
+        print(f"{kind.title}: {kind.version()}")
+
+
+@app.command()
+def sql() -> None:
+    """Open a MySQL prompt on the database of the settings; reads statements from a pipe too."""
+    prompts.sql_prompt(load_settings())
+
+
+@app.command()
+def cql() -> None:
+    """Open a CQL prompt on the keyspace of the settings; reads statements from a pipe too."""
+    prompts.cql_prompt(load_settings())
+
+
+@app.command()
+def topics() -> None:
+    """List Kafka's topics and how many partitions each has."""
+    prompts.list_topics(load_settings())
 
 
 def _state(server: Server) -> str:

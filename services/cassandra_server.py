@@ -54,7 +54,8 @@ class CassandraServer(Server):
             )
         return self.settings.cassandra_port
 
-    def version(self) -> str:
+    @staticmethod
+    def version() -> str:
         """The version of the artifact."""
         return CASSANDRA.version
 

@@ -14,7 +14,7 @@ from services.jars import Say
 from services.java import SERVICES_DIR, java_home
 from services.kafka_server import KafkaServer
 from services.mysql_server import MySQLServer
-from services.server import LOOPBACK, Server, free_port
+from services.server import LOOPBACK, Server, free_port, process_of
 from streaming.errors import ConfigurationError
 from streaming.settings import PROJECT_ROOT, Settings, load_settings
 
@@ -55,7 +55,7 @@ class Instance:
         self.folder.mkdir(parents=True, exist_ok=True)
         with self._lock():
             self._refuse_full_disk()
-            self._write_env_file()
+            self.prepare()
             servers = self.servers()
             for server in servers:
                 server.refuse_busy_port()
@@ -63,12 +63,27 @@ class Instance:
             self._bring_up(servers)
             write_dbt_profile(self.settings(), self.dbt_profile)
 
+    def prepare(self) -> None:
+        """Create the folder and the env file, or what is missing of them; starts nothing."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        replaced: dict[str, str] = {}
+        if self.name != DEMO:
+            ports = TEST_PORTS if self.name == "test" else {kind.name: free_port() for kind in SERVERS}
+            replaced = {
+                "KAFKA_BOOTSTRAP_SERVERS": f"{LOOPBACK}:{ports['kafka']}",
+                "CASSANDRA_PORT": str(ports["cassandra"]),
+                "MYSQL_PORT": str(ports["mysql"]),
+                "STREAM_SCRATCH_DIR": str((self.folder / "scratch").relative_to(PROJECT_ROOT)),
+            }
+        write_env_file(self.env_file, replaced)
+        self._servers = {}
+
     def stop(self) -> list[str]:
         """Stop exactly the processes that `start` started; returns the titles of those that ran."""
         if not self.folder.is_dir():
             return []
         with self._lock():
-            return [server.title for server in self.servers() if server.stop()]
+            return [kind.title for kind in SERVERS if process_of(self.folder, kind.name).stop()]
 
     def clean(self) -> bool:
         """Delete the instance's data and logs; False where there were none. The env file of `demo` stays.
@@ -77,7 +92,7 @@ class Instance:
         """
         if not self.folder.is_dir():
             return False
-        running = [server.title for server in self.servers() if server.pid]
+        running = [kind.title for kind in SERVERS if process_of(self.folder, kind.name).pid]
         if running:
             raise ConfigurationError(
                 f"{', '.join(running)} of instance {self.name} still run: "
@@ -114,19 +129,6 @@ class Instance:
             self._say(f"error: {problem}")
         if problems:
             raise problems[0]
-
-    def _write_env_file(self) -> None:
-        replaced: dict[str, str] = {}
-        if self.name != DEMO:
-            ports = TEST_PORTS if self.name == "test" else {kind.name: free_port() for kind in SERVERS}
-            replaced = {
-                "KAFKA_BOOTSTRAP_SERVERS": f"{LOOPBACK}:{ports['kafka']}",
-                "CASSANDRA_PORT": str(ports["cassandra"]),
-                "MYSQL_PORT": str(ports["mysql"]),
-                "STREAM_SCRATCH_DIR": str((self.folder / "scratch").relative_to(PROJECT_ROOT)),
-            }
-        write_env_file(self.env_file, replaced)
-        self._servers = {}
 
     def _refuse_full_disk(self) -> None:
         free = shutil.disk_usage(self.folder).free

@@ -66,7 +66,8 @@ class KafkaServer(Server):
             )
         return int(port)
 
-    def version(self) -> str:
+    @staticmethod
+    def version() -> str:
         """The version of the artifact."""
         return KAFKA.version
 
@@ -117,7 +118,9 @@ class KafkaServer(Server):
             for topic in dict.fromkeys((self.settings.kafka_topic, *USUAL_TOPICS)):
                 if topic not in there:
                     with suppress(TopicAlreadyExistsError):
-                        admin.create_topics([NewTopic(topic, self.settings.kafka_partitions, 1)])
+                        admin.create_topics(
+                            [NewTopic(topic, self.settings.kafka_partitions, 1)], wait_for_metadata=True
+                        )
         finally:
             admin.close()
 

@@ -59,7 +59,8 @@ class MySQLServer(Server):
             )
         return self.settings.mysql_port
 
-    def version(self) -> str:
+    @staticmethod
+    def version() -> str:
         """What the server says of itself, such as `MariaDB 11.4.5`."""
         launcher = _installed_server()
         return _describe(launcher)[0] if launcher else f"MariaDB {MARIADB.version}"
@@ -72,9 +73,11 @@ class MySQLServer(Server):
         for folder in (self.conf, self.temporary, self.data.parent):
             folder.mkdir(parents=True, exist_ok=True)
         version, is_mariadb = _describe(launcher)
+        self._refuse_other_kind(version)
         if not (self.data / "mysql").is_dir():
             self._say(f"creating the system tables of {version}")
             self._create_system_tables(launcher, is_mariadb)
+            self._kind_mark.write_text(version)
         self._write_private(self._init_file, "".join(f"{statement};\n" for statement in self._accounts()))
         text = _CONFIGURATION.format(
             host=LOOPBACK,
@@ -106,8 +109,21 @@ class MySQLServer(Server):
             ) from None
 
     def set_up(self) -> None:
-        """Nothing is left to do but to delete the accounts' SQL: the server ran it when it started."""
+        """Drop the accounts that new system tables bring along; the server made ours from the init file."""
         self._init_file.unlink(missing_ok=True)
+        root = self.settings.mysql_root_password
+        connection = connect_mysql(self.settings, user="root", password=root, database="mysql")
+        try:
+            cursor = connection.cursor()
+            # MariaDB gives root one for the host's name and one for ::1, and none of them a password.
+            cursor.execute(
+                "SELECT user, host FROM mysql.user WHERE user = '' OR user = 'root' AND host NOT IN ('localhost', %s)",
+                (LOOPBACK,),
+            )
+            for user, host in cursor.fetchall():
+                cursor.execute("DROP USER %s@%s", (str(user), str(host)))
+        finally:
+            connection.close()
 
     @property
     def socket(self) -> Path:
@@ -122,6 +138,10 @@ class MySQLServer(Server):
         return self.conf / "my.cnf"
 
     @property
+    def _kind_mark(self) -> Path:
+        return self.data / ".kind"
+
+    @property
     def _init_file(self) -> Path:
         return self.conf / "accounts.sql"
 
@@ -132,7 +152,7 @@ class MySQLServer(Server):
             ("root", self.settings.mysql_root_password),
             (self.settings.mysql_user, self.settings.mysql_password),
         ]
-        statements = [f"CREATE DATABASE IF NOT EXISTS `{database}`", "DROP USER IF EXISTS ''@'localhost'"]
+        statements = [f"CREATE DATABASE IF NOT EXISTS `{database}`"]
         for name, password in accounts:
             for host in ("localhost", LOOPBACK):
                 account = f"{_literal(name)}@'{host}'"
@@ -144,6 +164,15 @@ class MySQLServer(Server):
                 grant_option = " WITH GRANT OPTION" if name == "root" else ""
                 statements.append(f"GRANT ALL PRIVILEGES ON {scope} TO {account}{grant_option}")
         return statements
+
+    def _refuse_other_kind(self, version: str) -> None:
+        """MariaDB and MySQL cannot read each other's data folder."""
+        there = self._kind_mark.read_text() if self._kind_mark.exists() else version
+        if there.split()[0] != version.split()[0]:
+            raise ConfigurationError(
+                f"{MYSQLD_VARIABLE} or PATH names {version}; it should be {there.split()[0]}, which made the data in "
+                f"{self.data}: name it, or delete the data with 'python -m services clean'"
+            )
 
     def _create_system_tables(self, launcher: list[str], is_mariadb: bool) -> None:
         """Create them in a folder beside, so that an interrupted first start is done again."""

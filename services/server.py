@@ -1,5 +1,6 @@
 """What the three servers have in common: start, wait until it answers, set up, stop."""
 
+import errno
 import socket
 import subprocess
 from abc import ABC, abstractmethod
@@ -30,8 +31,8 @@ class Server(ABC):
         self.data = folder / "data" / self.name
         self.conf = folder / "conf" / self.name
         self.temporary = folder / "tmp" / self.name
-        self.log_file = folder / "logs" / f"{self.name}.log"
-        self.process = ServerProcess(folder / "pids" / f"{self.name}.json", self.log_file)
+        self.log_file = log_file_of(folder, self.name)
+        self.process = process_of(folder, self.name)
         self._say = say
         self._cancelled = cancelled or Event()
         #: Written after the first set-up: from then on the accounts are the settings'.
@@ -42,8 +43,9 @@ class Server(ABC):
     def port(self) -> int:
         """The port on 127.0.0.1 that clients use."""
 
+    @staticmethod
     @abstractmethod
-    def version(self) -> str:
+    def version() -> str:
         """The server's version, such as 4.1.1; fetches nothing."""
 
     @abstractmethod
@@ -102,6 +104,8 @@ class Server(ABC):
         try:
             attempts(self._check_once)
         except RetryError:
+            if self._cancelled.is_set():
+                raise TickledgerError(f"waiting for {self.title} was interrupted") from None
             raise self._failure(f"did not answer at {self.address} within {READY_SECONDS} s") from None
 
     def bring_up(self) -> None:
@@ -134,10 +138,11 @@ class Server(ABC):
                 probe.bind((LOOPBACK, self.port))
                 return
             except OSError as error:
-                reason = error.strerror
+                busy = error.errno == errno.EADDRINUSE
+                reason = "something else listens there already" if busy else f"{error.strerror}"
         raise ConfigurationError(
-            f"{self.port_setting} is {self.port}; something else listens there already: "
-            f"{self.title} needs a free port ({reason})"
+            f"{self.port_setting} is {getattr(self.settings, self.port_setting.lower())}; {reason}: "
+            f"it should be a free port for {self.title}, or stop what listens there"
         )
 
     def _check_once(self) -> None:
@@ -153,6 +158,16 @@ class Server(ABC):
         for line in self.process.last_lines():
             self._say(f"  {line}")
         return TickledgerError(f"{self.title} {what}; its log is {self.log_file}")
+
+
+def log_file_of(folder: Path, name: str) -> Path:
+    """The log of a server in an instance's folder."""
+    return folder / "logs" / f"{name}.log"
+
+
+def process_of(folder: Path, name: str) -> ServerProcess:
+    """The process of a server in an instance's folder; needs no settings, so it can be stopped whatever they say."""
+    return ServerProcess(folder / "pids" / f"{name}.json", log_file_of(folder, name))
 
 
 def free_port() -> int:
