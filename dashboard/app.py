@@ -19,6 +19,7 @@ from streaming.errors import ConfigurationError
 from streaming.settings import Settings, load_settings
 
 TITLE = "tickledger"
+MYSQL, CASSANDRA = "MySQL", "Cassandra"
 EXCHANGE = ZoneInfo("Asia/Jakarta")
 #: The session of the Jakarta exchange as the project takes it, in the exchange's own time, Monday to Friday.
 SESSION_OPENS, SESSION_CLOSES = time(9), time(16)
@@ -82,7 +83,7 @@ def page() -> None:
 
 def draw_today(sources: Sources) -> None:
     """The header with the trading day, and the day's figures."""
-    reading = sources.readings.get("today", lambda: queries.today(sources.mysql))
+    reading = sources.readings.get(MYSQL, "today", lambda: queries.today(sources.mysql))
     figures = None if reading.frame is None else reading.frame.iloc[0]
     now = datetime.now(UTC)
     with st.container(horizontal=True, vertical_alignment="bottom", horizontal_alignment="distribute"):
@@ -91,7 +92,7 @@ def draw_today(sources: Sources) -> None:
             st.markdown(f"**{now:%A, %d %B %Y}** · trading day in UTC", width="content")
             _session_badge(now)
             _flow_badge(reading, figures, now)
-    _explain(reading, "MySQL")
+    _explain(reading, MYSQL)
     if figures is not None:
         _draw_figures(figures, now)
     st.caption(f"Read at {_clock(reading.read_at)} · refreshes by itself")
@@ -120,9 +121,9 @@ def _draw_figures(figures: pd.Series, now: datetime) -> None:
 def draw_volumes(sources: Sources) -> None:
     """The bar chart of today's volume by sector."""
     st.subheader("Volume by sector", anchor=False)
-    known = sources.readings.get("companies", lambda: queries.companies(sources.mysql))
-    reading = sources.readings.get("volumes", lambda: queries.volume_by_sector(sources.mysql))
-    _explain(reading, "MySQL")
+    known = sources.readings.get(MYSQL, "companies", lambda: queries.companies(sources.mysql))
+    reading = sources.readings.get(MYSQL, "volumes", lambda: queries.volume_by_sector(sources.mysql))
+    _explain(reading, MYSQL, why=False)
     if reading.frame is None:
         return
     if reading.frame.empty:
@@ -135,8 +136,8 @@ def draw_volumes(sources: Sources) -> None:
 def draw_batches(sources: Sources) -> None:
     """The newest batches with their verdicts."""
     st.subheader("Newest batches", anchor=False)
-    reading = sources.readings.get("batches", lambda: queries.newest_batches(sources.mysql, BATCHES_SHOWN))
-    _explain(reading, "MySQL")
+    reading = sources.readings.get(MYSQL, "batches", lambda: queries.newest_batches(sources.mysql, BATCHES_SHOWN))
+    _explain(reading, MYSQL, why=False)
     if reading.frame is None:
         return
     if reading.frame.empty:
@@ -167,9 +168,9 @@ def _count(title: str, width: int) -> Any:
 def draw_prices(sources: Sources) -> None:
     """A line of prices for each ticker that the viewer chose."""
     st.subheader("Prices", anchor=False)
-    known = sources.readings.get("companies", lambda: queries.companies(sources.mysql))
+    known = sources.readings.get(MYSQL, "companies", lambda: queries.companies(sources.mysql))
     if known.frame is None:
-        _explain(known, "MySQL")
+        _explain(known, MYSQL)
         return
     if known.frame.empty:
         st.info("The profile holds no company yet. Load it: `cd dbt_project && dbt seed`")
@@ -179,12 +180,13 @@ def draw_prices(sources: Sources) -> None:
         st.info("Choose at least one ticker.")
         return
     reading = sources.readings.get(
+        CASSANDRA,
         ("prices", tickers, window),
         lambda: queries.prices(
             sources.cassandra, tickers, queries.WINDOWS[window], datetime.now(UTC).replace(tzinfo=None)
         ),
     )
-    _explain(reading, "Cassandra")
+    _explain(reading, CASSANDRA)
     if reading.frame is None:
         return
     colours = charts.sector_colours(list(known.frame.sector), dark=_dark())
@@ -223,13 +225,14 @@ def _draw(chart: alt.LayerChart) -> None:
     st.vega_lite_chart(spec=chart.to_dict() | {"datasets": {"rows": rows}})
 
 
-def _explain(reading: Reading, store: str) -> None:
-    """Say why an answer is missing or old, if it is."""
+def _explain(reading: Reading, store: str, *, why: bool = True) -> None:
+    """Say that an answer is missing or old, if it is, and (once a store is enough) why."""
     if reading.error is None:
         return
     since = f"Below is what it last said, at {_clock(reading.read_at)}." if reading.read_at else "Nothing was read yet."
-    asking = f"{store} is asked again every few seconds."
-    st.warning(f"{_as_text(str(reading.error))}\n\n{since} {asking}", icon=":material/cloud_off:")
+    reason = f"{_as_text(str(reading.error))}\n\n" if why else ""
+    again = " It is asked again every few seconds." if why else ""
+    st.warning(f"{reason}{store} gives no answer. {since}{again}", icon=":material/cloud_off:")
 
 
 def _session_badge(now: datetime) -> None:

@@ -61,6 +61,11 @@ class MySQLReader:
         """All rows of one SELECT."""
         with self._lock:
             try:
+                if self._connection is not None:
+                    # The server may have closed the connection, or started anew, since the question before.
+                    with suppress(mysql.connector.OperationalError, mysql.connector.InterfaceError):
+                        return self._read(statement, parameters or {})
+                    self._drop()
                 return self._read(statement, parameters or {})
             except mysql.connector.Error as error:
                 self._drop()
@@ -68,8 +73,8 @@ class MySQLReader:
 
     def _read(self, statement: str, parameters: Mapping[str, Any]) -> list[tuple[Any, ...]]:
         if self._connection is None:
-            self._connection = connect_mysql(self._settings)
-        cursor = self._connection.cursor(read_timeout=ANSWER_SECONDS)
+            self._connection = connect_mysql(self._settings, answer_seconds=ANSWER_SECONDS)
+        cursor = self._connection.cursor()
         cursor.execute(statement, dict(parameters))
         rows = cursor.fetchall()
         cursor.close()
@@ -89,7 +94,8 @@ class MySQLReader:
                 f"MYSQL_DATABASE is {self._settings.mysql_database!r}; it should hold the project's tables "
                 f"('dbt seed' and 'dbt run' create them): {error.msg}"
             )
-        return StoreUnavailable(f"MySQL at {where} (MYSQL_HOST, MYSQL_PORT) does not answer: {error.msg}")
+        reason = " ".join(str(error.msg).split())
+        return StoreUnavailable(f"MySQL at {where} (MYSQL_HOST, MYSQL_PORT) does not answer: {reason}")
 
     def close(self) -> None:
         """Close the connection; the next question opens another."""

@@ -3,18 +3,18 @@
 import threading
 import time
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 import pandas as pd
 
-from streaming.errors import TickledgerError
+from streaming.errors import StoreUnavailable, TickledgerError
 
 #: Questions kept; viewers who choose other tickers ask other ones.
 MAX_QUESTIONS = 64
 
 
-@dataclass
+@dataclass(frozen=True)
 class Reading:
     """An answer, or the newest good one with the error that keeps a newer one away.
 
@@ -30,28 +30,38 @@ class Reading:
 class Readings:
     """Asks each question at most once in `fresh_seconds`, however many viewers there are.
 
-    A question that failed rests for `retry_seconds`, so that a store that hangs does not freeze the page.
+    A store that did not answer rests for `retry_seconds`: all questions to it fail at once meanwhile, so that a store
+    that hangs does not freeze the parts of the page that live on the other.
     """
 
     def __init__(self, fresh_seconds: float, retry_seconds: float = 3.0) -> None:
         self._fresh_seconds = fresh_seconds
         self._retry_seconds = retry_seconds
         self._kept: dict[Hashable, Reading] = {}
+        self._resting: dict[str, tuple[float, StoreUnavailable]] = {}
         self._lock = threading.Lock()
 
-    def get(self, question: Hashable, read: Callable[[], pd.DataFrame]) -> Reading:
+    def get(self, store: str, question: Hashable, read: Callable[[], pd.DataFrame]) -> Reading:
         """The answer to a question: kept where fresh, else from `read`; where that fails, the last good one."""
         kept = self._kept.get(question, Reading())
-        patience = self._retry_seconds if kept.error else self._fresh_seconds
-        if time.monotonic() - kept.asked < patience:
+        if time.monotonic() - kept.asked < self._fresh_seconds:
             return kept
-        try:
-            reading = Reading(read(), datetime.now(UTC), None, time.monotonic())
-        except TickledgerError as error:
-            reading = Reading(kept.frame, kept.read_at, error, time.monotonic())
+        until, error = self._resting.get(store, (float("-inf"), None))
+        if time.monotonic() < until:
+            return replace(kept, error=error)
+        reading = self._asked(store, kept, read)
         with self._lock:
             self._kept.pop(question, None)
             self._kept[question] = reading
             while len(self._kept) > MAX_QUESTIONS:
                 self._kept.pop(next(iter(self._kept)))
         return reading
+
+    def _asked(self, store: str, kept: Reading, read: Callable[[], pd.DataFrame]) -> Reading:
+        try:
+            return Reading(read(), datetime.now(UTC), None, time.monotonic())
+        except StoreUnavailable as error:
+            self._resting[store] = (time.monotonic() + self._retry_seconds, error)
+            return replace(kept, error=error)
+        except TickledgerError as error:
+            return replace(kept, error=error, asked=time.monotonic())

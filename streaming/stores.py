@@ -21,11 +21,18 @@ CASSANDRA_REQUEST_SECONDS = 15
 
 
 def connect_mysql(
-    settings: Settings, *, user: str | None = None, password: SecretStr | None = None, database: str | None = None
+    settings: Settings,
+    *,
+    user: str | None = None,
+    password: SecretStr | None = None,
+    database: str | None = None,
+    answer_seconds: int | None = None,
 ) -> MySQLConnectionAbstract:
     """Open a MySQL connection in UTC, without autocommit, at READ COMMITTED; names default to the settings'.
 
-    Raises ConfigurationError for a wrong user, password or database and StoreUnavailable where nothing answers.
+    A server that takes longer than `answer_seconds` for one answer counts as down; without it a hung server is waited
+    for as long as it hangs. Raises ConfigurationError for a wrong user, password or database and StoreUnavailable
+    where nothing answers.
     """
     where = f"{settings.mysql_host}:{settings.mysql_port}"
     user = user or settings.mysql_user
@@ -42,6 +49,8 @@ def connect_mysql(
             time_zone="+00:00",
             autocommit=False,
             connection_timeout=CONNECT_SECONDS,
+            read_timeout=answer_seconds,
+            write_timeout=answer_seconds,
         )
         cursor = connection.cursor()
         cursor.execute("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED")
