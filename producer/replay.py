@@ -84,13 +84,16 @@ class TickFile:
             except StopIteration:
                 return
             except csv.Error as error:
-                self._bad(rows.line_num, str(error))
+                self._bad(rows.reader.line_num, str(error))
                 continue
             values = {name: row[name] for name in FIELD_NAMES}
             if any(value and not _is_utf8(value) for value in values.values()):
-                self._bad(rows.line_num, "it is not UTF-8")
+                self._bad(rows.reader.line_num, "it is not UTF-8")
                 continue
-            yield rows.line_num, {name: _number(value) if name in _NUMBERS else value for name, value in values.items()}
+            yield (
+                rows.reader.line_num,
+                {name: _number(value) if name in _NUMBERS else value for name, value in values.items()},
+            )
 
     def _json_lines(self) -> Iterator[tuple[int, Any]]:
         for number, line in enumerate(self._file, start=1):

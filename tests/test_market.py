@@ -1,0 +1,120 @@
+"""The made-up market: pure, so no server is needed."""
+
+import itertools
+import json
+import statistics
+
+import orjson
+import pytest
+
+from producer.market import DAILY_LIMIT, LOT_SHARES, MAX_LOTS, Company, Market, on_ladder, price_step, reference_price
+from producer.tick_ids import COUNTER_BITS, tick_ids
+from streaming.decode import Decoder
+from streaming.tick import TICK_FIELDS, parse_created_at
+
+COMPANIES = [
+    Company("TMAS.JK", "Logistics & Deliveries", 57_050_000_000),
+    Company("DWGL.JK", "Coal", 9_270_000_000),
+    Company("ALTO.JK", "Beverages", 2_190_000_000),
+]
+CREATED_AT = "2026-03-02 03:04:05.678"
+#: About half an hour of a market that trades once a second.
+ROUNDS = 2_000
+
+
+def trade(seed: int | None, rounds: int = ROUNDS) -> list[list[dict[str, object]]]:
+    market = Market(COMPANIES, seed)
+    ids = itertools.count()
+    return [market.trade(CREATED_AT, ids) for _ in range(rounds)]
+
+
+def test_a_round_has_one_tick_per_company_in_the_order_of_profile() -> None:
+    (ticks,) = trade(1, rounds=1)
+    assert [(tick["ticker"], tick["sector"]) for tick in ticks] == [(one.ticker, one.sector) for one in COMPANIES]
+    assert [tick["id"] for tick in ticks] == [0, 1, 2]
+    assert {tick["created_at"] for tick in ticks} == {CREATED_AT}
+    assert all(set(tick) == {field.name for field in TICK_FIELDS} for tick in ticks)
+
+
+def test_every_tick_passes_the_row_rules() -> None:
+    decoder = Decoder({company.ticker: company.sector for company in COMPANIES})
+    for ticks in trade(2):
+        decoded = decoder.decode(orjson.dumps(ticks), parse_created_at(CREATED_AT))
+        assert (len(decoded.ticks), decoded.dead) == (len(COMPANIES), [])
+
+
+def test_the_same_seed_trades_the_same_and_another_one_differently() -> None:
+    assert trade(7, rounds=50) == trade(7, rounds=50)
+    assert trade(7, rounds=50) != trade(8, rounds=50)
+    assert trade(None, rounds=50) != trade(None, rounds=50)
+
+
+def test_market_cap_is_price_times_shares_exactly_after_json() -> None:
+    shares = {company.ticker: company.shares for company in COMPANIES}
+    for tick in json.loads(orjson.dumps(trade(3, rounds=1)[0])):
+        assert tick["market_cap"] == tick["price"] * shares[tick["ticker"]]
+
+
+@pytest.mark.parametrize("company", COMPANIES, ids=lambda company: company.ticker)
+def test_prices_walk_on_the_ladder_within_the_daily_limit(company: Company) -> None:
+    prices = [tick["price"] for ticks in trade(4) for tick in ticks if tick["ticker"] == company.ticker]
+    reference = reference_price(company.ticker)
+    for before, price in itertools.pairwise(prices):
+        assert isinstance(before, int)
+        assert isinstance(price, int)
+        assert price % price_step(price) == 0
+        # Half a step more, as the walk's price is rounded to the ladder.
+        assert abs(price - reference) <= DAILY_LIMIT * reference + price_step(price)
+        # Six standard deviations of a round's move, and the rounding of both ends.
+        assert abs(price - before) <= 0.03 * before + 2 * price_step(max(before, price))
+    assert len(set(prices)) > 5, "the price should move"
+
+
+def test_the_walk_stays_around_the_reference_price() -> None:
+    prices = [float(str(ticks[0]["price"])) for ticks in trade(5, rounds=10_000)]
+    assert statistics.mean(prices) == pytest.approx(reference_price(COMPANIES[0].ticker), rel=0.03)
+
+
+def test_the_reference_price_follows_from_the_ticker_alone() -> None:
+    # Written down, because it must be the same in every process and release.
+    assert [reference_price(company.ticker) for company in COMPANIES] == [400, 1_085, 199]
+
+
+def test_volumes_are_skewed_whole_lots() -> None:
+    volumes = [int(str(tick["volume"])) for ticks in trade(6) for tick in ticks]
+    assert all(volume % LOT_SHARES == 0 for volume in volumes)
+    assert LOT_SHARES <= min(volumes) < max(volumes) <= LOT_SHARES * MAX_LOTS
+    # A log-normal's mean is exp(sigma**2 / 2) = 1.65 times its median.
+    assert statistics.mean(volumes) / statistics.median(volumes) == pytest.approx(1.65, rel=0.15)
+
+
+@pytest.mark.parametrize(
+    ("price", "quoted"),
+    [
+        (12, 50),
+        (199.4, 199),
+        (201.2, 202),
+        (498.9, 498),
+        (1_998, 2_000),
+        (2_004, 2_000),
+        (5_013, 5_025),
+        (5_012, 5_000),
+    ],
+)
+def test_prices_are_rounded_to_the_exchanges_steps(price: float, quoted: int) -> None:
+    assert on_ladder(price) == quoted
+
+
+def test_ids_are_positive_bigints_unique_across_producers() -> None:
+    first, second = (list(itertools.islice(tick_ids(), 1_000)) for _ in range(2))
+    assert len(set(first) | set(second)) == 2_000
+    assert all(0 <= number < 2**63 for number in first + second)
+    assert first == list(range(first[0], first[0] + 1_000))
+    assert first[0] % 2**COUNTER_BITS == 0
+
+
+def test_ids_take_another_prefix_when_the_counter_is_used_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("producer.tick_ids.COUNTER_BITS", 3)
+    numbers = list(itertools.islice(tick_ids(), 24))
+    assert len(set(numbers)) == 24
+    assert len({number >> 3 for number in numbers}) == 3
