@@ -77,7 +77,7 @@ class BatchChecks:
         started = time.monotonic()
         checker = self._checker
         try:
-            verdict = self._patience.wait_for(lambda: checker.check(batch_id)).verdict
+            verdict: str = self._patience.wait_for(lambda: checker.check(batch_id)).verdict
         except TickledgerError as error:
             self._say_once(f"batch {batch_id} stays unchecked: {error}")
             verdict = "unchecked"

@@ -17,10 +17,11 @@ from pyspark.errors import PySparkException
 from pyspark.java_gateway import ensure_callback_server_started
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.streaming.query import StreamingQuery
+from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
 from streaming.check_landed import BatchChecks
 from streaming.contract import check_live_tables
-from streaming.errors import TickledgerError, run_command
+from streaming.errors import ConfigurationError, LedgerMoved, run_command
 from streaming.land_batch import BatchLander
 from streaming.ledger import Ledger, StreamLock
 from streaming.patience import GaveUp, Patience
@@ -45,19 +46,18 @@ class TickStream:
         self._failure: BaseException | None = None
         self._patience = Patience(settings.stream_store_retry_seconds, self._stopping)
         self._ledger = Ledger(settings)
+        self._lock = StreamLock(settings)
+        self._lag = LagMeter(settings)
         self._lander: BatchLander | None = None
         self._deaths = 0
 
     def run(self) -> None:
         """Land batches until asked to stop. Raises TickledgerError."""
         topic = self._check_start_up()
-        lock = StreamLock(self._settings)
-        self._hold(lock)
-        self._lock = lock
+        self._hold_lock()
         self._checks = BatchChecks(self._settings, self._patience, self._fail)
-        self._lag = LagMeter(self._settings)
+        spark = SparkSession.builder.appName("tickledger").getOrCreate()
         try:
-            spark = SparkSession.builder.appName("tickledger").getOrCreate()
             self._handle_signals(spark)
             self._announce(topic)
             while not self._stopping.is_set():
@@ -69,7 +69,8 @@ class TickStream:
             self._stopping.set()
             self._checks.close()
             self._lag.close()
-            lock.release()
+            self._lock.release()
+            spark.stop()
         if self._failure is not None:
             raise self._failure
         print("stopped: every batch that was begun is in the ledger", flush=True)
@@ -80,17 +81,17 @@ class TickStream:
         check_cassandra_tables(self._settings)
         topic = describe_topic(self._settings)
         check_continuity(self._settings, self._ledger.head(), topic)
+        if not self._ledger.sectors():
+            raise ConfigurationError("table 'profile' is empty; run 'dbt seed' in dbt_project/")
         return topic
 
-    def _hold(self, lock: StreamLock) -> None:
-        # A stream that was killed a moment ago may still hold the lock.
-        for _ in range(10):
-            try:
-                return lock.hold()
-            except TickledgerError:
-                if self._stopping.wait(1):
-                    break
-        return lock.hold()
+    def _hold_lock(self) -> None:
+        # A stream that was killed a moment ago may still hold it.
+        for attempt in Retrying(
+            retry=retry_if_exception_type(LedgerMoved), wait=wait_fixed(1), stop=stop_after_delay(10), reraise=True
+        ):
+            with attempt:
+                self._lock.hold()
 
     def _announce(self, topic: TopicFacts) -> None:
         head = self._ledger.head()

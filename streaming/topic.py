@@ -28,7 +28,9 @@ def describe_topic(settings: Settings) -> TopicFacts:
     logging.getLogger("kafka").setLevel(logging.CRITICAL)
     try:
         admin = KafkaAdminClient(
-            bootstrap_servers=settings.kafka_bootstrap_servers.split(","), request_timeout_ms=REQUEST_MS
+            bootstrap_servers=settings.kafka_bootstrap_servers.split(","),
+            bootstrap_timeout_ms=REQUEST_MS,
+            request_timeout_ms=REQUEST_MS,
         )
         try:
             described = admin.describe_topics([settings.kafka_topic])[0]

@@ -1,13 +1,18 @@
 """What a test gets: a database of its own, or a whole pipeline with topic and keyspace, on the real servers."""
 
+import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
+import threading
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import psutil
 from cassandra.cluster import Session
 from kafka import KafkaProducer
 from mysql.connector.abstracts import MySQLConnectionAbstract
@@ -111,7 +116,76 @@ class Pipeline:
             future.get(timeout=30)
         producer.close()
 
+    def ledger_covers(self, messages: int) -> bool:
+        """Whether the ledger has landed so many messages of the topic."""
+        return (
+            int(self.rows("SELECT COALESCE(SUM(until_offset - from_offset), 0) FROM landed_offsets")[0][0]) >= messages
+        )
+
+    def wait_until_landed(self, messages: int, seconds: float = 120) -> None:
+        """Wait until the ledger has landed so many messages of the topic."""
+        deadline = time.monotonic() + seconds
+        while not self.ledger_covers(messages):
+            assert time.monotonic() < deadline, f"fewer than {messages} messages landed within {seconds} s"
+            time.sleep(0.2)
+
     def close(self) -> None:
         """Close what the test opened."""
         for connection in self._connections:
             connection.close()
+
+
+class StreamProcess:
+    """The stream as a user starts it: spark-submit in a process group of its own, its lines kept."""
+
+    def __init__(self, pipeline: Pipeline, *arguments: str, environment: dict[str, str] | None = None) -> None:
+        command = [str(Path(sys.executable).with_name("spark-submit")), *arguments, "streaming/stream_ticks.py"]
+        self.process = subprocess.Popen(
+            command,
+            cwd=PROJECT_ROOT,
+            env=pipeline.environment | (environment or {}),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+        self.lines: list[str] = []
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self.lines.append(line.rstrip("\n"))
+
+    @property
+    def output(self) -> str:
+        """All lines so far."""
+        return "\n".join(self.lines)
+
+    def python_pid(self) -> int:
+        """The driver's Python, a child of spark-submit's JVM."""
+        children = psutil.Process(self.process.pid).children(recursive=True)
+        return next(child.pid for child in children if "stream_ticks.py" in " ".join(child.cmdline()))
+
+    def wait_for(self, text: str, *, times: int = 1, seconds: float = 120) -> None:
+        """Wait until so many lines begin with the text. Fails with the output where the process ends before."""
+        deadline = time.monotonic() + seconds
+        while sum(line.startswith(text) for line in self.lines) < times:
+            alive = self.process.poll() is None
+            assert alive, f"the stream ended before {text!r}:\n{self.output}"
+            assert time.monotonic() < deadline, f"no {text!r} within {seconds} s:\n{self.output}"
+            time.sleep(0.05)
+
+    def wait(self, seconds: float = 90) -> int:
+        """Wait for the end and return the exit code."""
+        code = self.process.wait(seconds)
+        self._reader.join(10)
+        return code
+
+    def kill(self) -> None:
+        """SIGKILL whatever of the group still lives."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+        self._reader.join(10)

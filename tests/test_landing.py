@@ -11,7 +11,7 @@ import pytest
 from pipeline import Pipeline
 from pyspark.sql import DataFrame, SparkSession
 
-from streaming.errors import ConfigurationError, LedgerMoved, StoreUnavailable
+from streaming.errors import LedgerMoved, StoreUnavailable
 from streaming.land_batch import BatchLander
 from streaming.ledger import LandedBatch, Ledger
 from streaming.patience import GaveUp, Patience
@@ -259,13 +259,6 @@ def test_an_empty_profile_is_never_adopted(lander: Lander) -> None:
     lander.pipeline.execute("DELETE FROM profile")
 
     assert counts(lander.land((0, 0, [tick(1)]))) == (1, 1, 0, 0)
-
-
-def test_an_empty_profile_at_the_start_is_refused(spark: SparkSession, pipeline: Pipeline) -> None:
-    pipeline.execute("DELETE FROM profile")
-
-    with pytest.raises(ConfigurationError, match="dbt seed"):
-        Lander(spark, pipeline)
 
 
 def test_a_store_that_stays_away_is_given_up_with_nothing_in_the_ledger(

@@ -1,0 +1,359 @@
+"""The stream as a user runs it: spark-submit against a real broker and real stores, and what kills them."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pipeline import Pipeline, StreamProcess
+
+from services.instance import Instance
+from streaming.reconcile import reconcile
+from streaming.settings import PROJECT_ROOT
+
+pytestmark = pytest.mark.integration
+
+BAD_MESSAGES: list[Any] = [
+    b"not json",
+    b"\xff\xfe",
+    b"[]",
+    b'{"id": 1}',
+    None,
+    b'["' + b"x" * 900_000 + b'"]',
+    [{"id": 1}],
+    [None],
+]
+
+
+def ticks(pipeline: Pipeline, number: int) -> list[dict[str, Any]]:
+    """One round: one tick a company, of round `number`."""
+    made = datetime.now(UTC) - timedelta(hours=1) + timedelta(milliseconds=number)
+    return [
+        {
+            "id": number * 100 + place,
+            "created_at": made.strftime("%Y-%m-%d %H:%M:%S.%f")[:-3],
+            "volume": 100 + place,
+            "market_cap": 1000,
+            "ticker": ticker,
+            "price": 10.5,
+            "sector": sector,
+        }
+        for place, (ticker, sector) in enumerate(pipeline.rows("SELECT ticker, sector FROM profile ORDER BY ticker"))
+    ]
+
+
+@pytest.fixture
+def stream() -> Iterator[list[StreamProcess]]:
+    """The streams that a test has started; what is left of them is killed after it."""
+    started: list[StreamProcess] = []
+    yield started
+    for process in started:
+        process.kill()
+        print(f"--- {process.process.args}\n{process.output}")
+
+
+class Load:
+    """Sends rounds in the background until told to stop; `sent` counts the messages that Kafka acknowledged."""
+
+    def __init__(self, pipeline: Pipeline) -> None:
+        self._pipeline = pipeline
+        self._stop = threading.Event()
+        self.sent = 0
+        self._thread = threading.Thread(target=self._send)
+        self._thread.start()
+
+    def _send(self) -> None:
+        number = 0
+        while not self._stop.is_set():
+            rounds = [ticks(self._pipeline, number + one) for one in range(20)]
+            number += len(rounds)
+            self._pipeline.send(rounds)
+            self.sent += len(rounds)
+            time.sleep(0.2)
+
+    def stop(self) -> int:
+        self._stop.set()
+        self._thread.join()
+        return self.sent
+
+
+def assert_landed_once(pipeline: Pipeline, messages: int) -> None:
+    """Every round of ten ticks is there once, in both stores and in the ledger."""
+    books = reconcile(pipeline.settings)
+    assert books.differences == []
+    assert (books.messages, books.ticks_landed, books.duplicates) == (messages, messages * 10, 0)
+    assert books.cassandra == books.mysql
+
+
+def test_someone_elses_messages_are_all_accounted_for(pipeline: Pipeline, stream: list[StreamProcess]) -> None:
+    good = [ticks(pipeline, number) for number in range(50)]
+    mixed = ticks(pipeline, 1000)
+    mixed[3]["volume"] = -1
+    mixed[4]["ticker"] = "NOPE.JK"
+    pipeline.send([*good[:25], *BAD_MESSAGES, mixed, *good[25:], good[0]])
+
+    stream.append(StreamProcess(pipeline))
+    pipeline.wait_until_landed(50 + len(BAD_MESSAGES) + 2)
+    stream[0].wait_for("batch 1 ·")
+    stream[0].process.send_signal(signal.SIGTERM)
+
+    assert stream[0].wait() == 0, stream[0].output
+    assert "stopped: every batch that was begun is in the ledger" in stream[0].output
+    assert "Traceback" not in stream[0].output
+    books = reconcile(pipeline.settings)
+    assert books.differences == []
+    assert (books.ticks_landed, books.dead_letters, books.duplicates) == (508, len(BAD_MESSAGES) + 2, 10)
+    assert books.verdicts.get("unchecked", 0) == 0
+    reasons = [row.reason for row in pipeline.cassandra.execute("SELECT reason FROM dead_letters")]
+    assert Counter(reasons) == Counter(
+        {"not_an_object": 2}
+        | dict.fromkeys(["not_json", "bad_utf8", "empty_array", "not_an_array", "no_value"], 1)
+        | dict.fromkeys(["missing_field", "out_of_range", "unknown_ticker"], 1)
+    )
+    sizes = [len(row.raw_value) for row in pipeline.cassandra.execute("SELECT raw_value FROM dead_letters")]
+    assert max(sizes) == 900_002, "a large element keeps all its bytes"
+
+
+def test_ctrl_c_under_load_finishes_the_batch_and_the_next_start_goes_on(
+    pipeline: Pipeline, stream: list[StreamProcess]
+) -> None:
+    load = Load(pipeline)
+    stream.append(StreamProcess(pipeline))
+    stream[0].wait_for("batch 2 ·")
+    os.killpg(stream[0].process.pid, signal.SIGINT)
+    code = stream[0].wait()
+    messages = load.stop()
+    assert code == 0, stream[0].output
+    assert reconcile(pipeline.settings).differences == []
+
+    stream.append(StreamProcess(pipeline))
+    pipeline.wait_until_landed(messages)
+
+    assert_landed_once(pipeline, messages)
+
+
+@pytest.mark.parametrize("victim", ["JVM", "Python", "both"])
+def test_sigkill_under_load_loses_nothing_and_lands_nothing_twice(
+    pipeline: Pipeline, stream: list[StreamProcess], victim: str
+) -> None:
+    load = Load(pipeline)
+    stream.append(StreamProcess(pipeline))
+    stream[0].wait_for("batch 2 ·")
+    jvm, python = stream[0].process.pid, stream[0].python_pid()
+    for pid in {"JVM": [jvm], "Python": [python], "both": [jvm, python]}[victim]:
+        os.kill(pid, signal.SIGKILL)
+    assert stream[0].wait(30) != 0
+
+    stream.append(StreamProcess(pipeline))
+    stream[1].wait_for("landing ")
+    messages = load.stop()
+    pipeline.wait_until_landed(messages)
+    stream[1].process.send_signal(signal.SIGTERM)
+    assert stream[1].wait() == 0, stream[1].output
+
+    assert_landed_once(pipeline, messages)
+    assert reconcile(pipeline.settings).verdicts.keys() == {"passed"}, "what the crash left unchecked is caught up"
+
+
+@pytest.mark.parametrize("store", ["mysql", "cassandra", "kafka"])
+def test_a_server_killed_under_load_is_waited_for(
+    pipeline: Pipeline, stream: list[StreamProcess], services: Instance, store: str
+) -> None:
+    load = Load(pipeline) if store != "kafka" else None
+    if load is None:
+        pipeline.send([ticks(pipeline, number) for number in range(100)])
+    stream.append(StreamProcess(pipeline))
+    stream[0].wait_for("batch 1 ·")
+
+    services.server(store).kill()
+    try:
+        if load is not None:
+            stream[0].wait_for("waiting: ")
+        else:
+            time.sleep(5)
+    finally:
+        services.server(store).start()
+        services.server(store).wait_until_ready()
+    if load is None:
+        pipeline.send([ticks(pipeline, number) for number in range(100, 200)])
+    messages = load.stop() if load is not None else 200
+    pipeline.wait_until_landed(messages, seconds=180)
+    stream[0].process.send_signal(signal.SIGTERM)
+
+    assert stream[0].wait() == 0, stream[0].output
+    assert "Traceback" not in stream[0].output
+    assert_landed_once(pipeline, messages)
+
+
+def test_a_store_that_stays_down_ends_the_stream_with_nothing_committed(
+    pipeline: Pipeline, stream: list[StreamProcess], services: Instance
+) -> None:
+    stream.append(StreamProcess(pipeline, environment={"STREAM_STORE_RETRY_SECONDS": "3"}))
+    stream[0].wait_for("landing ")
+    services.server("cassandra").kill()
+    try:
+        pipeline.send([ticks(pipeline, 1)])
+        code = stream[0].wait()
+    finally:
+        services.server("cassandra").start()
+        services.server("cassandra").wait_until_ready()
+
+    assert code == 1, stream[0].output
+    assert "error: Cassandra does not answer" in stream[0].output
+    assert "Traceback" not in stream[0].output
+    assert pipeline.rows("SELECT COUNT(*) FROM landed_batches") == [(0,)]
+
+
+def test_a_second_stream_is_told_no(pipeline: Pipeline, stream: list[StreamProcess]) -> None:
+    stream.append(StreamProcess(pipeline))
+    stream[0].wait_for("landing ")
+
+    stream.append(StreamProcess(pipeline))
+
+    assert stream[1].wait() == 1
+    assert "another stream lands into" in stream[1].output
+
+
+def test_it_lands_on_a_standalone_master_with_a_worker(pipeline: Pipeline, stream: list[StreamProcess]) -> None:
+    pipeline.send([ticks(pipeline, number) for number in range(100)])
+    with standalone_cluster(pipeline) as master:
+        stream.append(StreamProcess(pipeline, "--master", master))
+        pipeline.wait_until_landed(100, seconds=180)
+        stream[0].process.send_signal(signal.SIGTERM)
+        assert stream[0].wait() == 0, stream[0].output
+
+    assert_landed_once(pipeline, 100)
+
+
+class standalone_cluster:  # reads as the context that it is
+    """A Spark master and one worker on free loopback ports; the context is the master's URL."""
+
+    def __init__(self, pipeline: Pipeline) -> None:
+        self._environment = pipeline.environment | {"SPARK_LOCAL_IP": "127.0.0.1", "SPARK_NO_DAEMONIZE": "1"}
+        self._processes: list[subprocess.Popen[bytes]] = []
+        self._folder = pipeline.settings.stream_scratch_dir / "worker"
+
+    def _start(self, name: str, *arguments: str) -> None:
+        script = str(Path(sys.executable).with_name("spark-class"))
+        command = [script, f"org.apache.spark.deploy.{name}", "--host", "127.0.0.1", *arguments]
+        self._processes.append(
+            subprocess.Popen(
+                command, env=self._environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=PROJECT_ROOT
+            )
+        )
+
+    def __enter__(self) -> str:
+        from services.server import free_port
+
+        port, master_ui, worker_ui = free_port(), free_port(), free_port()
+        url = f"spark://127.0.0.1:{port}"
+        self._start("master.Master", "--port", str(port), "--webui-port", str(master_ui))
+        self._folder.mkdir(parents=True)
+        self._start(
+            "worker.Worker", "--webui-port", str(worker_ui), "--cores", "2", "--memory", "1g",
+            "--work-dir", str(self._folder), url,
+        )  # fmt: skip
+        return url
+
+    def __exit__(self, *_: object) -> None:
+        for process in reversed(self._processes):
+            process.terminate()
+            process.wait(30)
+
+
+BAD_SETTINGS = [
+    ({"KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:9"}, "KAFKA_BOOTSTRAP_SERVERS"),
+    ({"KAFKA_BOOTSTRAP_SERVERS": "nonsense"}, "KAFKA_BOOTSTRAP_SERVERS is 'nonsense'"),
+    ({"KAFKA_TOPIC": "no_such_topic"}, "KAFKA_TOPIC is 'no_such_topic'"),
+    ({"MYSQL_PASSWORD": "wr0ng-secret"}, "MYSQL_PASSWORD"),
+    ({"MYSQL_PORT": "9"}, "MYSQL_PORT"),
+    ({"MYSQL_PORT": "many"}, "MYSQL_PORT is 'many'"),
+    ({"MYSQL_DATABASE": "no_such_database"}, "MYSQL_DATABASE is 'no_such_database'"),
+    ({"CASSANDRA_PASSWORD": "wr0ng-secret"}, "CASSANDRA_PASSWORD"),
+    ({"CASSANDRA_PORT": "9"}, "CASSANDRA_PORT"),
+    ({"CASSANDRA_KEYSPACE": "no_such_keyspace"}, "CASSANDRA_KEYSPACE is 'no_such_keyspace'"),
+    ({"STREAM_TRIGGER_SECONDS": "soon"}, "STREAM_TRIGGER_SECONDS is 'soon'"),
+]
+
+
+@pytest.mark.parametrize(("changes", "named"), BAD_SETTINGS, ids=[named for _, named in BAD_SETTINGS])
+def test_a_bad_setting_stops_the_start_with_one_line(pipeline: Pipeline, changes: dict[str, str], named: str) -> None:
+    done = run_stream(pipeline, changes)
+
+    assert done.returncode == 2, done.stdout + done.stderr
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: ")
+    assert named in line
+    assert "wr0ng-secret" not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("table", ["profile", "landed_batches"])
+def test_a_missing_table_stops_the_start_with_one_line(pipeline: Pipeline, table: str) -> None:
+    pipeline.execute(f"DROP TABLE {table}")
+
+    done = run_stream(pipeline, {})
+
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert table in line
+
+
+def test_an_empty_profile_stops_the_start_with_one_line(pipeline: Pipeline) -> None:
+    pipeline.execute("DELETE FROM profile")
+
+    done = run_stream(pipeline, {})
+
+    assert done.returncode == 2
+    assert done.stderr == "error: table 'profile' is empty; run 'dbt seed' in dbt_project/\n"
+
+
+def test_a_missing_cassandra_table_stops_the_start_with_one_line(pipeline: Pipeline) -> None:
+    pipeline.cassandra.execute("DROP TABLE dead_letters", timeout=60)
+
+    done = run_stream(pipeline, {})
+
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert "dead_letters" in line
+
+
+def test_a_topic_created_anew_is_refused_with_its_repair(pipeline: Pipeline) -> None:
+    pipeline.execute(
+        "INSERT INTO landed_batches (batch_id, topic, topic_id, messages, ticks_read, ticks_landed, dead_letters,"
+        " duplicates, late_ticks, volume, landed_at, landing_seconds, contract_hash, verdict)"
+        " VALUES (1, %s, 'another', 1, 1, 0, 1, 0, 0, 0, UTC_TIMESTAMP(3), 1, '', 'passed')",
+        (pipeline.settings.kafka_topic,),
+    )
+
+    done = run_stream(pipeline, {})
+
+    assert done.returncode == 2
+    assert "was created anew" in done.stderr
+
+
+def test_the_help_says_what_the_exit_codes_mean(pipeline: Pipeline) -> None:
+    done = run_stream(pipeline, {}, "--help")
+
+    assert done.returncode == 0
+    assert "Exit code 1" in done.stdout
+
+
+def run_stream(pipeline: Pipeline, changes: dict[str, str], *arguments: str) -> "subprocess.CompletedProcess[str]":
+    """The stream up to where it would start Spark; plain Python is enough for what must fail before."""
+    return subprocess.run(
+        [sys.executable, "streaming/stream_ticks.py", *arguments],
+        cwd=PROJECT_ROOT,
+        env=pipeline.environment | changes,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
