@@ -1,7 +1,8 @@
 """Cassandra on loopback: one node with password authentication, its roles, keyspace and tables."""
 
 import yaml
-from cassandra.cluster import Session
+from cassandra import DriverException, RequestExecutionException
+from cassandra.cluster import NoHostAvailable, Session
 from pydantic import SecretStr
 
 from services.jars import CASSANDRA, classpath, fetch
@@ -10,6 +11,9 @@ from services.server import LOOPBACK, Server, free_port
 from streaming.errors import ConfigurationError, StoreUnavailable
 from streaming.stores import connect_cassandra
 from streaming.tick import cassandra_tables
+
+#: A change of the schema may take long on a machine that is starting everything else.
+SCHEMA_SECONDS = 60
 
 ADMIN_ROLE = "tickledger_admin"
 #: The superuser that every new Cassandra has, and its password.
@@ -43,6 +47,7 @@ class CassandraServer(Server):
     name = "cassandra"
     title = "Cassandra"
     port_setting = "CASSANDRA_PORT"
+    client_errors = (DriverException, RequestExecutionException, NoHostAvailable)
 
     @property
     def port(self) -> int:
@@ -121,18 +126,19 @@ class CassandraServer(Server):
         password = _literal(self.settings.cassandra_password)
         session = self._connect_admin()
         try:
-            session.execute(f"CREATE ROLE IF NOT EXISTS {role} WITH LOGIN = true AND PASSWORD = {password}")
-            session.execute(f"ALTER ROLE {role} WITH LOGIN = true AND SUPERUSER = false")
+            _run(session, f"CREATE ROLE IF NOT EXISTS {role} WITH LOGIN = true AND PASSWORD = {password}")
+            _run(session, f"ALTER ROLE {role} WITH LOGIN = true AND SUPERUSER = false")
             if not self._clients_can_log_in():
                 # Not at every start: Cassandra refuses to change a password again within 5 s.
-                session.execute(f"ALTER ROLE {role} WITH PASSWORD = {password}")
-            session.execute(
+                _run(session, f"ALTER ROLE {role} WITH PASSWORD = {password}")
+            _run(
+                session,
                 f"CREATE KEYSPACE IF NOT EXISTS {keyspace} "
-                "WITH replication = {'class': 'SimpleStrategy', 'replication_factor': 1}"
+                "WITH replication = {'class': 'SimpleStrategy', 'replication_factor': 1}",
             )
-            session.execute(f"GRANT ALL PERMISSIONS ON KEYSPACE {keyspace} TO {role}")
+            _run(session, f"GRANT ALL PERMISSIONS ON KEYSPACE {keyspace} TO {role}")
             for create in cassandra_tables(keyspace):
-                session.execute(create)
+                _run(session, create)
         finally:
             session.cluster.shutdown()
 
@@ -144,13 +150,13 @@ class CassandraServer(Server):
             return  # It cannot log in: replaced before.
         try:
             rights = "LOGIN = true AND SUPERUSER = true"
-            session.execute(f"CREATE ROLE IF NOT EXISTS {ADMIN_ROLE} WITH {rights} AND PASSWORD = {password}")
+            _run(session, f"CREATE ROLE IF NOT EXISTS {ADMIN_ROLE} WITH {rights} AND PASSWORD = {password}")
         finally:
             session.cluster.shutdown()
         session = self._connect_admin()
         try:
             # A superuser cannot take this from itself, so ours does it.
-            session.execute(f"ALTER ROLE {DEFAULT_ROLE} WITH SUPERUSER = false AND LOGIN = false")
+            _run(session, f"ALTER ROLE {DEFAULT_ROLE} WITH SUPERUSER = false AND LOGIN = false")
         finally:
             session.cluster.shutdown()
 
@@ -211,6 +217,10 @@ class CassandraServer(Server):
             # Tests drop and truncate often; a snapshot each time would fill the disk.
             "auto_snapshot": False,
         }
+
+
+def _run(session: Session, statement: str) -> None:
+    session.execute(statement, timeout=SCHEMA_SECONDS)
 
 
 def _identifier(name: str) -> str:

@@ -99,7 +99,9 @@ def _retrieve(download: Download, target: Path, say: Say) -> None:
                 if fetched % 20 == 0:
                     say(f"downloading {download.name} {download.version}: {fetched} files so far")
     if ivy.returncode != 0:
-        problem = next((line for line in last_lines if re.search(r"not found|FAILED|Exception|ERROR", line)), "")
+        # Ivy first says what it did not find, then why.
+        problem = next((line for line in reversed(last_lines) if re.search(r"access error|Exception", line)), "")
+        problem = problem or next((line for line in last_lines if re.search(r"not found|FAILED", line)), "")
         problem = problem or f"Ivy exit code {ivy.returncode}"
         raise TickledgerError(
             f"the download of {download.name} {download.version} failed ({problem}): "

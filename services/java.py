@@ -27,6 +27,10 @@ while [ "$count" -gt 0 ]; do
     [ "$argument" = --add-modules=jdk.incubator.vector ] || set -- "$@" "$argument"
     count=$((count - 1))
 done
+# The certificates that this system trusts, where it keeps them for Java: a company's network may need its own.
+for store in /etc/ssl/certs/java/cacerts /etc/pki/java/cacerts; do
+    [ -r "$store" ] && set -- "-Djavax.net.ssl.trustStore=$store" "$@" && break
+done
 exec '{java}' "$@"
 """
 

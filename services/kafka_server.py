@@ -53,6 +53,7 @@ class KafkaServer(Server):
     name = "kafka"
     title = "Kafka"
     port_setting = "KAFKA_BOOTSTRAP_SERVERS"
+    client_errors = (KafkaError,)
 
     @property
     def port(self) -> int:

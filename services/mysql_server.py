@@ -8,6 +8,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
+import mysql.connector
 from pydantic import SecretStr
 
 from services.jars import MARIADB, fetch
@@ -49,6 +50,7 @@ class MySQLServer(Server):
     name = "mysql"
     title = "MySQL"
     port_setting = "MYSQL_PORT"
+    client_errors = (mysql.connector.Error,)
 
     @property
     def port(self) -> int:

@@ -1,6 +1,7 @@
 """What the three servers have in common: start, wait until it answers, set up, stop."""
 
 import errno
+import re
 import socket
 import subprocess
 from abc import ABC, abstractmethod
@@ -25,6 +26,8 @@ class Server(ABC):
     name: str
     title: str
     port_setting: str
+    #: What the server's client raises.
+    client_errors: tuple[type[Exception], ...]
 
     def __init__(self, folder: Path, settings: Settings, say: Say, cancelled: Event | None = None):
         self.settings = settings
@@ -116,7 +119,10 @@ class Server(ABC):
             self.start()
             self._say(f"waiting for {self.title} at {self.address}")
         self.wait_until_ready()
-        self.set_up()
+        try:
+            self.set_up()
+        except self.client_errors as error:
+            raise TickledgerError(f"setting up {self.title} failed: {error} (its log is {self.log_file})") from None
         self._set_up_mark.touch()
         self._say(f"{self.title} is ready")
 
@@ -179,8 +185,9 @@ def free_port() -> int:
 
 
 def run_once(command: list[str], what: str) -> None:
-    """Run a preparing command to its end. Raises TickledgerError with its last line where it fails."""
+    """Run a preparing command to its end. Raises TickledgerError with its last line that tells of an error."""
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
     if done.returncode != 0:
         lines = done.stdout.strip().splitlines() or [f"exit code {done.returncode}"]
-        raise TickledgerError(f"{what} failed: {lines[-1]}")
+        telling = [line for line in lines if re.search(r"error|exception|fatal|not found", line, re.IGNORECASE)]
+        raise TickledgerError(f"{what} failed: {(telling or lines)[-1].strip()}")

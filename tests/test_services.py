@@ -144,6 +144,8 @@ class TestProcess:
     def test_stop_ends_what_start_started(self, tmp_path: Path) -> None:
         server = ServerProcess(tmp_path / "pid.json", tmp_path / "log")
         server.start(["sh", "-c", "echo hello; exec sleep 60"], {})
+        while not server.last_lines():
+            pass
         pid = server.pid
         assert pid is not None
         again = ServerProcess(tmp_path / "pid.json", tmp_path / "log")
