@@ -9,4 +9,6 @@ if [ -x "$tickledger_python" ]; then
     JAVA_HOME="$("$tickledger_python" -m services.java)" || exit 2
     export JAVA_HOME
 fi
+# Spark's web interface would else listen on every address.
+export SPARK_LOCAL_IP="${SPARK_LOCAL_IP:-127.0.0.1}"
 unset tickledger_python

@@ -3,6 +3,7 @@
 Reads the settings, asks the ledger where to begin, starts one Structured Streaming query and stops it in order.
 """
 
+import contextlib
 import json
 import os
 import shutil
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from py4j.protocol import Py4JError
 from pyspark.errors import PySparkException
 from pyspark.java_gateway import ensure_callback_server_started
 from pyspark.sql import DataFrame, SparkSession
@@ -21,7 +23,7 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_f
 
 from streaming.check_landed import BatchChecks
 from streaming.contract import check_live_tables
-from streaming.errors import ConfigurationError, LedgerMoved, run_command
+from streaming.errors import ConfigurationError, LedgerMoved, TickledgerError, run_command
 from streaming.land_batch import BatchLander
 from streaming.ledger import Ledger, StreamLock
 from streaming.patience import GaveUp, Patience
@@ -33,6 +35,10 @@ from streaming.topic import LagMeter, TopicFacts, describe_topic
 SCRATCH_PREFIX = "stream-"
 #: A query that dies this often in a row without landing a batch is not going to recover.
 MOST_DEATHS = 5
+
+
+class SparkDied(TickledgerError):
+    """The JVM is gone; nothing of the batch in flight is in the ledger. Exit code 1."""
 
 
 class TickStream:
@@ -65,12 +71,17 @@ class TickStream:
                 if not self._stopping.is_set():
                     topic = self._patience.wait_for(lambda: describe_topic(self._settings))
                     check_continuity(self._settings, self._ledger.head(), topic)
+        except (Py4JError, OSError) as error:
+            raise SparkDied(
+                f"Spark's JVM ended ({type(error).__name__}); the next start goes on from the ledger"
+            ) from None
         finally:
             self._stopping.set()
             self._checks.close()
             self._lag.close()
             self._lock.release()
-            spark.stop()
+            with contextlib.suppress(Py4JError, OSError):
+                spark.stop()
         if self._failure is not None:
             raise self._failure
         print("stopped: every batch that was begun is in the ledger", flush=True)

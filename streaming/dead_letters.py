@@ -1,0 +1,199 @@
+"""`python -m streaming.dead_letters list|replay`: see what could not land, and land what has become valid since.
+
+A replay sends the element itself, alone, to the topic again; the running stream lands it. A tick counts once however
+often it is sent, so a replay that was killed and is repeated lands nothing twice: the copy counts as a duplicate.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Annotated
+
+import typer
+from cassandra.cluster import Session
+from kafka import KafkaProducer
+from kafka.errors import KafkaError
+from rich.console import Console
+from rich.table import Table
+
+from streaming.decode import Decoder
+from streaming.errors import ConfigurationError, StoreUnavailable, run_command
+from streaming.ledger import Ledger
+from streaming.settings import Settings, load_settings
+from streaming.stores import connect_cassandra
+from streaming.tick import DEAD_LETTER_TABLE, WHOLE_MESSAGE
+from streaming.topic import describe_topic
+
+#: How much of a raw value a table shows.
+SHOWN = 60
+
+
+@dataclass(frozen=True)
+class StoredDeadLetter:
+    """One row of `dead_letters`; times are UTC, `replayed_at` is None until a replay has sent it."""
+
+    topic: str
+    partition: int
+    bucket: int
+    offset: int
+    position: int
+    raw_value: bytes
+    reason: str
+    detail: str
+    dead_at: datetime
+    replayed_at: datetime | None
+
+
+def read_dead_letters(
+    session: Session, *, reason: str | None = None, since: datetime | None = None, replayed: bool = True
+) -> Iterator[StoredDeadLetter]:
+    """The stored dead letters, in no order; `since` is compared with dead_at (UTC, no time zone)."""
+    rows = session.execute(
+        "SELECT topic, kafka_partition, offset_bucket, kafka_offset, position, raw_value, reason, detail, dead_at,"
+        f" replayed_at FROM {DEAD_LETTER_TABLE}"
+    )
+    for row in rows:
+        letter = StoredDeadLetter(*row)
+        if reason not in (None, letter.reason) or (since is not None and letter.dead_at < since):
+            continue
+        if replayed or letter.replayed_at is None:
+            yield letter
+
+
+@dataclass
+class Replay:
+    """What a replay did: dead letters sent again, and those that are still not valid."""
+
+    sent: int = 0
+    still_dead: int = 0
+
+
+def replay(settings: Settings, letters: list[StoredDeadLetter], session: Session) -> Replay:
+    """Send every dead letter that is valid by now to the topic again; the rest keep their newest reason.
+
+    Raises StoreUnavailable where Kafka does not acknowledge; what was sent before is marked as replayed.
+    """
+    describe_topic(settings)
+    sectors = Ledger(settings).sectors()
+    done = Replay()
+    producer = KafkaProducer(
+        bootstrap_servers=settings.kafka_bootstrap_servers.split(","), acks="all", max_request_size=2**24
+    )
+    try:
+        for letter in letters:
+            value = letter.raw_value if letter.position == WHOLE_MESSAGE else b"[" + letter.raw_value + b"]"
+            now_ms = int(datetime.now(UTC).timestamp() * 1000)
+            dead = Decoder(sectors).decode(value, now_ms).dead
+            if dead:
+                _note_reason(session, letter, dead[0].reason, dead[0].detail)
+                done.still_dead += 1
+            else:
+                producer.send(settings.kafka_topic, value).get(timeout=30)
+                _mark_replayed(session, letter)
+                done.sent += 1
+    except KafkaError as error:
+        raise StoreUnavailable(
+            f"Kafka does not acknowledge ({type(error).__name__}); {done.sent} dead letters were sent before"
+        ) from None
+    finally:
+        producer.close()
+    return done
+
+
+_KEY = "topic = %s AND kafka_partition = %s AND offset_bucket = %s AND kafka_offset = %s AND position = %s"
+
+
+def _key(letter: StoredDeadLetter) -> tuple[str, int, int, int, int]:
+    return letter.topic, letter.partition, letter.bucket, letter.offset, letter.position
+
+
+def _note_reason(session: Session, letter: StoredDeadLetter, reason: str, detail: str) -> None:
+    session.execute(
+        f"UPDATE {DEAD_LETTER_TABLE} SET reason = %s, detail = %s WHERE {_KEY}", (reason, detail, *_key(letter))
+    )
+
+
+def _mark_replayed(session: Session, letter: StoredDeadLetter) -> None:
+    session.execute(f"UPDATE {DEAD_LETTER_TABLE} SET replayed_at = %s WHERE {_KEY}", (datetime.now(UTC), *_key(letter)))
+
+
+app = typer.Typer(
+    help="See what could not land, and land what has become valid since.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+Reason = Annotated[str | None, typer.Option(help="Only those with this reason, such as unknown_ticker.")]
+Since = Annotated[datetime | None, typer.Option(help="Only those that died at or after this time (UTC).")]
+
+
+@app.command("list")
+def list_command(
+    reason: Reason = None,
+    since: Since = None,
+    limit: Annotated[int, typer.Option(min=1, help="Show at most so many, the newest first.")] = 50,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line, all of them.")] = False,
+) -> None:
+    """Show the dead letters, the newest first, and how many there are of each reason."""
+    session = connect_cassandra(load_settings())
+    try:
+        letters = sorted(read_dead_letters(session, reason=reason, since=since), key=lambda one: one.dead_at)[::-1]
+    finally:
+        session.cluster.shutdown()
+    if as_json:
+        for letter in letters:
+            print(json.dumps(vars(letter) | {"raw_value": letter.raw_value.decode(errors="replace")}, default=str))
+        return
+    _print(letters[:limit])
+    counts = Counter(letter.reason for letter in letters)
+    for name, count in counts.most_common():
+        print(f"{count:8,}  {name}")
+    waiting = sum(letter.replayed_at is None for letter in letters)
+    print(f"{len(letters):,} dead letters, {waiting:,} of them not replayed")
+
+
+@app.command("replay")
+def replay_command(
+    reason: Reason = None,
+    since: Since = None,
+    everything: Annotated[bool, typer.Option("--all", help="All that were not replayed yet.")] = False,
+) -> None:
+    """Send the dead letters that are valid by now to the topic again; the running stream lands each once.
+
+    Name them by --reason, by --since, or take --all. Those that are still not valid stay, with their newest reason.
+    """
+    if not (reason or since or everything):
+        raise ConfigurationError("nothing is chosen; name --reason, --since or --all")
+    settings = load_settings()
+    session = connect_cassandra(settings)
+    try:
+        letters = sorted(
+            read_dead_letters(session, reason=reason, since=since, replayed=False),
+            key=lambda one: (one.partition, one.offset, one.position),
+        )
+        done = replay(settings, letters, session)
+    finally:
+        session.cluster.shutdown()
+    print(f"sent {done.sent:,} ticks again; {done.still_dead:,} are still not valid and stay")
+
+
+def _print(letters: list[StoredDeadLetter]) -> None:
+    table = Table("died at (UTC)", "place", "reason", "detail", "raw value", box=None, header_style="bold")
+    for letter in letters:
+        where = "message" if letter.position == WHOLE_MESSAGE else f"element {letter.position}"
+        raw = letter.raw_value[: SHOWN + 1].decode(errors="backslashreplace")
+        table.add_row(
+            f"{letter.dead_at:%Y-%m-%d %H:%M:%S}",
+            f"{letter.topic} {letter.partition}/{letter.offset}, {where}",
+            letter.reason + (" (replayed)" if letter.replayed_at else ""),
+            letter.detail,
+            raw[:SHOWN] + "…" if len(raw) > SHOWN else raw,
+        )
+    console = Console(highlight=False, markup=False)
+    (console if console.is_terminal else Console(highlight=False, markup=False, width=240)).print(table)
+
+
+if __name__ == "__main__":
+    run_command(lambda: app(prog_name="python -m streaming.dead_letters"))
