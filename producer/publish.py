@@ -16,10 +16,13 @@ from streaming.settings import Settings
 CONNECT_MS = 10_000
 #: How long a message may wait for the broker before it counts as not delivered.
 DELIVERY_MS = 120_000
+#: The longest pause between two attempts to reach a broker that is away.
+RECONNECT_MS = 2_000
 LINGER_MS = 20
 BATCH_BYTES = 256 * 1024
 #: kafka-python has no bound of its own on what waits for the broker.
 MAX_WAITING_BYTES = 16 * 1024 * 1024
+CLOSE_SECONDS = 10
 #: How soon a full buffer notices a request to stop.
 STOP_SECONDS = 0.5
 
@@ -70,6 +73,7 @@ class Publisher:
                 enable_idempotence=True,
                 acks="all",
                 delivery_timeout_ms=DELIVERY_MS,
+                reconnect_backoff_max_ms=RECONNECT_MS,
                 compression_type="lz4",
                 linger_ms=LINGER_MS,
                 batch_size=BATCH_BYTES,
@@ -117,8 +121,11 @@ class Publisher:
         self._raise_failure()
 
     def close(self) -> None:
-        """Close the connections without waiting; flush first."""
-        self._producer.close(timeout=0 if self.waiting_messages else None)
+        """Close the connections. What :meth:`flush` has not brought to the broker by now is given up."""
+        if self.waiting_messages:
+            # Without this, kafka-python's close waits for these messages and raises before it has closed anything.
+            self._producer._sender.force_close()
+        self._producer.close(timeout=CLOSE_SECONDS)
 
     def _wait_for_room(self, size: int) -> bool:
         with self._changed:

@@ -69,7 +69,11 @@ class TickFile:
 
     def _csv(self) -> Iterator[tuple[int, Any]]:
         rows = csv.DictReader(self._file)
-        missing = [name for name in FIELD_NAMES if name not in (rows.fieldnames or ())]
+        try:
+            header = rows.fieldnames or ()
+        except csv.Error:
+            header = ()
+        missing = [name for name in FIELD_NAMES if name not in header]
         if missing:
             self._file.close()
             raise ConfigurationError(

@@ -107,6 +107,7 @@ def test_what_only_the_profile_can_judge_is_sent(tmp_path: Path) -> None:
     ("name", "content", "message"),
     [
         ("a.txt", "", "its name should end in .csv or .jsonl, .ndjson, .json"),
+        ("a.csv", "x" * 200_000, "its first line should name the columns ticker, created_at"),
         ("a.csv", "", "its first line should name the columns ticker, created_at"),
         ("a.csv", "ticker,created_at,id,volume,market_cap,price\n", "its first line should name the columns sector"),
     ],
