@@ -1,0 +1,159 @@
+"""The `great_expectations` command: runs the checkpoint on landed batches and lists what there is to run."""
+
+import json
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from expectations.suites import PROJECT_FOLDER
+from streaming.errors import TickledgerError, run_command
+from streaming.settings import load_settings
+
+if TYPE_CHECKING:
+    from expectations.checker import Checker, CheckResult, Verdict
+
+COLOURS = {"passed": "green", "warned": "yellow", "failed": "red"}
+#: Columns of the output where it goes into a file or a pipe.
+PIPE_WIDTH = 160
+
+app = typer.Typer(
+    help="Check landed batches with Great Expectations, read back from Cassandra and MySQL.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+checkpoints = typer.Typer(help="Run or list checkpoints.", no_args_is_help=True)
+suites = typer.Typer(help="List suites of expectations.", no_args_is_help=True)
+app.add_typer(checkpoints, name="checkpoint")
+app.add_typer(suites, name="suite")
+
+
+class CannotRun(TickledgerError):
+    """What was asked for is not there. Exit code 2."""
+
+    exit_code = 2
+
+
+@app.callback(invoke_without_command=True)
+def _options(
+    show_version: Annotated[
+        bool, typer.Option("--version", help="Print the version of Great Expectations and exit.", is_eager=True)
+    ] = False,
+) -> None:
+    if show_version:
+        print(f"great_expectations {version('great-expectations')}")
+        raise typer.Exit
+
+
+@checkpoints.command("run")
+def run_checkpoint(
+    name: Annotated[str, typer.Argument(help="The checkpoint, such as landed_batch.", show_default=False)],
+    batch: Annotated[int | None, typer.Option(help="The batch to check.", show_default="the newest")] = None,
+    unchecked: Annotated[bool, typer.Option("--unchecked", help="Check every batch that has no verdict.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False,
+) -> None:
+    """Check the newest batch, a named one or all unchecked ones; write verdict and findings to the ledger.
+
+    Exit code 0: all critical expectations held; warnings are shown. 1: a critical expectation failed. 2: cannot run.
+    """
+    _known_checkpoint(name)
+    if batch is not None and unchecked:
+        raise CannotRun("--batch and --unchecked exclude each other")
+    settings = load_settings()
+    with Console(stderr=True).status("Great Expectations is loading"):
+        from expectations.checker import Checker
+
+        checker = Checker(settings)
+    try:
+        wanted = _wanted(checker, batch, unchecked)
+        verdicts = [checker.check(batch_id) for batch_id in wanted]
+    finally:
+        checker.close()
+    _print(verdicts, as_json=as_json, brief=unchecked)
+    if any(verdict.verdict == "failed" for verdict in verdicts):
+        raise typer.Exit(1)
+
+
+@checkpoints.command("list")
+def list_checkpoints() -> None:
+    """Print each checkpoint with the suites that it runs."""
+    for checkpoint in _documents("checkpoints"):
+        print(f"{checkpoint['name']}: {', '.join(one['name'] for one in checkpoint['validation_definitions'])}")
+
+
+@suites.command("list")
+def list_suites() -> None:
+    """Print each suite with the number of its expectations by severity."""
+    for suite in _documents("expectations"):
+        severities = [one["severity"] for one in suite["expectations"]]
+        print(f"{suite['name']}: {severities.count('critical')} critical, {severities.count('warning')} warning")
+
+
+def _documents(folder: str) -> list[dict[str, Any]]:
+    paths: list[Path] = sorted((PROJECT_FOLDER / folder).glob("*.json"))
+    if not paths:
+        raise CannotRun(f"{PROJECT_FOLDER / folder} holds no files; 'python -m expectations.suites' writes them")
+    return [json.loads(path.read_text(encoding="utf-8")) for path in paths]
+
+
+def _known_checkpoint(name: str) -> None:
+    known = [document["name"] for document in _documents("checkpoints")]
+    if name not in known:
+        raise CannotRun(f"there is no checkpoint {name!r}; there is {', '.join(known)}")
+
+
+def _wanted(checker: "Checker", batch: int | None, unchecked: bool) -> list[int]:
+    newest = checker.newest()
+    if newest is None:
+        raise CannotRun("the ledger is empty: no batch has landed yet")
+    if unchecked:
+        return checker.unchecked()
+    return [newest if batch is None else batch]
+
+
+def _print(verdicts: list["Verdict"], *, as_json: bool, brief: bool) -> None:
+    if as_json:
+        documents = [
+            {"batch_id": one.batch_id, "verdict": one.verdict, "results": [asdict(result) for result in one.results]}
+            for one in verdicts
+        ]
+        print(json.dumps(documents, indent=2, ensure_ascii=False))
+        return
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = PIPE_WIDTH
+    if not verdicts:
+        console.print("No batch is unchecked.")
+    for one in verdicts:
+        shown = one.findings if brief else one.results
+        if shown:
+            console.print(_table(one, shown))
+        held = len(one.results) - len(one.findings)
+        colour = COLOURS[one.verdict]
+        console.print(
+            f"batch {one.batch_id}: [{colour}]{one.verdict}[/{colour}], {held} of {len(one.results)} expectations held"
+        )
+
+
+def _table(verdict: "Verdict", results: "tuple[CheckResult, ...]") -> Table:
+    table = Table(title=f"Batch {verdict.batch_id}", title_justify="left")
+    for column in ("", "expectation", "severity", "expected", "observed"):
+        table.add_column(column, overflow="fold")
+    # What did not hold stands last, next to the verdict.
+    for one in sorted(results, key=lambda result: not result.held):
+        colour = "green" if one.held else COLOURS["warned" if one.severity == "warning" else "failed"]
+        mark = f"[{colour}]{'held' if one.held else 'not held'}[/{colour}]"
+        table.add_row(mark, one.expectation, one.severity, escape(one.expected), escape(one.observed))
+    return table
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    run_command(lambda: app(prog_name="great_expectations"))

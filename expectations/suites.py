@@ -1,0 +1,339 @@
+"""The Great Expectations project as generated files: suites, validation definitions and the checkpoint.
+
+`raw_ticks` follows the tick (streaming.tick), `aggregates` the dbt contract of `aggregated_data`; `books` and
+`books_by_sector` compare what the two stores say of one batch. `python -m expectations.suites` writes the files.
+"""
+
+import json
+import re
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+import yaml
+
+from streaming.contract import load_contract
+from streaming.errors import ConfigurationError, run_command
+from streaming.settings import PROJECT_ROOT
+from streaming.tick import TICK_FIELDS
+
+PROJECT_FOLDER = PROJECT_ROOT / "expectations" / "project"
+CHECKPOINT = "landed_batch"
+#: The data source of the project: frames that are read back from the stores, one asset for each suite.
+DATA_SOURCE = "stores"
+BATCH_DEFINITION = "landed_batch"
+
+CRITICAL = "critical"
+WARNING = "warning"
+
+#: The greatest difference between market_cap and price × shares that is still rounding, in IDR.
+MARKET_CAP_TOLERANCE = 1
+#: Columns that name a row of each frame in a finding.
+ROW_NAMES: dict[str, tuple[str, ...]] = {
+    "raw_ticks": ("ticker", "created_at", "id"),
+    "aggregates": ("date", "sector"),
+    "books": (),
+    "books_by_sector": ("date", "sector"),
+}
+SUITES = tuple(ROW_NAMES)
+
+Expectation = dict[str, Any]
+
+
+def raw_ticks() -> Iterator[Expectation]:
+    """Expectations of a batch's rows in `real_time_data`. One row per landed tick."""
+    for field in TICK_FIELDS:
+        yield _not_null(field.name)
+        if field.kind in ("whole", "decimal"):
+            yield _between(field.name, field.minimum, field.maximum)
+        elif field.kind == "text":
+            yield _length(field.name, field.minimum, field.maximum)
+    yield _same("sector_is_the_profiles", "sector", "profile_sector", "the sector that profile gives the ticker")
+    yield _same("trade_date_is_of_created_at", "trade_date", "created_on", "trade_date is the UTC date of created_at")
+    yield _expectation(
+        "market_cap_is_price_times_shares",
+        "expect_column_values_to_be_between",
+        f"market_cap is price × shares, give or take {MARKET_CAP_TOLERANCE} IDR",
+        severity=WARNING,
+        column="market_cap_error",
+        min_value=0,
+        max_value=MARKET_CAP_TOLERANCE,
+    )
+
+
+def aggregates() -> Iterator[Expectation]:
+    """Expectations of a batch's rows in `aggregated_data`, from its dbt contract. One row per date and sector."""
+    contract = load_contract()["aggregated_data"]
+    yield _expectation(
+        "columns_are_the_contracts",
+        "expect_table_columns_to_match_set",
+        f"columns {', '.join(contract.columns)}",
+        column_set=list(contract.columns),
+        exact_match=True,
+    )
+    for constraint in contract.yaml.get("constraints", ()):
+        if constraint["type"] in ("primary_key", "unique"):
+            yield _unique(constraint["columns"])
+        else:
+            yield _from_check(constraint)
+    for column in contract.yaml["columns"]:
+        for constraint in column.get("constraints", ()):
+            yield _not_null(column["name"]) if constraint["type"] == "not_null" else _from_check(constraint)
+        if text := re.fullmatch(r"(?:var)?char\((\d+)\)", column["data_type"]):
+            yield _length(column["name"], 1, int(text[1]))
+    yield _at_least("last_is_not_before_first", "last_created_at", "first_created_at")
+
+
+def books() -> Iterator[Expectation]:
+    """Expectations of the batch's totals in ledger, aggregates and Cassandra. One row per batch."""
+    for name, left, right, description in (
+        ("read_is_accounted_for", "ticks_read", "ticks_accounted_for", "read = landed + dead letters + duplicates"),
+        ("ticks_are_in_cassandra", "ticks_in_cassandra", "ticks_landed", "every landed tick is in real_time_data"),
+        ("ticks_are_aggregated", "ticks_in_aggregates", "ticks_landed", "every landed tick is in aggregated_data"),
+        ("volume_is_aggregated", "volume_in_aggregates", "volume", "aggregated_data adds up to the ledger's volume"),
+        (
+            "dead_letters_are_in_cassandra",
+            "dead_letters_in_cassandra",
+            "dead_letters",
+            "every dead letter is in dead_letters",
+        ),
+        (
+            "first_created_at_agrees",
+            "first_created_at",
+            "first_in_aggregates",
+            "the ledger's first created_at is the aggregates'",
+        ),
+        (
+            "last_created_at_agrees",
+            "last_created_at",
+            "last_in_aggregates",
+            "the ledger's last created_at is the aggregates'",
+        ),
+    ):
+        yield _same(name, left, right, description)
+    yield _at_least("messages_fit_the_offsets", "offsets_covered", "messages")
+
+
+def books_by_sector() -> Iterator[Expectation]:
+    """Expectations of Cassandra against `aggregated_data`. One row per date and sector of either."""
+    for what in ("ticks", "volume"):
+        yield _same(
+            f"{what}_agree" if what == "ticks" else f"{what}_agrees",
+            f"{what}_in_cassandra",
+            f"{what}_in_aggregates",
+            f"{what} of the date and sector in real_time_data as in aggregated_data",
+        )
+
+
+def project_files() -> dict[Path, str]:
+    """Every file of the project, by its path below the project's folder, with the text that it should have.
+
+    Layout: that of a file-based project which Great Expectations 1.24 writes itself. Ids are derived from names, so
+    that the same rules give the same files. Raises ConfigurationError where the dbt contract has a constraint that
+    no expectation says.
+    """
+    files = {Path("great_expectations.yml"): _project_yaml()}
+    for suite, expectations in (
+        ("raw_ticks", raw_ticks()),
+        ("aggregates", aggregates()),
+        ("books", books()),
+        ("books_by_sector", books_by_sector()),
+    ):
+        rules = [rule | {"id": _id(f"{suite}.{rule['meta']['name']}")} for rule in expectations]
+        document: dict[str, Any] = {"name": suite, "id": _id(suite), "expectations": rules, "meta": {}, "notes": None}
+        files[Path("expectations", f"{suite}.json")] = _json(document)
+        files[Path("validation_definitions", f"{suite}.json")] = _json(_validation_definition(suite))
+    files[Path("checkpoints", f"{CHECKPOINT}.json")] = _json(
+        {
+            "name": CHECKPOINT,
+            "id": _id(CHECKPOINT),
+            "actions": [],
+            "result_format": "SUMMARY",
+            "validation_definitions": [{"name": suite, "id": _id(f"validate {suite}")} for suite in SUITES],
+        }
+    )
+    return files
+
+
+def stale_files(folder: Path = PROJECT_FOLDER) -> dict[Path, str]:
+    """What regenerating would change: path below the folder → `added`, `changed` or `removed`."""
+    wanted = project_files()
+    present = {path.relative_to(folder) for kind in ("*.yml", "*/*.json") for path in folder.glob(kind)}
+    changes = dict.fromkeys(present - wanted.keys(), "removed")
+    for path, text in wanted.items():
+        if path not in present:
+            changes[path] = "added"
+        elif (folder / path).read_text(encoding="utf-8") != text:
+            changes[path] = "changed"
+    return dict(sorted(changes.items()))
+
+
+def write_project(folder: Path = PROJECT_FOLDER) -> dict[Path, str]:
+    """Bring the folder's files up to date and say what changed, as :func:`stale_files` does."""
+    wanted, changes = project_files(), stale_files(folder)
+    for path, change in changes.items():
+        if change == "removed":
+            (folder / path).unlink()
+        else:
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            (folder / path).write_text(wanted[path], encoding="utf-8")
+    return changes
+
+
+def _expectation(name: str, kind: str, description: str, *, severity: str = CRITICAL, **kwargs: Any) -> Expectation:
+    meta = {"name": name}
+    return {"type": kind, "description": description, "severity": severity, "meta": meta, "kwargs": kwargs}
+
+
+def _not_null(column: str) -> Expectation:
+    return _expectation(
+        f"{column}_is_not_null", "expect_column_values_to_not_be_null", f"{column} not null", column=column
+    )
+
+
+def _between(column: str, low: int, high: int | None, *, above: bool = False) -> Expectation:
+    text = f"{column} {'>' if above else '>='} {low}" + (f" and <= {high}" if high is not None else "")
+    bounds: dict[str, Any] = {"min_value": low, "max_value": high, "strict_min": above}
+    kind = "expect_column_values_to_be_between"
+    return _expectation(f"{column}_is_in_bounds", kind, text, column=column, **bounds)
+
+
+def _length(column: str, low: int, high: int) -> Expectation:
+    return _expectation(
+        f"{column}_has_a_fitting_length",
+        "expect_column_value_lengths_to_be_between",
+        f"{column} of {low} to {high} characters",
+        column=column,
+        min_value=low,
+        max_value=high,
+    )
+
+
+def _unique(columns: list[str]) -> Expectation:
+    name, text = f"{'_'.join(columns)}_is_unique", f"{', '.join(columns)} unique"
+    if len(columns) == 1:
+        return _expectation(name, "expect_column_values_to_be_unique", text, column=columns[0])
+    return _expectation(name, "expect_compound_columns_to_be_unique", text, column_list=columns)
+
+
+def _same(name: str, left: str, right: str, description: str) -> Expectation:
+    return _expectation(
+        name, "expect_column_pair_values_to_be_equal", description, column_A=left, column_B=right, **_WHERE_EITHER
+    )
+
+
+def _at_least(name: str, larger: str, smaller: str) -> Expectation:
+    return _expectation(
+        name,
+        "expect_column_pair_values_a_to_be_greater_than_b",
+        f"{larger} >= {smaller}",
+        column_A=larger,
+        column_B=smaller,
+        or_equal=True,
+        **_WHERE_EITHER,
+    )
+
+
+#: A pair with one value missing differs; only where both are missing is there nothing to compare.
+_WHERE_EITHER = {"ignore_row_if": "both_values_are_missing"}
+
+
+def _from_check(constraint: dict[str, Any]) -> Expectation:
+    found = re.fullmatch(r"(\w+) (>=|>) (-?\d+)", constraint.get("expression", ""))
+    if constraint["type"] != "check" or not found:
+        raise ConfigurationError(
+            f"the dbt contract of aggregated_data has the constraint {constraint}, which no expectation says;"
+            " teach expectations/suites.py"
+        )
+    return _between(found[1], int(found[3]), None, above=found[2] == ">")
+
+
+def _validation_definition(suite: str) -> dict[str, Any]:
+    return {
+        "name": suite,
+        "id": _id(f"validate {suite}"),
+        "suite": {"name": suite, "id": _id(suite)},
+        "data": {
+            "datasource": {"name": DATA_SOURCE, "id": _id(DATA_SOURCE)},
+            "asset": {"name": suite, "id": _id(f"asset {suite}")},
+            "batch_definition": {"name": BATCH_DEFINITION, "id": _id(f"batch of {suite}")},
+        },
+    }
+
+
+def _project_yaml() -> str:
+    def files_in(folder: str) -> dict[str, Any]:
+        backend = {
+            "class_name": "TupleFilesystemStoreBackend",
+            "base_directory": f"{folder}/",
+            "suppress_store_backend_id": True,
+        }
+        return {"store_backend": backend}
+
+    project = {
+        "config_version": 4,
+        "analytics_enabled": False,
+        "data_context_id": _id("project"),
+        "progress_bars": {"globally": False},
+        "stores": {
+            "expectations_store": {"class_name": "ExpectationsStore"} | files_in("expectations"),
+            "checkpoint_store": {"class_name": "CheckpointStore"} | files_in("checkpoints"),
+            "validation_definition_store": {"class_name": "ValidationDefinitionStore"}
+            | files_in("validation_definitions"),
+            # Verdicts and findings are kept in the ledger.
+            "validation_results_store": {
+                "class_name": "ValidationResultsStore",
+                "store_backend": {"class_name": "InMemoryStoreBackend"},
+            },
+        },
+        "expectations_store_name": "expectations_store",
+        "checkpoint_store_name": "checkpoint_store",
+        "validation_results_store_name": "validation_results_store",
+        "data_docs_sites": {},
+        "fluent_datasources": {
+            DATA_SOURCE: {
+                "type": "pandas",
+                "id": _id(DATA_SOURCE),
+                "assets": {suite: _asset(suite) for suite in SUITES},
+            }
+        },
+    }
+    note = "# Written by `python -m expectations.suites`; change that, not this.\n"
+    return note + yaml.safe_dump(project, sort_keys=False)
+
+
+def _asset(suite: str) -> dict[str, Any]:
+    batches = {BATCH_DEFINITION: {"id": _id(f"batch of {suite}"), "partitioner": None}}
+    return {
+        "type": "dataframe",
+        "id": _id(f"asset {suite}"),
+        "batch_metadata": {},
+        "batch_definitions": batches,
+    }
+
+
+def _id(name: str) -> str:
+    return str(uuid.uuid5(uuid.NAMESPACE_URL, f"tickledger/{name}"))
+
+
+def _json(document: dict[str, Any]) -> str:
+    return json.dumps(document, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+
+
+def _regenerate(
+    check: Annotated[bool, typer.Option("--check", help="Change nothing; exit 1 where a file is stale.")] = False,
+) -> None:
+    """Write the Great Expectations project from the tick's definition and the dbt contract; print what changed."""
+    changes = stale_files() if check else write_project()
+    for path, change in changes.items():
+        print(f"{change}: {(PROJECT_FOLDER / path).relative_to(PROJECT_ROOT)}")
+    if not changes:
+        print("nothing to change")
+    if check and changes:
+        raise typer.Exit(1)
+
+
+if __name__ == "__main__":
+    run_command(lambda: typer.run(_regenerate))

@@ -1,0 +1,360 @@
+"""The checks of a landed batch: each doctored fact is found, named and nothing else; and the suites are fresh."""
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from healthy_batch import StoredTick, dead_offset, land_dead_letters, land_ticks, store_dead_letter, store_tick
+from pipeline import Pipeline
+
+from expectations.checker import Checker, CheckFailedToRun
+from expectations.read_back import UnknownBatch
+from expectations.suites import PROJECT_FOLDER, stale_files, write_project
+from streaming.errors import StoreUnavailable
+from streaming.tick import DEAD_LETTER_BUCKET
+
+Doctor = Callable[[Pipeline, int, list[StoredTick]], None]
+
+TICK_KEY = "ticker = %s AND trade_date = %s AND created_at = %s AND id = %s"
+TICKS_AND_VOLUME = {"books_by_sector.ticks_agree", "books_by_sector.volume_agrees"}
+
+
+def test_committed_suites_are_fresh() -> None:
+    assert stale_files() == {}
+
+
+def test_stale_suites_are_noticed_and_mended(tmp_path: Path) -> None:
+    folder = tmp_path / "project"
+    shutil.copytree(PROJECT_FOLDER, folder)
+    changed, added, removed = (Path("expectations", f"{name}.json") for name in ("raw_ticks", "books", "mine"))
+    (folder / changed).write_text((folder / changed).read_text().replace("volume", "volumes"))
+    (folder / added).unlink()
+    (folder / removed).write_text("{}")
+
+    expected = {changed: "changed", added: "added", removed: "removed"}
+    assert stale_files(folder) == expected
+    assert write_project(folder) == expected
+    assert stale_files(folder) == {}
+
+
+def set_tick(assignment: str, *values: Any) -> Doctor:
+    """Change the first tick's row in Cassandra."""
+
+    def doctor(pipeline: Pipeline, _: int, ticks: list[StoredTick]) -> None:
+        pipeline.cassandra.execute(f"UPDATE real_time_data SET {assignment} WHERE {TICK_KEY}", (*values, *ticks[0].key))
+
+    return doctor
+
+
+def set_row(statement: str) -> Doctor:
+    """Change the batch's rows in MySQL; the statement ends before AND batch_id."""
+
+    def doctor(pipeline: Pipeline, batch_id: int, _: list[StoredTick]) -> None:
+        pipeline.execute(f"{statement} AND batch_id = %s", (batch_id,))
+
+    return doctor
+
+
+def lose_tick(pipeline: Pipeline, _: int, ticks: list[StoredTick]) -> None:
+    pipeline.cassandra.execute(f"DELETE FROM real_time_data WHERE {TICK_KEY}", ticks[0].key)
+
+
+def add_tick_of_a_landed_message(pipeline: Pipeline, _: int, ticks: list[StoredTick]) -> None:
+    store_tick(pipeline, replace(ticks[0], id=ticks[0].id + 500, volume=0))
+
+
+def add_tick_of_a_later_message(pipeline: Pipeline, _: int, ticks: list[StoredTick]) -> None:
+    store_tick(pipeline, replace(ticks[0], id=ticks[0].id + 500, offset=10_000_000))
+
+
+def lose_dead_letter(pipeline: Pipeline, batch_id: int, _: list[StoredTick]) -> None:
+    offset = dead_offset(batch_id)
+    pipeline.cassandra.execute(
+        "DELETE FROM dead_letters WHERE topic = %s AND kafka_partition = 0 AND offset_bucket = %s AND kafka_offset = %s",
+        (pipeline.settings.kafka_topic, offset // DEAD_LETTER_BUCKET, offset),
+    )
+
+
+def add_dead_letter(pipeline: Pipeline, batch_id: int, _: list[StoredTick]) -> None:
+    store_dead_letter(pipeline, 1, dead_offset(batch_id))
+
+
+def put_tick_under_another_day(pipeline: Pipeline, batch_id: int, ticks: list[StoredTick]) -> None:
+    late = min((tick for tick in ticks if tick.sector == "Coal"), key=lambda tick: tick.created_at)
+    lose_tick(pipeline, batch_id, [late])
+    wrong_day = late.created_at.date() + timedelta(days=1)
+    pipeline.cassandra.execute(
+        "INSERT INTO real_time_data (ticker, trade_date, created_at, id, volume, market_cap, price, sector,"
+        " kafka_partition, kafka_offset) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s)",
+        (
+            *(late.ticker, wrong_day, *late.key[2:]),
+            *(late.volume, late.market_cap, late.price, late.sector, late.partition, late.offset),
+        ),
+    )
+    pipeline.execute(
+        "UPDATE aggregated_data SET first_created_at = %s WHERE date = %s AND sector = 'Coal' AND batch_id = %s",
+        (late.created_at, wrong_day, batch_id),
+    )
+
+
+def nothing(pipeline: Pipeline, batch_id: int, ticks: list[StoredTick]) -> None:
+    """Leave the batch healthy."""
+
+
+COAL_TODAY = "WHERE sector = 'Coal' AND date = '2026-03-02'"
+#: What is done to a healthy batch → the verdict and every finding that it must have.
+CASES: dict[str, tuple[Doctor, str, set[str]]] = {
+    "nothing": (nothing, "passed", set()),
+    "a tick is lost": (lose_tick, "failed", {"books.ticks_are_in_cassandra", *TICKS_AND_VOLUME}),
+    "a tick too many": (
+        add_tick_of_a_landed_message,
+        "failed",
+        {"books.ticks_are_in_cassandra", "books_by_sector.ticks_agree"},
+    ),
+    "a tick that has not landed yet": (add_tick_of_a_later_message, "passed", set()),
+    "a tick under another day": (
+        put_tick_under_another_day,
+        "failed",
+        {"raw_ticks.trade_date_is_of_created_at", *TICKS_AND_VOLUME},
+    ),
+    "another volume": (set_tick("volume = %s", 101), "failed", {"books_by_sector.volume_agrees"}),
+    "no volume": (
+        set_tick("volume = null"),
+        "failed",
+        {"raw_ticks.volume_is_not_null", "books_by_sector.volume_agrees"},
+    ),
+    "a negative volume": (
+        set_tick("volume = %s", -1),
+        "failed",
+        {"raw_ticks.volume_is_in_bounds", "books_by_sector.volume_agrees"},
+    ),
+    "no price": (set_tick("price = null"), "failed", {"raw_ticks.price_is_not_null"}),
+    "a negative price": (
+        set_tick("price = %s", -1),
+        "failed",
+        {"raw_ticks.price_is_in_bounds", "raw_ticks.market_cap_is_price_times_shares"},
+    ),
+    "another market_cap": (
+        set_tick("market_cap = %s", 4932000),
+        "warned",
+        {"raw_ticks.market_cap_is_price_times_shares"},
+    ),
+    "no market_cap": (set_tick("market_cap = null"), "failed", {"raw_ticks.market_cap_is_not_null"}),
+    "another sector": (set_tick("sector = %s", "Chemicals"), "failed", {"raw_ticks.sector_is_the_profiles"}),
+    "another aggregated volume": (
+        set_row(f"UPDATE aggregated_data SET total_volume = total_volume + 1 {COAL_TODAY}"),
+        "failed",
+        {"books.volume_is_aggregated", "books_by_sector.volume_agrees"},
+    ),
+    "another count of aggregated ticks": (
+        set_row(f"UPDATE aggregated_data SET ticks = ticks + 1 {COAL_TODAY}"),
+        "failed",
+        {"books.ticks_are_aggregated", "books_by_sector.ticks_agree"},
+    ),
+    "an aggregate is lost": (
+        set_row(f"DELETE FROM aggregated_data {COAL_TODAY}"),
+        "failed",
+        {"books.ticks_are_aggregated", "books.volume_is_aggregated", *TICKS_AND_VOLUME},
+    ),
+    "an aggregate of another sector": (
+        set_row(f"UPDATE aggregated_data SET sector = 'Chemicals' {COAL_TODAY}"),
+        "failed",
+        TICKS_AND_VOLUME,
+    ),
+    "another volume in the ledger": (
+        set_row("UPDATE landed_batches SET volume = volume + 1 WHERE 1"),
+        "failed",
+        {"books.volume_is_aggregated"},
+    ),
+    "another last created_at in the ledger": (
+        set_row("UPDATE landed_batches SET last_created_at = last_created_at - INTERVAL 1 SECOND WHERE 1"),
+        "failed",
+        {"books.last_created_at_agrees"},
+    ),
+    "another first created_at in the ledger": (
+        set_row("UPDATE landed_batches SET first_created_at = null WHERE 1"),
+        "failed",
+        {"books.first_created_at_agrees"},
+    ),
+    "more messages than offsets": (
+        set_row("UPDATE landed_batches SET messages = 201 WHERE 1"),
+        "failed",
+        {"books.messages_fit_the_offsets"},
+    ),
+    "ticks that nobody accounts for": (
+        set_row("UPDATE landed_batches SET ticks_read = ticks_read + 1 WHERE 1"),
+        "failed",
+        {"books.read_is_accounted_for"},
+    ),
+    "a dead letter is lost": (lose_dead_letter, "failed", {"books.dead_letters_are_in_cassandra"}),
+    "a dead letter too many": (add_dead_letter, "failed", {"books.dead_letters_are_in_cassandra"}),
+}
+
+
+@pytest.fixture
+def checker(pipeline: Pipeline) -> Iterator[Checker]:
+    """A checker on the test's own stores."""
+    checker = Checker(pipeline.settings)
+    yield checker
+    checker.close()
+
+
+def findings_of(pipeline: Pipeline, batch_id: int) -> list[tuple[Any, ...]]:
+    return pipeline.rows(
+        "SELECT expectation, severity, observed, expected FROM batch_findings WHERE batch_id = %s ORDER BY expectation",
+        (batch_id,),
+    )
+
+
+def verdict_of(pipeline: Pipeline, batch_id: int) -> str:
+    return str(pipeline.rows("SELECT verdict FROM landed_batches WHERE batch_id = %s", (batch_id,))[0][0])
+
+
+@pytest.mark.integration
+def test_each_doctored_fact_is_found_and_nothing_else(pipeline: Pipeline, checker: Checker) -> None:
+    _allow_books_that_do_not_balance(pipeline)
+    for batch_id, (doctor, _, _) in enumerate(CASES.values(), start=1):
+        doctor(pipeline, batch_id, land_ticks(pipeline, batch_id))
+
+    found = {}
+    for batch_id, case in enumerate(CASES, start=1):
+        verdict = checker.check(batch_id)
+        found[case] = verdict.verdict, {finding.expectation for finding in verdict.findings}
+        assert verdict_of(pipeline, batch_id) == verdict.verdict
+        assert {row[0] for row in findings_of(pipeline, batch_id)} == found[case][1]
+
+    assert found == {case: (verdict, findings) for case, (_, verdict, findings) in CASES.items()}
+
+
+def _allow_books_that_do_not_balance(pipeline: Pipeline) -> None:
+    names = pipeline.rows(
+        "SELECT constraint_name FROM information_schema.check_constraints"
+        " WHERE constraint_schema = DATABASE() AND check_clause LIKE '%%ticks_landed%%duplicates%%'"
+    )
+    pipeline.execute(f"ALTER TABLE landed_batches DROP CONSTRAINT `{names[0][0]}`")
+
+
+@pytest.mark.integration
+def test_finding_shows_what_was_observed_and_expected(pipeline: Pipeline, checker: Checker) -> None:
+    ticks = land_ticks(pipeline)
+    set_tick("market_cap = %s", 1)(pipeline, 1, ticks)
+    lose_dead_letter(pipeline, 1, ticks)
+
+    checker.check(1)
+
+    assert findings_of(pipeline, 1) == [
+        (
+            "books.dead_letters_are_in_cassandra",
+            "critical",
+            "dead_letters_in_cassandra = 0, dead_letters = 1",
+            "every dead letter is in dead_letters",
+        ),
+        (
+            "raw_ticks.market_cap_is_price_times_shares",
+            "warning",
+            "1 of 15 rows differ: ticker DWGL.JK, created_at 2026-03-02 05:01:00, id 1000,"
+            " market_cap_error 5.103135e+12",
+            "market_cap is price × shares, give or take 1 IDR",
+        ),
+    ]
+
+
+@pytest.mark.integration
+def test_checking_again_replaces_the_findings(pipeline: Pipeline, checker: Checker) -> None:
+    ticks = land_ticks(pipeline)
+    set_tick("volume = %s", 7)(pipeline, 1, ticks)
+    assert checker.check(1) == checker.check(1)
+    assert len(findings_of(pipeline, 1)) == 1
+
+    set_tick("volume = %s", ticks[0].volume)(pipeline, 1, ticks)
+    assert checker.check(1).verdict == "passed"
+    assert findings_of(pipeline, 1) == []
+    assert verdict_of(pipeline, 1) == "passed"
+
+
+@pytest.mark.integration
+def test_batches_that_overlap_in_time_are_told_apart(pipeline: Pipeline, checker: Checker) -> None:
+    first = land_ticks(pipeline, 1)
+    second = land_ticks(pipeline, 2, seconds=(-59, -58, 0))
+    overlap = [tick for tick in second if tick.created_at < max(tick.created_at for tick in first)]
+
+    assert overlap
+    assert [checker.check(batch_id).verdict for batch_id in (1, 2)] == ["passed", "passed"]
+
+
+@pytest.mark.integration
+def test_batch_of_dead_letters_alone_passes_if_they_are_there(pipeline: Pipeline, checker: Checker) -> None:
+    land_dead_letters(pipeline)
+    assert checker.check(1).verdict == "passed"
+
+    pipeline.cassandra.execute("TRUNCATE dead_letters", timeout=60)
+    assert [one.expectation for one in checker.check(1).findings] == ["books.dead_letters_are_in_cassandra"]
+
+
+@pytest.mark.integration
+def test_newest_and_unchecked_follow_the_ledger(pipeline: Pipeline, checker: Checker) -> None:
+    assert (checker.newest(), checker.unchecked()) == (None, [])
+    for batch_id in (1, 2, 3):
+        land_ticks(pipeline, batch_id)
+    checker.check(2)
+
+    assert (checker.newest(), checker.unchecked()) == (3, [1, 3])
+    assert pipeline.rows("SELECT batch_id FROM landed_batches WHERE checked_at IS NOT NULL") == [(2,)]
+    with pytest.raises(UnknownBatch, match="no batch 4"):
+        checker.check(4)
+
+
+@pytest.mark.integration
+def test_checker_works_on_a_background_thread(pipeline: Pipeline) -> None:
+    land_ticks(pipeline)
+
+    def check() -> str:
+        checker = Checker(pipeline.settings)
+        try:
+            return checker.check(1).verdict
+        finally:
+            checker.close()
+
+    with ThreadPoolExecutor(max_workers=1) as thread:
+        assert thread.submit(check).result() == "passed"
+
+
+@pytest.mark.integration
+def test_broken_project_leaves_the_batch_unchecked(pipeline: Pipeline, tmp_path: Path) -> None:
+    land_ticks(pipeline)
+    project = tmp_path / "project"
+    with pytest.raises(CheckFailedToRun, match="no Great Expectations project"):
+        Checker(pipeline.settings, project)
+
+    write_project(project)
+    suite = project / "expectations" / "books.json"
+    document = json.loads(suite.read_text())
+    document["expectations"][0]["kwargs"]["column_A"] = "no_such_column"
+    suite.write_text(json.dumps(document))
+    checker = Checker(pipeline.settings, project)
+    with pytest.raises(CheckFailedToRun, match="no_such_column"):
+        checker.check(1)
+    checker.close()
+
+    suite.write_text("{")
+    with pytest.raises(CheckFailedToRun, match=r"python -m expectations\.suites"):
+        Checker(pipeline.settings, project)
+    assert verdict_of(pipeline, 1) == "unchecked"
+
+
+@pytest.mark.integration
+def test_store_that_does_not_answer_is_said_to_be_unavailable(pipeline: Pipeline) -> None:
+    land_ticks(pipeline)
+    with pytest.raises(StoreUnavailable, match="Cassandra"):
+        Checker(pipeline.settings.model_copy(update={"cassandra_port": 1}))
+    checker = Checker(pipeline.settings.model_copy(update={"mysql_port": 1}))
+    with pytest.raises(StoreUnavailable, match="MySQL"):
+        checker.check(1)
+    checker.close()
+    assert verdict_of(pipeline, 1) == "unchecked"

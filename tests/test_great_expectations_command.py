@@ -1,0 +1,107 @@
+"""The `great_expectations` command as a user types it: what it prints and how it exits."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from healthy_batch import land_ticks
+from pipeline import Pipeline
+
+
+def great_expectations(*arguments: str, env: dict[str, str] | None = None) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [str(Path(sys.executable).with_name("great_expectations")), *arguments],
+        env=env,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "shown"),
+    [
+        (("checkpoint", "list"), "landed_batch: raw_ticks, aggregates, books, books_by_sector\n"),
+        (("suite", "list"), "raw_ticks: 15 critical, 1 warning\n"),
+        (("--version",), "great_expectations 1."),
+        (("--help",), "checkpoint"),
+        (("checkpoint", "run", "--help"), "--unchecked"),
+    ],
+)
+def test_what_there_is_to_run_is_listed(arguments: tuple[str, ...], shown: str) -> None:
+    done = great_expectations(*arguments)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert shown in done.stdout
+
+
+def test_help_does_not_load_great_expectations() -> None:
+    code = "import sys, expectations.command; sys.exit('great_expectations' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (("nope",), "error: there is no checkpoint 'nope'; there is landed_batch\n"),
+        (("landed_batch", "--batch", "1", "--unchecked"), "error: --batch and --unchecked exclude each other\n"),
+    ],
+)
+def test_what_cannot_run_is_one_line(arguments: tuple[str, ...], line: str) -> None:
+    done = great_expectations("checkpoint", "run", *arguments)
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", line)
+
+
+@pytest.mark.integration
+def test_healthy_and_failed_batches(pipeline: Pipeline) -> None:
+    env = pipeline.environment
+    run = ("checkpoint", "run", "landed_batch")
+    for batch_id in (1, 2):
+        ticks = land_ticks(pipeline, batch_id)
+
+    newest = great_expectations(*run, env=env)
+    assert (newest.returncode, newest.stderr) == (0, "")
+    assert "books.ticks_are_in_cassandra" in newest.stdout
+    assert newest.stdout.endswith("batch 2: passed, 42 of 42 expectations held\n")
+
+    pipeline.cassandra.execute(
+        "UPDATE real_time_data SET market_cap = 1"
+        " WHERE ticker = %s AND trade_date = %s AND created_at = %s AND id = %s",
+        ticks[0].key,
+    )
+    warned = great_expectations(*run, "--batch", "2", env=env)
+    assert warned.returncode == 0
+    assert warned.stdout.endswith("batch 2: warned, 41 of 42 expectations held\n")
+
+    pipeline.execute("UPDATE landed_batches SET volume = volume + 1 WHERE batch_id = 1")
+    unchecked = great_expectations(*run, "--unchecked", "--json", env=env)
+    assert (unchecked.returncode, unchecked.stderr) == (1, "")
+    (verdict,) = json.loads(unchecked.stdout)
+    assert (verdict["batch_id"], verdict["verdict"]) == (1, "failed")
+    assert [one["expectation"] for one in verdict["results"] if not one["held"]] == ["books.volume_is_aggregated"]
+    assert pipeline.rows("SELECT batch_id, verdict FROM landed_batches ORDER BY batch_id") == [
+        (1, "failed"),
+        (2, "warned"),
+    ]
+
+    none_left = great_expectations(*run, "--unchecked", env=env)
+    assert (none_left.returncode, none_left.stdout) == (0, "No batch is unchecked.\n")
+
+
+@pytest.mark.integration
+def test_empty_ledger_unknown_batch_and_store_down_exit_2_with_one_line(pipeline: Pipeline) -> None:
+    env = pipeline.environment
+    run = ("checkpoint", "run", "landed_batch")
+    empty = great_expectations(*run, env=env)
+    assert (empty.returncode, empty.stderr) == (2, "error: the ledger is empty: no batch has landed yet\n")
+
+    land_ticks(pipeline)
+    unknown = great_expectations(*run, "--batch", "7", env=env)
+    assert (unknown.returncode, unknown.stderr) == (2, "error: the ledger has no batch 7\n")
+
+    down = great_expectations(*run, env=env | {"MYSQL_PORT": "1"})
+    assert down.returncode == 2
+    assert down.stderr.startswith("error: MySQL at 127.0.0.1:1 (MYSQL_HOST, MYSQL_PORT) does not answer")
+    assert down.stderr.count("\n") == 1
