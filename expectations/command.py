@@ -1,6 +1,7 @@
 """The `great_expectations` command: runs the checkpoint on landed batches and lists what there is to run."""
 
 import json
+from collections.abc import Iterable
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -72,12 +73,11 @@ def run_checkpoint(
 
         checker = Checker(settings)
     try:
-        wanted = _wanted(checker, batch, unchecked)
-        verdicts = [checker.check(batch_id) for batch_id in wanted]
+        verdicts = map(checker.check, _wanted(checker, batch, unchecked))
+        failed = _print_json(verdicts) if as_json else _print_tables(verdicts, brief=unchecked)
     finally:
         checker.close()
-    _print(verdicts, as_json=as_json, brief=unchecked)
-    if any(verdict.verdict == "failed" for verdict in verdicts):
+    if failed:
         raise typer.Exit(1)
 
 
@@ -118,28 +118,35 @@ def _wanted(checker: "Checker", batch: int | None, unchecked: bool) -> list[int]
     return [newest if batch is None else batch]
 
 
-def _print(verdicts: list["Verdict"], *, as_json: bool, brief: bool) -> None:
-    if as_json:
-        documents = [
-            {"batch_id": one.batch_id, "verdict": one.verdict, "results": [asdict(result) for result in one.results]}
-            for one in verdicts
-        ]
-        print(json.dumps(documents, indent=2, ensure_ascii=False))
-        return
+def _print_json(verdicts: Iterable["Verdict"]) -> bool:
+    """Print all verdicts with their results as one list; True where one failed."""
+    found = list(verdicts)
+    documents = [
+        {"batch_id": one.batch_id, "verdict": one.verdict, "results": [asdict(result) for result in one.results]}
+        for one in found
+    ]
+    print(json.dumps(documents, indent=2, ensure_ascii=False))
+    return any(one.verdict == "failed" for one in found)
+
+
+def _print_tables(verdicts: Iterable["Verdict"], *, brief: bool) -> bool:
+    """Print each verdict as it comes, `brief` without what held; True where one failed."""
     console = Console(highlight=False)
     if not console.is_terminal:
         console.width = PIPE_WIDTH
-    if not verdicts:
-        console.print("No batch is unchecked.")
+    words = []
     for one in verdicts:
-        shown = one.findings if brief else one.results
-        if shown:
+        words.append(one.verdict)
+        if shown := one.findings if brief else one.results:
             console.print(_table(one, shown))
         held = len(one.results) - len(one.findings)
         colour = COLOURS[one.verdict]
         console.print(
             f"batch {one.batch_id}: [{colour}]{one.verdict}[/{colour}], {held} of {len(one.results)} expectations held"
         )
+    if not words:
+        console.print("No batch is unchecked.")
+    return "failed" in words
 
 
 def _table(verdict: "Verdict", results: "tuple[CheckResult, ...]") -> Table:

@@ -76,7 +76,8 @@ def add_tick_of_a_later_message(pipeline: Pipeline, _: int, ticks: list[StoredTi
 def lose_dead_letter(pipeline: Pipeline, batch_id: int, _: list[StoredTick]) -> None:
     offset = dead_offset(batch_id)
     pipeline.cassandra.execute(
-        "DELETE FROM dead_letters WHERE topic = %s AND kafka_partition = 0 AND offset_bucket = %s AND kafka_offset = %s",
+        "DELETE FROM dead_letters"
+        " WHERE topic = %s AND kafka_partition = 0 AND offset_bucket = %s AND kafka_offset = %s",
         (pipeline.settings.kafka_topic, offset // DEAD_LETTER_BUCKET, offset),
     )
 
