@@ -1,6 +1,6 @@
 """Reads one landed batch back from both stores, as the data frames that the suites expect. Writes nothing."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -139,7 +139,7 @@ class ReadBack:
                 company = ledger.companies[one.ticker]
                 rows.extend(_tick_row(one, company, row) for row in found if _is_of_batch(ledger, row))
         names = (*_KEY, *_READ_COLUMNS, "profile_sector", "created_on", "market_cap_error")
-        return _frame([dict(zip(names, row, strict=True)) for row in rows], names)
+        return _frame(rows, names)
 
     def _dead_letters(self, ledger: LedgerView) -> int:
         wanted = [
@@ -228,7 +228,7 @@ def _books_by_sector(ledger: LedgerView, ticks: "pd.DataFrame") -> "pd.DataFrame
     return _frame(rows, ("date", "sector", *names))
 
 
-def _frame(rows: list[dict[str, Any]], columns: tuple[str, ...] | None = None) -> "pd.DataFrame":
+def _frame(rows: Sequence[Any], columns: tuple[str, ...] | None = None) -> "pd.DataFrame":
     import pandas as pd
 
     # As objects: whole numbers stay whole beside a missing value, times keep no zone, days stay days.
