@@ -165,8 +165,11 @@ class StreamProcess:
 
     def python_pid(self) -> int:
         """The driver's Python, a child of spark-submit's JVM."""
-        children = psutil.Process(self.process.pid).children(recursive=True)
-        return next(child.pid for child in children if "stream_ticks.py" in " ".join(child.cmdline()))
+        for child in psutil.Process(self.process.pid).children():
+            with contextlib.suppress(psutil.Error):
+                if any(part.endswith("stream_ticks.py") for part in child.cmdline()):
+                    return child.pid
+        raise AssertionError("spark-submit has no Python")
 
     def wait_for(self, text: str, *, times: int = 1, seconds: float = 120) -> None:
         """Wait until so many lines begin with the text. Fails with the output where the process ends before."""

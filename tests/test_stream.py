@@ -35,18 +35,28 @@ BAD_MESSAGES: list[Any] = [
 
 def ticks(pipeline: Pipeline, number: int) -> list[dict[str, Any]]:
     """One round: one tick a company, of round `number`."""
+    return round_of(companies(pipeline), number)
+
+
+def companies(pipeline: Pipeline) -> list[tuple[Any, ...]]:
+    """(ticker, sector, shares) of every company."""
+    return pipeline.rows("SELECT ticker, sector, shares FROM profile ORDER BY ticker")
+
+
+def round_of(companies: list[tuple[Any, ...]], number: int) -> list[dict[str, Any]]:
+    """One tick of each company, of round `number`."""
     made = datetime.now(UTC) - timedelta(hours=1) + timedelta(milliseconds=number)
     return [
         {
             "id": number * 100 + place,
             "created_at": made.strftime("%Y-%m-%d %H:%M:%S.%f")[:-3],
             "volume": 100 + place,
-            "market_cap": 1000,
+            "market_cap": 500 * shares,
             "ticker": ticker,
-            "price": 10.5,
+            "price": 500,
             "sector": sector,
         }
-        for place, (ticker, sector) in enumerate(pipeline.rows("SELECT ticker, sector FROM profile ORDER BY ticker"))
+        for place, (ticker, sector, shares) in enumerate(companies)
     ]
 
 
@@ -65,15 +75,16 @@ class Load:
 
     def __init__(self, pipeline: Pipeline) -> None:
         self._pipeline = pipeline
+        self._companies = companies(pipeline)
         self._stop = threading.Event()
         self.sent = 0
-        self._thread = threading.Thread(target=self._send)
+        self._thread = threading.Thread(target=self._send, daemon=True)
         self._thread.start()
 
     def _send(self) -> None:
         number = 0
         while not self._stop.is_set():
-            rounds = [ticks(self._pipeline, number + one) for one in range(20)]
+            rounds = [round_of(self._companies, number + one) for one in range(20)]
             number += len(rounds)
             self._pipeline.send(rounds)
             self.sent += len(rounds)
