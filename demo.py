@@ -243,7 +243,7 @@ def print_summary(sent: int, run: Books, books: Books, problems: list[str]) -> N
 
 def say(line: str) -> None:
     """One line of the demo itself."""
-    console.print(f"[bold cyan]demo[/bold cyan]      │ {line}")
+    console.print(f"[bold cyan]demo[/bold cyan]      │ {line}", soft_wrap=True)
 
 
 def _difference(before: Books, after: Books) -> Books:

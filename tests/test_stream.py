@@ -67,7 +67,7 @@ def stream() -> Iterator[list[StreamProcess]]:
     yield started
     for process in started:
         process.kill()
-        print(f"--- {process.process.args}\n{process.output}")
+        print(f"--- a stream said:\n{process.output}")
 
 
 class Load:
