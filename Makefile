@@ -5,7 +5,7 @@ BIN := .venv/bin
 INSTALLED := .venv/installed
 SECONDS ?= 0
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check lint format services services-stop services-status services-clean shell sql cql topics lock
+.PHONY: help setup demo test faults check lint format services services-stop services-status services-clean shell sql cql topics lock
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -27,6 +27,9 @@ demo: $(INSTALLED)  ## Run it all: servers, producer, stream, dashboard. SECONDS
 test: $(INSTALLED)  ## Lint, types and all tests, on real servers that they start themselves
 	@$(MAKE) --no-print-directory lint
 	@exec $(BIN)/python -m pytest
+
+faults: $(INSTALLED)  ## Kill the real parts under load, many times, and compare with an oracle. ARGS="--seed 7 --share 0.2"
+	@exec $(BIN)/python tests/faults.py $(ARGS)
 
 check: $(INSTALLED)  ## Lint, types and the tests that need no server
 	@$(MAKE) --no-print-directory lint
@@ -54,7 +57,8 @@ services-clean: $(INSTALLED)  ## Stop the servers and delete their data
 	@$(BIN)/python -m services stop && exec $(BIN)/python -m services clean
 
 shell: $(INSTALLED)  ## A shell in which every command of the README works as typed
-	@echo "tickledger's environment; 'exit' leaves it"; . $(BIN)/activate; exec $${SHELL:-/bin/sh}
+	@printf '[ -f ~/.bashrc ] && . ~/.bashrc\n. .venv/bin/activate\n' > .venv/shellrc
+	@echo "tickledger's environment; 'exit' leaves it"; exec bash --rcfile .venv/shellrc -i
 
 sql: $(INSTALLED)  ## A MySQL prompt on the ledger's database
 	@exec $(BIN)/python -m services sql

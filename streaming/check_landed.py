@@ -6,6 +6,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
+from streaming import fault_points
 from streaming.errors import TickledgerError
 from streaming.ledger import LandedBatch
 from streaming.patience import Patience
@@ -59,7 +60,9 @@ class BatchChecks:
 
     def _check_and_say(self, batch: LandedBatch, lag: Callable[[], int | None]) -> None:
         try:
+            fault_points.reached("before_check")
             verdict, seconds = self._verdict(batch.batch_id)
+            fault_points.reached("after_check")
             print(_line(batch, lag(), verdict, seconds), flush=True)
             if verdict == "failed" and self._settings.checks_stop_on_failed:
                 self._on_failure(

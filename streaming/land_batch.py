@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
+from streaming import fault_points
 from streaming.errors import ConfigurationError, LedgerMoved, StoreUnavailable
 from streaming.landing_task import REPORT_SCHEMA, Element, LandingTask, PartitionReport, SectorSum, TickKey
 from streaming.ledger import LandedBatch, Ledger, LedgerHead, SectorVolume, utc_now
@@ -47,9 +48,11 @@ class BatchLander:
         """
         started = time.monotonic()
         self._sectors = self._patience.wait_for(self._ledger.sectors) or self._sectors
+        fault_points.reached("before_cassandra")
         reports = self._patience.wait_for(lambda: self._run(frame))
         if not reports:
             return None
+        fault_points.reached("between_stores")
         batch = self._batch(reports, started)
         self._patience.wait_for(lambda: self._ledger.commit(batch))
         self._advance(batch)

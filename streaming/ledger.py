@@ -9,6 +9,7 @@ from typing import Any
 import mysql.connector
 from mysql.connector.abstracts import MySQLConnectionAbstract
 
+from streaming import fault_points
 from streaming.contract import contract_hash, insert_statement
 from streaming.errors import ConfigurationError, LedgerMoved, StoreUnavailable
 from streaming.settings import Settings
@@ -111,7 +112,9 @@ class Ledger:
                 return
             _guard(head, batch)
             _insert(connection, batch)
+            fault_points.reached("before_commit")
             connection.commit()
+        fault_points.reached("after_commit")
 
     @staticmethod
     def _is_newest(connection: MySQLConnectionAbstract, head: LedgerHead, batch: LandedBatch) -> bool:

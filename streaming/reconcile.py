@@ -60,7 +60,7 @@ class Books:
     differences: list[str] = field(default_factory=list)
 
 
-class _Ranges:
+class OffsetRanges:
     """Finds the batch that landed a message, from the ledger's ranges of offsets."""
 
     def __init__(self, rows: list[tuple[int, int, int, int]]) -> None:
@@ -69,6 +69,7 @@ class _Ranges:
             self._ranges[partition].append((start, until, batch_id))
         for ranges in self._ranges.values():
             ranges.sort()
+        self.newest_batch = max((row[0] for row in rows), default=0)
 
     def batch_of(self, partition: int, offset: int) -> int | None:
         """The batch of a message; None where it has not landed."""
@@ -91,9 +92,7 @@ def reconcile(settings: Settings) -> Books:
     books = Books()
     with connect_mysql(settings) as connection:
         connection.cursor().execute("SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ")
-        ranges = _Ranges(
-            _rows(connection, "SELECT batch_id, kafka_partition, from_offset, until_offset FROM landed_offsets")
-        )
+        ranges = read_ranges(connection)
         batches = _rows(
             connection,
             "SELECT batch_id, messages, ticks_read, ticks_landed, dead_letters, duplicates, volume, verdict, topic"
@@ -116,6 +115,13 @@ def reconcile(settings: Settings) -> Books:
     books.differences.extend(_compare_slices(aggregates, ticks))
     books.differences.extend(_compare_batches(batches, aggregates, dead))
     return books
+
+
+def read_ranges(connection: MySQLConnectionAbstract) -> OffsetRanges:
+    """The ledger's ranges as this connection sees them."""
+    return OffsetRanges(
+        _rows(connection, "SELECT batch_id, kafka_partition, from_offset, until_offset FROM landed_offsets")
+    )
 
 
 def _add_up(
@@ -165,7 +171,7 @@ def _compare_batches(batches: list[Any], aggregates: dict[SliceKey, Amount], dea
             yield f"batch {batch_id}: the ledger says {dead_letters:,} dead letters, Cassandra has {stored:,}"
 
 
-def _ticks_by_slice(session: Session, ranges: _Ranges) -> dict[SliceKey, Amount]:
+def _ticks_by_slice(session: Session, ranges: OffsetRanges) -> dict[SliceKey, Amount]:
     found: dict[SliceKey, Amount] = defaultdict(Amount)
     rows = session.execute(
         f"SELECT trade_date, sector, volume, kafka_partition, kafka_offset FROM {RAW_TABLE}", timeout=60
@@ -177,7 +183,7 @@ def _ticks_by_slice(session: Session, ranges: _Ranges) -> dict[SliceKey, Amount]
     return found
 
 
-def _dead_by_batch(session: Session, ranges: _Ranges) -> dict[int, int]:
+def _dead_by_batch(session: Session, ranges: OffsetRanges) -> dict[int, int]:
     found: dict[int, int] = defaultdict(int)
     for partition, offset in session.execute(
         f"SELECT kafka_partition, kafka_offset FROM {DEAD_LETTER_TABLE}", timeout=60

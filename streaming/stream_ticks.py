@@ -21,6 +21,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.streaming.query import StreamingQuery
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
+from streaming import fault_points
 from streaming.check_landed import BatchChecks
 from streaming.contract import check_live_tables
 from streaming.errors import ConfigurationError, LedgerMoved, TickledgerError, run_command
@@ -246,6 +247,7 @@ def main(
     Settings are named in .env.example. SIGTERM and Ctrl-C finish the batch in flight and exit 0. Exit code 1: gave up
     on a store, or another stream landed meanwhile; 2: cannot run, with one line that says why.
     """
+    fault_points.arm()
     TickStream(load_settings(), once=once).run()
 
 

@@ -8,17 +8,23 @@ import subprocess
 import sys
 import threading
 import time
+import uuid
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import psutil
 from cassandra.cluster import Session
-from kafka import KafkaProducer
+from kafka import KafkaAdminClient, KafkaProducer
+from kafka.admin import NewTopic
 from mysql.connector.abstracts import MySQLConnectionAbstract
 
+from services.environment import write_dbt_profile
+from services.instance import Instance
 from streaming.settings import ENV_FILE_VARIABLE, PROJECT_ROOT, Settings
-from streaming.stores import connect_mysql
+from streaming.stores import connect_cassandra, connect_mysql
+from streaming.tick import cassandra_tables
 
 
 def environment_for(settings: Settings, env_file: Path) -> dict[str, str]:
@@ -192,3 +198,114 @@ class StreamProcess:
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
         self._reader.join(10)
+
+
+@contextlib.contextmanager
+def fresh_database(services: Instance, settings: Settings, profiles: Path) -> Iterator[Database]:
+    """An empty database with a dbt profile in the folder `profiles`; dropped in the end."""
+    name = f"{settings.mysql_database}_{uuid.uuid4().hex[:12]}"
+    mine = settings.model_copy(update={"mysql_database": name, "stream_scratch_dir": profiles / "scratch"})
+    write_dbt_profile(mine, profiles / "profiles.yml")
+    _as_user(settings, f"CREATE DATABASE {name} CHARACTER SET utf8mb4 COLLATE utf8mb4_bin")
+    yield Database(mine, services.env_file, profiles)
+    _as_user(settings, f"DROP DATABASE {name}")
+
+
+def dbt_statements(services: Instance, settings: Settings, folder: Path) -> list[str]:
+    """What `dbt seed` and `dbt run` make of an empty database, as the SQL statements that make it again."""
+    with fresh_database(services, settings, folder) as database:
+        for command in ("seed", "run"):
+            done = database.dbt(command)
+            assert done.returncode == 0, done.stdout
+        connection = database.connect()
+        try:
+            return list(_dump(connection, database.settings.mysql_database))
+        finally:
+            connection.close()
+
+
+def _dump(connection: MySQLConnectionAbstract, name: str) -> Iterator[str]:
+    cursor: Any = connection.cursor()
+    cursor.execute("SHOW FULL TABLES")
+    for table, kind in sorted(cursor.fetchall(), key=lambda row: (row[1], row[0])):
+        cursor.execute(f"SHOW CREATE {'VIEW' if kind == 'VIEW' else 'TABLE'} `{table}`")
+        yield cursor.fetchone()[1].replace(f"`{name}`.", "")
+        if kind != "VIEW":
+            yield from _inserts(cursor, table)
+
+
+def _inserts(cursor: Any, table: str) -> Iterator[str]:
+    cursor.execute(f"SELECT * FROM `{table}`")
+    for row in cursor.fetchall():
+        texts = ("'" + value.replace("'", "''") + "'" if isinstance(value, str) else str(value) for value in row)
+        yield f"INSERT INTO `{table}` VALUES ({', '.join(texts)})"
+
+
+@contextlib.contextmanager
+def fresh_pipeline(
+    services: Instance, settings_of_all: Settings, template: list[str], folder: Path
+) -> Iterator[Pipeline]:
+    """A topic of two partitions, a keyspace and a database made from `template`; all dropped in the end."""
+    suffix = uuid.uuid4().hex[:12]
+    settings = settings_of_all.model_copy(
+        update={
+            "kafka_topic": f"ticks_{suffix}",
+            "cassandra_keyspace": f"{settings_of_all.cassandra_keyspace}_{suffix}",
+            "mysql_database": f"{settings_of_all.mysql_database}_{suffix}",
+            "stream_scratch_dir": folder / "scratch",
+            "stream_trigger_seconds": 0.5,
+        }
+    )
+    _as_user(settings_of_all, f"CREATE DATABASE {settings.mysql_database} CHARACTER SET utf8mb4 COLLATE utf8mb4_bin")
+    connection = connect_mysql(settings)
+    for statement in template:
+        connection.cursor().execute(statement)
+    connection.commit()
+    connection.close()
+    _create_keyspace(settings)
+    topics = KafkaAdminClient(bootstrap_servers=settings.kafka_bootstrap_servers)
+    topics.create_topics([NewTopic(settings.kafka_topic, num_partitions=2, replication_factor=1)])
+    session = connect_cassandra(settings)
+    pipeline = Pipeline(settings, services.env_file, session)
+    try:
+        yield pipeline
+    finally:
+        pipeline.close()
+        _drop(pipeline, topics)
+
+
+def _drop(pipeline: Pipeline, topics: KafkaAdminClient) -> None:
+    pipeline.cassandra.cluster.shutdown()
+    topics.delete_topics([pipeline.settings.kafka_topic])
+    topics.close()
+    # A session from before the test may have lost its server in it.
+    with _cassandra_admin(pipeline.settings) as admin:
+        admin.execute(f"DROP KEYSPACE {pipeline.settings.cassandra_keyspace}", timeout=60)
+    _as_user(pipeline.settings, f"DROP DATABASE {pipeline.settings.mysql_database}")
+
+
+@contextlib.contextmanager
+def _cassandra_admin(settings: Settings) -> Iterator[Session]:
+    admin = connect_cassandra(
+        settings, user="tickledger_admin", password=settings.cassandra_admin_password, keyspace="system"
+    )
+    try:
+        yield admin
+    finally:
+        admin.cluster.shutdown()
+
+
+def _create_keyspace(settings: Settings) -> None:
+    name = settings.cassandra_keyspace
+    replication = "{'class': 'SimpleStrategy', 'replication_factor': 1}"
+    with _cassandra_admin(settings) as admin:
+        admin.execute(f"CREATE KEYSPACE {name} WITH replication = {replication}", timeout=60)
+        for statement in cassandra_tables(name):
+            admin.execute(statement, timeout=60)
+        admin.execute(f"GRANT ALL PERMISSIONS ON KEYSPACE {name} TO {settings.cassandra_user}", timeout=60)
+
+
+def _as_user(settings: Settings, statement: str) -> None:
+    connection = connect_mysql(settings)
+    connection.cursor().execute(statement)
+    connection.close()

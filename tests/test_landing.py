@@ -1,103 +1,23 @@
 """Landing batches with Spark, Cassandra and MySQL: counts, duplicates, retries. No Kafka: the frames are made here."""
 
-import json
 import threading
-from collections.abc import Iterator
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from batches import NEW_COMPANY, NOON, TOPIC, Lander, assert_books_agree, counts, tick
 from pipeline import Pipeline
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import SparkSession
 
 from streaming.errors import LedgerMoved, StoreUnavailable
-from streaming.land_batch import BatchLander
-from streaming.ledger import LandedBatch, Ledger
 from streaming.patience import GaveUp, Patience
-from streaming.reconcile import reconcile
-from streaming.topic import TopicFacts
 
 pytestmark = pytest.mark.integration
-
-NOON = datetime(2026, 3, 2, 5, 0, tzinfo=UTC)
-TOPIC = TopicFacts("00000000-0000-0000-0000-000000000001", {0: 0, 1: 0}, {0: 0, 1: 0})
-NEW_COMPANY = "INSERT INTO profile (ticker, company_name, sector, shares) VALUES ('NEW.JK', 'New', 'Coal', 1)"
-SCHEMA = "partition int, offset long, timestamp timestamp, value binary"
-
-
-@pytest.fixture(scope="session")
-def spark() -> Iterator[SparkSession]:
-    """A Spark session with two cores, as the stream has it but without Kafka's packages."""
-    session = (
-        SparkSession.builder.master("local[2]")
-        .config("spark.ui.enabled", "false")
-        .config("spark.driver.bindAddress", "127.0.0.1")
-        .config("spark.driver.host", "127.0.0.1")
-        .config("spark.sql.session.timeZone", "UTC")
-        .config("spark.python.worker.reuse", "true")
-        .getOrCreate()
-    )
-    session.sparkContext.setLogLevel("ERROR")
-    yield session
-    session.stop()
-
-
-class Lander:
-    """Lands messages given as (partition, offset, value), as one micro-batch."""
-
-    def __init__(
-        self, spark: SparkSession, pipeline: Pipeline, *, topic: TopicFacts = TOPIC, patience: float = 30
-    ) -> None:
-        self._spark = spark
-        self.pipeline = pipeline
-        self.ledger = Ledger(pipeline.settings)
-        self._lander = BatchLander(pipeline.settings, self.ledger, topic, Patience(patience, threading.Event()))
-
-    def land(self, *messages: tuple[int, int, Any]) -> LandedBatch | None:
-        return self._lander.land(self.frame(*messages))
-
-    def frame(self, *messages: tuple[int, int, Any]) -> DataFrame:
-        rows = [
-            (
-                partition,
-                offset,
-                NOON + timedelta(hours=1),
-                value if isinstance(value, bytes | None) else json.dumps(value).encode(),
-            )
-            for partition, offset, value in messages
-        ]
-        # One Spark partition for each Kafka partition, as the Kafka source gives them.
-        frame = self._spark.createDataFrame(rows, SCHEMA)
-        return frame.repartitionByRange(2, "partition").sortWithinPartitions("offset")
-
-
-def tick(number: int, **changes: Any) -> dict[str, Any]:
-    made = NOON + timedelta(milliseconds=number)
-    return {
-        "id": number,
-        "created_at": made.strftime("%Y-%m-%d %H:%M:%S.%f")[:-3],
-        "volume": 100,
-        "market_cap": 1000,
-        "ticker": "TMAS.JK",
-        "price": 10.5,
-        "sector": "Logistics & Deliveries",
-    } | changes
 
 
 @pytest.fixture
 def lander(spark: SparkSession, pipeline: Pipeline) -> Lander:
     return Lander(spark, pipeline)
-
-
-def counts(batch: LandedBatch | None) -> tuple[int, int, int, int]:
-    """(read, landed, dead letters, duplicates)"""
-    assert batch is not None
-    return batch.ticks_read, batch.ticks_landed, batch.dead_letters, batch.duplicates
-
-
-def assert_books_agree(lander: Lander) -> None:
-    assert reconcile(lander.pipeline.settings).differences == []
 
 
 def test_a_batch_lands_in_both_stores_and_in_the_ledger(lander: Lander) -> None:

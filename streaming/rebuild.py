@@ -1,0 +1,108 @@
+"""`python -m streaming.rebuild --date …`: make one day's `aggregated_data` anew from Cassandra, beside the stream.
+
+The ledger says which batches have landed and which offsets each covers; Cassandra holds their ticks. Both are read
+first, then one transaction replaces the day's rows of exactly those batches. A batch that lands meanwhile is not
+touched. Running it again leaves the same numbers.
+"""
+
+from collections import defaultdict
+from datetime import date, datetime
+from typing import Annotated, Any
+
+import typer
+from cassandra.cluster import Session
+
+from streaming.contract import insert_statement
+from streaming.errors import run_command
+from streaming.ledger import SectorVolume, utc_now
+from streaming.reconcile import OffsetRanges, read_ranges
+from streaming.settings import Settings, load_settings
+from streaming.stores import connect_cassandra, connect_mysql
+from streaming.tick import RAW_TABLE
+
+
+def rebuild_day(settings: Settings, day: date) -> tuple[int, int]:
+    """Replace the day's aggregates by sums over Cassandra's ticks; (rows before, rows after).
+
+    Raises StoreUnavailable where a store is away; nothing is changed then.
+    """
+    connection: Any = connect_mysql(settings)
+    try:
+        ranges = read_ranges(connection)
+        connection.rollback()
+        sums = _sums(settings, day, ranges)
+        cursor = connection.cursor()
+        cursor.execute("SELECT COALESCE(MAX(batch_id), 0) FROM landed_batches FOR UPDATE")
+        cursor.fetchall()
+        cursor.execute("DELETE FROM aggregated_data WHERE date = %s AND batch_id <= %s", (day, ranges.newest_batch))
+        before = int(cursor.rowcount)
+        cursor.execute("SELECT COALESCE(MAX(processing_id), 0) FROM aggregated_data")
+        last_id = int(cursor.fetchone()[0])
+        for number, ((batch_id, _), one) in enumerate(sorted(sums.items()), start=1):
+            cursor.execute(insert_statement("aggregated_data"), _row(last_id + number, batch_id, one))
+        connection.commit()
+        return before, len(sums)
+    finally:
+        connection.close()
+
+
+def _sums(settings: Settings, day: date, ranges: OffsetRanges) -> dict[tuple[int, str], SectorVolume]:
+    session = connect_cassandra(settings)
+    try:
+        ticks: dict[tuple[int, str], list[tuple[int, datetime]]] = defaultdict(list)
+        for ticker in _tickers(session, day):
+            rows = session.execute(
+                f"SELECT sector, volume, created_at, kafka_partition, kafka_offset FROM {RAW_TABLE}"
+                " WHERE ticker = %s AND trade_date = %s",
+                (ticker, day),
+            )
+            for sector, volume, created_at, partition, offset in rows:
+                batch_id = ranges.batch_of(partition, offset)
+                if batch_id is not None:
+                    ticks[batch_id, sector].append((volume, created_at))
+    finally:
+        session.cluster.shutdown()
+    return {
+        (batch_id, sector): SectorVolume(
+            date=day,
+            sector=sector,
+            ticks=len(found),
+            volume=sum(volume for volume, _ in found),
+            first_created_at=min(created_at for _, created_at in found),
+            last_created_at=max(created_at for _, created_at in found),
+        )
+        for (batch_id, sector), found in ticks.items()
+    }
+
+
+def _tickers(session: Session, day: date) -> list[str]:
+    rows = session.execute(f"SELECT DISTINCT ticker, trade_date FROM {RAW_TABLE}", timeout=60)
+    return sorted(ticker for ticker, trade_date in rows if trade_date.date() == day)
+
+
+def _row(processing_id: int, batch_id: int, one: SectorVolume) -> dict[str, Any]:
+    return {
+        "processing_id": processing_id,
+        "processed_at": utc_now(),
+        "sector": one.sector,
+        "total_volume": one.volume,
+        "date": one.date,
+        "batch_id": batch_id,
+        "ticks": one.ticks,
+        "first_created_at": one.first_created_at,
+        "last_created_at": one.last_created_at,
+    }
+
+
+def main(
+    day: Annotated[datetime, typer.Option("--date", formats=["%Y-%m-%d"], help="The trading day (UTC).")],
+) -> None:
+    """Make one day's aggregated_data anew from the ticks in Cassandra, in one transaction, beside the stream."""
+    before, after = rebuild_day(load_settings(), day.date())
+    print(f"{day.date()}: {before:,} rows of aggregated_data replaced by {after:,}")
+
+
+if __name__ == "__main__":
+    app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+    app.command()(main)
+    run_command(lambda: app(prog_name="python -m streaming.rebuild"))

@@ -1,0 +1,205 @@
+"""The oracle: a producer that logs to disk what Kafka acknowledged, and the comparison of that log with the stores."""
+
+import contextlib
+import json
+import random
+import threading
+import time
+from collections import defaultdict
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from kafka import KafkaProducer
+from kafka.errors import KafkaError
+from pipeline import Pipeline
+
+from streaming.ledger import Ledger
+from streaming.reconcile import OffsetRanges, read_ranges, reconcile
+from streaming.stores import connect_mysql
+
+#: (ticker, created_at as sent, id)
+TickKey = tuple[str, str, int]
+
+
+class OracleProducer:
+    """Sends rounds of ticks in the background, now and then a copy or a bad message, and logs every outcome.
+
+    One JSON line a message in `log`: its keys and volumes, and whether Kafka acknowledged it (`acked` false means
+    unknown: the message may be in the topic).
+    """
+
+    def __init__(self, pipeline: Pipeline, log: Path, seed: int, messages_per_second: float = 60) -> None:
+        self._pipeline = pipeline
+        self._log = log
+        self._random = random.Random(seed)
+        self._pause = 1 / messages_per_second
+        self._companies = pipeline.rows("SELECT ticker, sector, shares FROM profile ORDER BY ticker")
+        self._next_id = seed * 10_000_000
+        self._stop = threading.Event()
+        self._lock = threading.Lock()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop sending; returns when every message's outcome is in the log."""
+        self._stop.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        producer = KafkaProducer(
+            bootstrap_servers=self._pipeline.settings.kafka_bootstrap_servers,
+            acks="all", enable_idempotence=True, linger_ms=5, delivery_timeout_ms=60_000,
+        )  # fmt: skip
+        earlier: list[list[dict[str, Any]]] = []
+        with self._log.open("a") as log:
+            while not self._stop.wait(self._pause):
+                ticks = self._round()
+                if earlier and self._random.random() < 0.02:
+                    ticks = self._random.choice(earlier)
+                earlier.append(ticks)
+                value = b"no json" if self._random.random() < 0.01 else json.dumps(ticks).encode()
+                self._send(producer, value, ticks if value != b"no json" else [], log)
+            # What is still unknown then stays unknown in the log.
+            with contextlib.suppress(KafkaError):
+                producer.flush(timeout=90)
+            producer.close(timeout=30)
+
+    def _round(self) -> list[dict[str, Any]]:
+        made = datetime.now(UTC) - timedelta(seconds=self._random.choice([0, 0, 0, 0, 90_000]))
+        ticks = []
+        for ticker, sector, shares in self._companies:
+            self._next_id += 1
+            price = self._random.randrange(50, 5000)
+            ticks.append(
+                {
+                    "id": self._next_id,
+                    "created_at": made.strftime("%Y-%m-%d %H:%M:%S.%f")[:-3],
+                    "volume": self._random.randrange(1, 1000) * 100,
+                    "market_cap": price * shares,
+                    "ticker": ticker,
+                    "price": price,
+                    "sector": sector,
+                }
+            )
+        return ticks
+
+    def _send(self, producer: KafkaProducer, value: bytes, ticks: list[dict[str, Any]], log: Any) -> None:
+        keys = [[one["ticker"], one["created_at"], one["id"], one["volume"], one["sector"]] for one in ticks]
+
+        def note(acked: bool, partition: int = -1, offset: int = -1) -> None:
+            line = json.dumps({"acked": acked, "partition": partition, "offset": offset, "ticks": keys})
+            with self._lock:
+                log.write(line + "\n")
+                log.flush()
+
+        try:
+            future = producer.send(self._pipeline.settings.kafka_topic, value)
+        except KafkaError:
+            note(False)
+            return
+        future.add_callback(lambda sent: note(True, sent.partition, sent.offset))
+        future.add_errback(lambda _: note(False))
+
+
+@dataclass
+class Judgement:
+    """What the comparison found. Counts are ticks; an unreadable message counts as one dead letter."""
+
+    acknowledged: int = 0
+    landed: int = 0
+    dead: int = 0
+    duplicates: int = 0
+    lost: int = 0
+    double_counted: int = 0
+    never_sent: int = 0
+    volume_difference: int = 0
+    problems: list[str] = field(default_factory=list)
+
+    @property
+    def clean(self) -> bool:
+        """Whether every promise held."""
+        return not (self.lost or self.double_counted or self.never_sent or self.volume_difference or self.problems)
+
+
+def judge(pipeline: Pipeline, log: Path) -> Judgement:
+    """Compare everything that was acknowledged with both stores and the ledger."""
+    messages = [json.loads(line) for line in log.read_text().splitlines()]
+    acked = {tuple(tick[:3]): tick for message in messages if message["acked"] for tick in message["ticks"]}
+    sent = {tuple(tick[:3]): tick for message in messages for tick in message["ticks"]}
+    connection = connect_mysql(pipeline.settings)
+    ranges = read_ranges(connection)
+    connection.close()
+    stored, copies = _stored(pipeline, ranges)
+    books = reconcile(pipeline.settings)
+    found = Judgement(
+        acknowledged=sum(len(message["ticks"]) or 1 for message in messages if message["acked"]),
+        landed=books.ticks_landed,
+        dead=books.dead_letters,
+        duplicates=books.duplicates,
+        lost=len(acked.keys() - stored.keys()),
+        double_counted=copies + max(0, books.ticks_landed - len(stored)),
+        never_sent=len(stored.keys() - sent.keys()),
+        problems=list(books.differences),
+    )
+    found.problems.extend(_unlanded(messages, ranges))
+    found.volume_difference = _volume_difference(pipeline, stored, sent)
+    if unchecked := books.verdicts.get("unchecked"):
+        found.problems.append(f"{unchecked} batches have no verdict")
+    if books.verdicts.get("failed"):
+        found.problems.append(f"{books.verdicts['failed']} batches failed their checks")
+    return found
+
+
+def _stored(pipeline: Pipeline, ranges: OffsetRanges) -> tuple[dict[TickKey, int], int]:
+    """Volume by key of the landed ticks in Cassandra, and how many keys were met twice."""
+    stored: dict[TickKey, int] = {}
+    copies = 0
+    rows = pipeline.cassandra.execute(
+        "SELECT ticker, created_at, id, volume, kafka_partition, kafka_offset FROM real_time_data", timeout=60
+    )
+    for ticker, created_at, id_, volume, partition, offset in rows:
+        if ranges.batch_of(partition, offset) is not None:
+            key = (ticker, created_at.strftime("%Y-%m-%d %H:%M:%S.%f")[:-3], id_)
+            copies += key in stored
+            stored[key] = volume
+    return stored, copies
+
+
+def _unlanded(messages: list[dict[str, Any]], ranges: OffsetRanges) -> list[str]:
+    missing = [
+        message for message in messages
+        if message["acked"] and ranges.batch_of(message["partition"], message["offset"]) is None
+    ]  # fmt: skip
+    return [f"{len(missing)} acknowledged messages are in no batch, such as {missing[0]}"[:200]] if missing else []
+
+
+def _volume_difference(pipeline: Pipeline, stored: dict[TickKey, int], sent: dict[Any, list[Any]]) -> int:
+    """Shares by which aggregated_data differs from what the oracle sent, summed over dates and sectors."""
+    expected: dict[tuple[str, str], int] = defaultdict(int)
+    for key in stored:
+        if key in sent:
+            _, created_at, _, volume, sector = sent[key]
+            expected[created_at[:10], sector] += volume
+    rows = pipeline.rows("SELECT date, sector, SUM(total_volume) FROM aggregated_data GROUP BY date, sector")
+    landed = {(str(day), sector): int(volume) for day, sector, volume in rows}
+    return sum(abs(landed.get(key, 0) - expected.get(key, 0)) for key in landed.keys() | expected.keys())
+
+
+def wait_until_quiet(pipeline: Pipeline, log: Path, seconds: float = 120) -> None:
+    """Wait until the ledger covers every acknowledged message and every batch has its verdict."""
+    deadline = time.monotonic() + seconds
+    ledger = Ledger(pipeline.settings)
+    last: dict[int, int] = {}
+    for line in log.read_text().splitlines():
+        message = json.loads(line)
+        if message["acked"]:
+            last[message["partition"]] = max(last.get(message["partition"], -1), message["offset"])
+    while True:
+        ends = ledger.head().ends
+        if all(ends.get(partition, 0) > offset for partition, offset in last.items()) and not ledger.unchecked():
+            return
+        if time.monotonic() > deadline:
+            return
+        time.sleep(0.3)
