@@ -1,23 +1,14 @@
-"""Cassandra on loopback: one node with password authentication, its roles, keyspace and tables."""
+"""Cassandra on loopback: one node with password authentication."""
 
 import yaml
 from cassandra import DriverException, RequestExecutionException
-from cassandra.cluster import NoHostAvailable, Session
-from pydantic import SecretStr
+from cassandra.cluster import NoHostAvailable
 
+from services.cassandra_roles import check_superuser, create_roles_and_tables, refuse_superusers_name
 from services.jars import CASSANDRA, classpath, fetch
 from services.java import java_home
 from services.server import LOOPBACK, Server, free_port
-from streaming.errors import ConfigurationError, StoreUnavailable
-from streaming.stores import connect_cassandra
-from streaming.tick import cassandra_tables
-
-#: A change of the schema may take long on a machine that is starting everything else.
-SCHEMA_SECONDS = 60
-
-ADMIN_ROLE = "tickledger_admin"
-#: The superuser that every new Cassandra has, and its password.
-DEFAULT_ROLE = "cassandra"
+from streaming.errors import ConfigurationError
 
 # Cassandra 5.0's own list for Java 17 (conf/jvm17-server.options), without jdk.compiler, which it does not need to run.
 _EXPORTS = (
@@ -66,11 +57,7 @@ class CassandraServer(Server):
 
     def prepare(self) -> None:
         """Write cassandra.yaml and the log configuration."""
-        if self.settings.cassandra_user in (DEFAULT_ROLE, ADMIN_ROLE):
-            raise ConfigurationError(
-                f"CASSANDRA_USER is {self.settings.cassandra_user!r}; it should be a name other than those of "
-                f"the superusers {DEFAULT_ROLE} and {ADMIN_ROLE}"
-            )
+        refuse_superusers_name(self.settings)
         fetch(CASSANDRA, self._say)
         self.conf.mkdir(parents=True, exist_ok=True)
         self.data.mkdir(parents=True, exist_ok=True)
@@ -101,78 +88,14 @@ class CassandraServer(Server):
 
         Raises ConfigurationError where CASSANDRA_ADMIN_PASSWORD is not the data's.
         """
-        try:
-            self._connect_admin().cluster.shutdown()
-            return
-        except ConfigurationError:
-            if self.was_set_up:
-                raise ConfigurationError(
-                    "CASSANDRA_ADMIN_PASSWORD is (hidden); it should be the one that the data were created with: "
-                    "restore it, or delete the data with 'python -m services clean'"
-                ) from None
-        try:
-            self._connect_default().cluster.shutdown()
-        except ConfigurationError as refused:
-            # The default superuser appears a moment after the port opens.
-            raise StoreUnavailable(str(refused)) from None
+        check_superuser(self.settings, was_set_up=self.was_set_up)
 
     def set_up(self) -> None:
         """Replace the default superuser by ours; create or renew role, keyspace and tables.
 
         CASSANDRA_USER may use its keyspace and nothing else. Its password becomes the settings' at every start.
         """
-        self._replace_default_superuser()
-        keyspace, role = self.settings.cassandra_keyspace, _identifier(self.settings.cassandra_user)
-        password = _literal(self.settings.cassandra_password)
-        session = self._connect_admin()
-        try:
-            _run(session, f"CREATE ROLE IF NOT EXISTS {role} WITH LOGIN = true AND PASSWORD = {password}")
-            _run(session, f"ALTER ROLE {role} WITH LOGIN = true AND SUPERUSER = false")
-            if not self._clients_can_log_in():
-                # Not at every start: Cassandra refuses to change a password again within 5 s.
-                _run(session, f"ALTER ROLE {role} WITH PASSWORD = {password}")
-            _run(
-                session,
-                f"CREATE KEYSPACE IF NOT EXISTS {keyspace} "
-                "WITH replication = {'class': 'SimpleStrategy', 'replication_factor': 1}",
-            )
-            _run(session, f"GRANT ALL PERMISSIONS ON KEYSPACE {keyspace} TO {role}")
-            for create in cassandra_tables(keyspace):
-                _run(session, create)
-        finally:
-            session.cluster.shutdown()
-
-    def _replace_default_superuser(self) -> None:
-        password = _literal(self.settings.cassandra_admin_password)
-        try:
-            session = self._connect_default()
-        except ConfigurationError:
-            return  # It cannot log in: replaced before.
-        try:
-            rights = "LOGIN = true AND SUPERUSER = true"
-            _run(session, f"CREATE ROLE IF NOT EXISTS {ADMIN_ROLE} WITH {rights} AND PASSWORD = {password}")
-        finally:
-            session.cluster.shutdown()
-        session = self._connect_admin()
-        try:
-            # A superuser cannot take this from itself, so ours does it.
-            _run(session, f"ALTER ROLE {DEFAULT_ROLE} WITH SUPERUSER = false AND LOGIN = false")
-        finally:
-            session.cluster.shutdown()
-
-    def _clients_can_log_in(self) -> bool:
-        try:
-            connect_cassandra(self.settings, keyspace="").cluster.shutdown()
-        except ConfigurationError:
-            return False
-        return True
-
-    def _connect_admin(self) -> Session:
-        password = self.settings.cassandra_admin_password
-        return connect_cassandra(self.settings, user=ADMIN_ROLE, password=password, keyspace="")
-
-    def _connect_default(self) -> Session:
-        return connect_cassandra(self.settings, user=DEFAULT_ROLE, password=SecretStr(DEFAULT_ROLE), keyspace="")
+        create_roles_and_tables(self.settings)
 
     def _configuration(self) -> dict[str, object]:
         storage_port = free_port()
@@ -217,15 +140,3 @@ class CassandraServer(Server):
             # Tests drop and truncate often; a snapshot each time would fill the disk.
             "auto_snapshot": False,
         }
-
-
-def _run(session: Session, statement: str) -> None:
-    session.execute(statement, timeout=SCHEMA_SECONDS)
-
-
-def _identifier(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
-
-
-def _literal(secret: SecretStr) -> str:
-    return "'" + secret.get_secret_value().replace("'", "''") + "'"

@@ -11,6 +11,7 @@ from services.jars import KAFKA, classpath, fetch
 from services.java import java_home
 from services.server import LOOPBACK, Server, free_port, run_once
 from streaming.errors import ConfigurationError, StoreUnavailable
+from streaming.settings import Settings
 
 #: Topics that commands and documentation name; the settings' own topic is created besides.
 USUAL_TOPICS = ("trading_data", "test_topic")
@@ -115,13 +116,7 @@ class KafkaServer(Server):
         """Create the topics that are missing, with KAFKA_PARTITIONS partitions; topics that exist stay as they are."""
         admin = self._admin()
         try:
-            there = set(admin.list_topics())
-            for topic in dict.fromkeys((self.settings.kafka_topic, *USUAL_TOPICS)):
-                if topic not in there:
-                    with suppress(TopicAlreadyExistsError):
-                        admin.create_topics(
-                            [NewTopic(topic, self.settings.kafka_partitions, 1)], wait_for_metadata=True
-                        )
+            create_topics(admin, self.settings)
         finally:
             admin.close()
 
@@ -131,3 +126,12 @@ class KafkaServer(Server):
 
     def _admin(self) -> KafkaAdminClient:
         return KafkaAdminClient(bootstrap_servers=self.address, client_id="services", request_timeout_ms=5000)
+
+
+def create_topics(admin: KafkaAdminClient, settings: Settings) -> None:
+    """Create KAFKA_TOPIC and the usual topics where they are missing, with KAFKA_PARTITIONS partitions each."""
+    there = set(admin.list_topics())
+    for topic in dict.fromkeys((settings.kafka_topic, *USUAL_TOPICS)):
+        if topic not in there:
+            with suppress(TopicAlreadyExistsError):
+                admin.create_topics([NewTopic(topic, settings.kafka_partitions, 1)], wait_for_metadata=True)

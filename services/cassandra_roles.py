@@ -1,0 +1,123 @@
+"""Cassandra's superuser, the role of the clients, their keyspace and its tables, wherever the node runs."""
+
+from cassandra.cluster import Session
+from pydantic import SecretStr
+
+from streaming.errors import ConfigurationError, StoreUnavailable
+from streaming.settings import Settings
+from streaming.stores import connect_cassandra
+from streaming.tick import cassandra_tables
+
+ADMIN_ROLE = "tickledger_admin"
+#: The superuser that every new Cassandra has, and its password.
+DEFAULT_ROLE = "cassandra"
+#: A change of the schema may take long on a machine that is starting everything else.
+SCHEMA_SECONDS = 60
+
+
+def refuse_superusers_name(settings: Settings) -> None:
+    """Raise ConfigurationError where CASSANDRA_USER is the name of one of the two superusers."""
+    if settings.cassandra_user in (DEFAULT_ROLE, ADMIN_ROLE):
+        raise ConfigurationError(
+            f"CASSANDRA_USER is {settings.cassandra_user!r}; it should be a name other than those of "
+            f"the superusers {DEFAULT_ROLE} and {ADMIN_ROLE}"
+        )
+
+
+def check_superuser(settings: Settings, *, was_set_up: bool) -> None:
+    """Log in as our superuser, or as the default one before the first set-up.
+
+    Raises StoreUnavailable while the node is not ready yet, and ConfigurationError where it was set up before and
+    CASSANDRA_ADMIN_PASSWORD is not the data's.
+    """
+    try:
+        _connect_admin(settings).cluster.shutdown()
+        return
+    except ConfigurationError:
+        if was_set_up:
+            raise ConfigurationError(
+                "CASSANDRA_ADMIN_PASSWORD is (hidden); it should be the one that the data were created with: "
+                "restore it, or delete the data with 'python -m services clean'"
+            ) from None
+    try:
+        _connect_default(settings).cluster.shutdown()
+    except ConfigurationError:
+        # The default superuser appears a moment after the port opens.
+        raise StoreUnavailable(
+            f"Cassandra at {','.join(settings.cassandra_hosts)}:{settings.cassandra_port} has no superuser that takes "
+            "CASSANDRA_ADMIN_PASSWORD, which should be the one that the data were created with"
+        ) from None
+
+
+def create_roles_and_tables(settings: Settings) -> None:
+    """Replace the default superuser by ours; create or renew role, keyspace and tables.
+
+    CASSANDRA_USER may use its keyspace and nothing else. Its password becomes the settings' at every run.
+    """
+    _replace_default_superuser(settings)
+    keyspace, role = settings.cassandra_keyspace, _identifier(settings.cassandra_user)
+    password = _literal(settings.cassandra_password)
+    session = _connect_admin(settings)
+    try:
+        _run(session, f"CREATE ROLE IF NOT EXISTS {role} WITH LOGIN = true AND PASSWORD = {password}")
+        _run(session, f"ALTER ROLE {role} WITH LOGIN = true AND SUPERUSER = false")
+        if not _clients_can_log_in(settings):
+            # Not at every start: Cassandra refuses to change a password again within 5 s.
+            _run(session, f"ALTER ROLE {role} WITH PASSWORD = {password}")
+        _run(
+            session,
+            f"CREATE KEYSPACE IF NOT EXISTS {keyspace} "
+            "WITH replication = {'class': 'SimpleStrategy', 'replication_factor': 1}",
+        )
+        _run(session, f"GRANT ALL PERMISSIONS ON KEYSPACE {keyspace} TO {role}")
+        for create in cassandra_tables(keyspace):
+            _run(session, create)
+    finally:
+        session.cluster.shutdown()
+
+
+def _replace_default_superuser(settings: Settings) -> None:
+    password = _literal(settings.cassandra_admin_password)
+    try:
+        session = _connect_default(settings)
+    except ConfigurationError:
+        return  # It cannot log in: replaced before.
+    try:
+        rights = "LOGIN = true AND SUPERUSER = true"
+        _run(session, f"CREATE ROLE IF NOT EXISTS {ADMIN_ROLE} WITH {rights} AND PASSWORD = {password}")
+    finally:
+        session.cluster.shutdown()
+    session = _connect_admin(settings)
+    try:
+        # A superuser cannot take this from itself, so ours does it.
+        _run(session, f"ALTER ROLE {DEFAULT_ROLE} WITH SUPERUSER = false AND LOGIN = false")
+    finally:
+        session.cluster.shutdown()
+
+
+def _clients_can_log_in(settings: Settings) -> bool:
+    try:
+        connect_cassandra(settings, keyspace="").cluster.shutdown()
+    except ConfigurationError:
+        return False
+    return True
+
+
+def _connect_admin(settings: Settings) -> Session:
+    return connect_cassandra(settings, user=ADMIN_ROLE, password=settings.cassandra_admin_password, keyspace="")
+
+
+def _connect_default(settings: Settings) -> Session:
+    return connect_cassandra(settings, user=DEFAULT_ROLE, password=SecretStr(DEFAULT_ROLE), keyspace="")
+
+
+def _run(session: Session, statement: str) -> None:
+    session.execute(statement, timeout=SCHEMA_SECONDS)
+
+
+def _identifier(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _literal(secret: SecretStr) -> str:
+    return "'" + secret.get_secret_value().replace("'", "''") + "'"

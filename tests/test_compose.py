@@ -1,0 +1,341 @@
+"""The containers of docker-compose.yml against the servers of `make services`: same versions, ports, names, options.
+
+Nothing here needs Docker. That Compose itself takes the file, .ci/compose-config checks.
+"""
+
+import os
+import re
+import subprocess
+import sys
+import tomllib
+import uuid
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from cassandra import Unauthorized
+from dotenv import dotenv_values
+from kafka import KafkaAdminClient
+
+from services import kafka_server, mysql_server
+from services.cassandra_server import CassandraServer
+from services.instance import Instance
+from services.jars import CASSANDRA, KAFKA
+from services.java import JAVA_VERSION
+from streaming.settings import PROJECT_ROOT, Settings, load_settings
+from streaming.stores import connect_cassandra
+
+Service = dict[str, Any]
+
+TEXT = (PROJECT_ROOT / "docker-compose.yml").read_text()
+SERVICES: dict[str, Service] = yaml.safe_load(TEXT)["services"]
+EXAMPLE = {name: value or "" for name, value in dotenv_values(PROJECT_ROOT / ".env.example").items()}
+DOCKERFILE = (PROJECT_ROOT / "Dockerfile").read_text()
+SERVERS = ("kafka", "cassandra", "mysql")
+ONE_OFF = ("set-up", "dbt")
+#: Each runs code that reads the settings.
+CLIENTS = ("set-up", "dbt", "stream", "producer", "dashboard")
+#: What is a container's own affair: how it is reached, and where it keeps its data.
+KAFKA_PLACES = r"process\.roles|node\.id|.*listener.*|controller\..*|log\.dirs"
+CASSANDRA_PLACES = (
+    r"cluster_name|num_tokens|partitioner|endpoint_snitch|seed_provider|auto_bootstrap|.*_address|.*_port|.*_director.*"
+    r"|commitlog_.*|auto_snapshot"
+)
+MYSQL_PLACES = r"bind-address|port|socket|pid-file|datadir|tmpdir|init-file"
+
+
+def filled_in(value: object) -> str:
+    """The value as Compose passes it on, with the settings of .env.example and made-up passwords."""
+
+    def setting(found: "re.Match[str]") -> str:
+        return EXAMPLE[found[1]] or f"made-up-{found[1]}"
+
+    return re.sub(r"\$\{(\w+):\?[^}]+\}", setting, str(value))
+
+
+def published_ports(service: Service) -> dict[int, str]:
+    """Port in the container -> address and port on this machine."""
+    ports = [filled_in(port).rsplit(":", 1) for port in service.get("ports", [])]
+    return {int(inside): outside for outside, inside in ports}
+
+
+@pytest.fixture
+def only_compose(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """No setting comes from the environment of the test."""
+    for name in EXAMPLE:
+        monkeypatch.delenv(name, raising=False)
+    return monkeypatch
+
+
+def settings_inside(name: str, environment: pytest.MonkeyPatch) -> Settings:
+    """The settings as a container's program reads them."""
+    for variable, value in SERVICES[name]["environment"].items():
+        environment.setenv(variable, filled_in(value))
+    return load_settings(Path("/nonexistent"))
+
+
+def settings_outside(environment: pytest.MonkeyPatch) -> Settings:
+    """The settings as a program on this machine reads them."""
+    for variable, value in EXAMPLE.items():
+        environment.setenv(variable, value or f"made-up-{variable}")
+    return load_settings(Path("/nonexistent"))
+
+
+class TestVersions:
+    def test_servers_are_official_images_of_the_native_versions(self) -> None:
+        assert SERVICES["kafka"]["image"] == f"apache/kafka:{KAFKA.version}"
+        assert SERVICES["cassandra"]["image"] == f"cassandra:{CASSANDRA.version.rpartition('.')[0]}"
+        assert SERVICES["mysql"]["image"] == "mysql:8.4"
+
+    def test_all_else_is_one_image_that_is_never_pulled(self) -> None:
+        others = {name: service for name, service in SERVICES.items() if name not in SERVERS}
+        assert {(one["image"], one["build"], one["pull_policy"]) for one in others.values()} == {
+            ("tickledger:local", ".", "build")
+        }
+
+    def test_image_has_the_locked_packages_and_the_python_and_java_of_the_project(self) -> None:
+        project = tomllib.loads((PROJECT_ROOT / "pyproject.toml").read_text())["project"]
+        (python,) = re.findall(r"^FROM python:(\d+\.\d+)-slim-bookworm$", DOCKERFILE, re.MULTILINE)
+        assert project["requires-python"].startswith(f">={python},")
+        assert f"openjdk-{JAVA_VERSION}-jre-headless" in DOCKERFILE
+        assert "--require-hashes -r requirements.lock" in DOCKERFILE
+
+    def test_kafka_source_is_of_the_locked_spark(self) -> None:
+        (spark,) = re.findall(r"^pyspark==(\S+)", (PROJECT_ROOT / "requirements.lock").read_text(), re.MULTILINE)
+        defaults = (PROJECT_ROOT / "spark-defaults.conf").read_text()
+        assert re.findall(r"spark-sql-kafka-0-10_2\.13:(\S+)", defaults) == [spark]
+
+
+class TestAddresses:
+    def test_every_port_is_published_on_loopback_only(self) -> None:
+        outside = [address for service in SERVICES.values() for address in published_ports(service).values()]
+        assert outside
+        assert all(re.fullmatch(r"127\.0\.0\.1:\d+", address) for address in outside)
+        assert len(set(outside)) == len(outside)
+
+    def test_ports_on_this_machine_are_those_of_the_settings(self) -> None:
+        assert published_ports(SERVICES["kafka"]) == {29092: EXAMPLE["KAFKA_BOOTSTRAP_SERVERS"]}
+        assert published_ports(SERVICES["cassandra"]) == {9042: f"127.0.0.1:{EXAMPLE['CASSANDRA_PORT']}"}
+        assert published_ports(SERVICES["mysql"]) == {3306: f"127.0.0.1:{EXAMPLE['MYSQL_PORT']}"}
+        streamlit = tomllib.loads((PROJECT_ROOT / "dashboard/.streamlit/config.toml").read_text())
+        assert published_ports(SERVICES["dashboard"]) == {8501: f"127.0.0.1:{streamlit['server']['port']}"}
+        web = {name: published_ports(SERVICES[name]) for name in ("spark-master", "spark-worker", "stream")}
+        assert web == {
+            "spark-master": {8080: "127.0.0.1:8080"},
+            "spark-worker": {8081: "127.0.0.1:8081"},
+            "stream": {4040: "127.0.0.1:4040"},
+        }
+
+    def test_kafka_sends_each_client_to_the_address_that_it_can_reach(self) -> None:
+        kafka = SERVICES["kafka"]["environment"]
+        advertised = dict(one.split("://") for one in kafka["KAFKA_ADVERTISED_LISTENERS"].split(","))
+        assert advertised == {
+            "INTERNAL": SERVICES["stream"]["environment"]["KAFKA_BOOTSTRAP_SERVERS"],
+            "EXTERNAL": EXAMPLE["KAFKA_BOOTSTRAP_SERVERS"],
+        }
+        listeners = dict(one.split("://:") for one in kafka["KAFKA_LISTENERS"].split(","))
+        assert {name: address.split(":")[1] for name, address in advertised.items()} == {
+            name: port for name, port in listeners.items() if name != "CONTROLLER"
+        }
+
+    def test_driver_is_called_back_under_its_containers_name(self) -> None:
+        command = SERVICES["stream"]["command"]
+        assert "spark.driver.host=stream" in command
+        master = command[command.index("--master") + 1]
+        worker = SERVICES["spark-worker"]["command"]
+        host, port = (SERVICES["spark-master"]["command"][position] for position in (3, 5))
+        assert master == worker[-1] == f"spark://{host}:{port}"
+        assert host in SERVICES
+
+
+class TestOptions:
+    """What the native servers are told, the containers are told too, but for addresses and folders."""
+
+    def test_kafka(self) -> None:
+        lines = re.findall(r"^([a-z.]+)=(.*)$", kafka_server._PROPERTIES, re.MULTILINE)
+        native = {name: value for name, value in lines if not re.fullmatch(KAFKA_PLACES, name)}
+        environment = SERVICES["kafka"]["environment"]
+        assert native
+        assert {name: str(environment.get(f"KAFKA_{name.upper().replace('.', '_')}")) for name in native} == native
+
+    def test_cassandra(self, tmp_path: Path, only_compose: pytest.MonkeyPatch) -> None:
+        server = CassandraServer(tmp_path, settings_outside(only_compose), print)
+        configuration = server._configuration().items()
+        native = {name: value for name, value in configuration if not re.fullmatch(CASSANDRA_PLACES, name)}
+        options = SERVICES["cassandra"]["environment"]["JVM_EXTRA_OPTS"].split()
+        prefix = "-Dcassandra.settings."
+        assert native["authenticator"] == "PasswordAuthenticator"
+        assert dict(one.removeprefix(prefix).split("=") for one in options if one.startswith(prefix)) == native
+        assert "-Dcassandra.config.allow_system_properties=true" in options
+
+    def test_mysql(self) -> None:
+        lines = [line for line in mysql_server._CONFIGURATION.splitlines() if line and line[0] not in "[#"]
+        native = {f"--{line}" for line in lines if not re.fullmatch(MYSQL_PLACES, line.partition("=")[0])}
+        assert "--collation-server=utf8mb4_bin" in native
+        # Those are what services/mysql_server.py adds for a server that is no MariaDB.
+        assert set(SERVICES["mysql"]["command"]) == native | {"--mysqlx=OFF", "--secure-file-priv=NULL"}
+
+
+class TestSettings:
+    @pytest.mark.parametrize("name", CLIENTS)
+    def test_clients_have_every_setting_and_only_addresses_differ(
+        self, name: str, only_compose: pytest.MonkeyPatch
+    ) -> None:
+        inside = settings_inside(name, only_compose).model_dump()
+        outside = settings_outside(only_compose).model_dump()
+        secrets_of_servers = {"cassandra_admin_password", "mysql_root_password"}
+        differing = {field for field in inside if inside[field] != outside[field]} - secrets_of_servers
+        assert differing == {
+            *("kafka_bootstrap_servers", "cassandra_hosts", "mysql_host", "mysql_port", "stream_scratch_dir")
+        }
+
+    def test_mysql_makes_the_clients_account_and_database(self) -> None:
+        server, client = SERVICES["mysql"]["environment"], SERVICES["dbt"]["environment"]
+        names = ("MYSQL_DATABASE", "MYSQL_USER", "MYSQL_PASSWORD")
+        assert {name: server[name] for name in names} == {name: client[name] for name in names}
+        assert server["MYSQL_ROOT_HOST"] == "localhost"
+
+    def test_every_variable_is_in_env_example_and_refused_when_empty(self) -> None:
+        text = re.sub(r"#.*", "", TEXT).replace("$$", "")
+        variables = re.findall(r"\$\{(\w+):\?[^}]+\}", text)
+        assert text.count("$") == len(variables), "a variable without ${NAME:?message}"
+        assert set(variables) <= set(EXAMPLE)
+        fixed_inside = {"KAFKA_BOOTSTRAP_SERVERS", "CASSANDRA_HOSTS", "MYSQL_HOST", "STREAM_SCRATCH_DIR"}
+        assert set(EXAMPLE) - set(variables) == fixed_inside, "what is in .env.example should reach a container"
+
+    def test_no_password_stands_in_the_file(self) -> None:
+        given = [
+            (name, value)
+            for service in SERVICES.values()
+            for name, value in service.get("environment", {}).items()
+            if "PASSWORD" in name
+        ]
+        assert given
+        assert all(re.fullmatch(rf"\$\{{{name}:\?[^}}]+\}}", value) for name, value in given)
+
+    def test_passwords_of_superusers_reach_only_who_needs_them(self) -> None:
+        holders = {
+            secret: {name for name, service in SERVICES.items() if secret in service.get("environment", {})}
+            for secret in ("CASSANDRA_ADMIN_PASSWORD", "MYSQL_ROOT_PASSWORD")
+        }
+        assert holders == {"CASSANDRA_ADMIN_PASSWORD": {"set-up"}, "MYSQL_ROOT_PASSWORD": {"mysql"}}
+
+
+class TestStart:
+    def test_each_waits_for_what_it_needs_to_be_healthy_or_done(self) -> None:
+        for name, service in SERVICES.items():
+            for needed, how in service.get("depends_on", {}).items():
+                done = needed in ONE_OFF
+                assert how == {"condition": "service_completed_successfully" if done else "service_healthy"}, name
+                assert done or "test" in SERVICES[needed]["healthcheck"], needed
+        assert set(SERVICES["stream"]["depends_on"]) == {*SERVERS, *ONE_OFF, "spark-worker"}
+
+    def test_what_listens_is_checked_and_what_runs_on_is_restarted(self) -> None:
+        for name, service in SERVICES.items():
+            assert ("ports" in service) == ("healthcheck" in service), name
+            assert service["restart"] == ("no" if name in ONE_OFF else "unless-stopped"), name
+
+    def test_each_server_keeps_its_data_in_a_named_volume(self) -> None:
+        named = yaml.safe_load(TEXT)["volumes"]
+        mounted = {name: service["volumes"] for name, service in SERVICES.items() if "volumes" in service}
+        assert mounted == {
+            "kafka": [f"kafka-data:{SERVICES['kafka']['environment']['KAFKA_LOG_DIRS']}"],
+            "cassandra": ["cassandra-data:/var/lib/cassandra"],
+            "mysql": ["mysql-data:/var/lib/mysql"],
+        }
+        assert set(named) == {"kafka-data", "cassandra-data", "mysql-data"}
+
+    def test_nothing_of_ours_runs_as_root(self) -> None:
+        assert re.findall(r"^USER (\S+)$", DOCKERFILE, re.MULTILINE) == ["tickledger"]
+        # Kafka's image has a user of its own; these two start as root unless told otherwise.
+        assert {name: SERVICES[name]["user"] for name in ("cassandra", "mysql")} == {
+            "cassandra": "cassandra",
+            "mysql": "mysql",
+        }
+
+    def test_commands_name_what_is_there(self) -> None:
+        words = [str(word) for service in SERVICES.values() for word in service.get("command", [])]
+        modules = {*re.findall(r"-m (\S+)", " ".join(words))}
+        assert modules == {"services.set_up", "producer"}
+        assert all(find_spec(module) for module in modules)
+        scripts = {word for word in words if word.endswith(".py")}
+        assert scripts == {"streaming/stream_ticks.py", "dashboard/app.py"}
+        assert all((PROJECT_ROOT / script).is_file() for script in scripts)
+
+    def test_image_holds_the_packages_and_nothing_private(self) -> None:
+        rules = [line for line in (PROJECT_ROOT / ".dockerignore").read_text().splitlines() if not line.startswith("#")]
+        let_in = {rule.removeprefix("!") for rule in rules if rule.startswith("!")}
+        packages = tomllib.loads((PROJECT_ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+        needed = {"requirements.lock", "pyproject.toml", "spark-defaults.conf", "spark-env.sh", "log4j2.properties"}
+        assert rules[0] == "*"
+        assert let_in == {*packages, *needed, "dbt_project", "README.md", "LICENSE"}
+        assert "dbt_project/profiles.yml" in rules
+
+
+@pytest.mark.integration
+class TestSetUp:
+    """The set-up steps of docker-compose.yml, on the tests' own servers."""
+
+    @pytest.fixture
+    def environment(self, services: Instance, test_settings: Settings) -> Iterator[dict[str, str]]:
+        suffix = uuid.uuid4().hex[:12]
+        names = {
+            "KAFKA_TOPIC": f"ticks_{suffix}",
+            "CASSANDRA_KEYSPACE": f"{test_settings.cassandra_keyspace}_{suffix}",
+            "CASSANDRA_USER": f"user_{suffix}",
+        }
+        yield names | {"TICKLEDGER_ENV_FILE": str(services.env_file)}
+        topics = KafkaAdminClient(bootstrap_servers=test_settings.kafka_bootstrap_servers)
+        topics.delete_topics([names["KAFKA_TOPIC"]])
+        topics.close()
+        admin = connect_cassandra(
+            test_settings, user="tickledger_admin", password=test_settings.cassandra_admin_password, keyspace="system"
+        )
+        admin.execute(f"DROP KEYSPACE {names['CASSANDRA_KEYSPACE']}", timeout=60)
+        admin.execute(f"DROP ROLE {names['CASSANDRA_USER']}", timeout=60)
+        admin.cluster.shutdown()
+
+    @staticmethod
+    def run(*arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
+        command = [sys.executable, "-m", "services.set_up", *arguments]
+        return subprocess.run(command, cwd=PROJECT_ROOT, env=os.environ | environment, capture_output=True, text=True)
+
+    def test_stores_makes_topics_role_and_tables_and_may_run_again(
+        self, environment: dict[str, str], test_settings: Settings
+    ) -> None:
+        for _ in range(2):
+            done = self.run("stores", **environment)
+            assert done.returncode == 0, done.stderr
+        mine = test_settings.model_copy(
+            update={
+                "cassandra_keyspace": environment["CASSANDRA_KEYSPACE"],
+                "cassandra_user": environment["CASSANDRA_USER"],
+            }
+        )
+        session = connect_cassandra(mine)
+        tables = set(session.cluster.metadata.keyspaces[mine.cassandra_keyspace].tables)
+        with pytest.raises(Unauthorized):
+            session.execute(f"SELECT * FROM {test_settings.cassandra_keyspace}.dead_letters")
+        session.cluster.shutdown()
+        assert tables == {"real_time_data", "dead_letters"}
+        admin = KafkaAdminClient(bootstrap_servers=test_settings.kafka_bootstrap_servers)
+        (described,) = admin.describe_topics([environment["KAFKA_TOPIC"]])
+        admin.close()
+        assert len(described["partitions"]) == test_settings.kafka_partitions
+
+    def test_dbt_profile_is_the_settings(self, services: Instance, test_settings: Settings, tmp_path: Path) -> None:
+        path = tmp_path / "profiles.yml"
+        done = self.run("dbt-profile", str(path), TICKLEDGER_ENV_FILE=str(services.env_file))
+        assert done.returncode == 0, done.stderr
+        server = yaml.safe_load(path.read_text())["tickledger"]["outputs"]["dev"]["port"]
+        assert str(test_settings.mysql_port) in server
+
+    def test_silent_kafka_is_one_line(self, services: Instance) -> None:
+        silent = {"TICKLEDGER_ENV_FILE": str(services.env_file), "KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1"}
+        done = self.run("stores", **silent)
+        assert done.returncode == 1
+        assert done.stderr.startswith("error: setting up Kafka at 127.0.0.1:1 failed")
+        assert len(done.stderr.splitlines()) == 1
