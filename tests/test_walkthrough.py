@@ -1,0 +1,149 @@
+"""The walkthrough of CONTRIBUTING.md, followed word by word in a copy of the project, on real servers."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pipeline import Pipeline
+
+from services.environment import write_dbt_profile
+from streaming.reconcile import reconcile
+from streaming.settings import PROJECT_ROOT
+
+pytestmark = pytest.mark.integration
+
+COPIED = ("dashboard", "dbt_project", "expectations", "producer", "services", "streaming")
+COPIED_TOO = ("pyproject.toml", "spark-defaults.conf", "spark-env.sh", "log4j2.properties", ".env.example")
+#: What programs leave in the folders.
+LEFT_BEHIND = ("__pycache__", "target", "logs", "profiles.yml", ".user.yml")
+
+#: Draws the page and prints its headings and the specifications of its charts.
+DRAW_PAGE = """
+import json
+from streamlit.testing.v1 import AppTest
+
+drawn = AppTest.from_file("dashboard/app.py", default_timeout=120).run()
+assert not drawn.exception, drawn.exception
+headings = [heading.value for heading in drawn.subheader]
+print(json.dumps([headings, [json.loads(chart.proto.spec) for chart in drawn.get("vega_lite_chart")]]))
+"""
+
+
+class Newcomer:
+    """Somebody who follows CONTRIBUTING.md in a copy of the project; `said` holds what the last command printed."""
+
+    def __init__(self, folder: Path, pipeline: Pipeline) -> None:
+        self.folder = folder
+        self.said = ""
+        self._topic = pipeline.settings.kafka_topic
+        # Ahead of the environment's own copy, which is the project that the tests run in.
+        self._environment = pipeline.environment | {"PYTHONPATH": str(folder), "SPARK_CONF_DIR": str(folder)}
+        self._sections = dict(
+            re.findall(r"^### (.+?)\n(.*?)(?=^##)", (PROJECT_ROOT / "CONTRIBUTING.md").read_text(), re.M | re.S)
+        )
+
+    def follow(self, title: str) -> None:
+        """Apply the diffs, write the files and run the commands of one section, in their order."""
+        blocks = re.findall(r"(?:^`([^`\n]+)`:\n\n)?^```(\w+)\n(.*?)^```$", self._sections[title], re.M | re.S)
+        assert blocks
+        for path, language, content in blocks:
+            if language == "diff":
+                self.run("git apply -", given=content)
+            elif language == "sh":
+                self.run(content.replace("trading_data", self._topic))
+            else:
+                assert path, f"no line names the file of:\n{content}"
+                (self.folder / path).write_text(content)
+
+    def run(self, command: str, *, given: str | None = None, code: int = 0) -> str:
+        """Run a command in the copy, as in `make shell`; returns what it printed."""
+        done = subprocess.run(
+            ["bash", "-euo", "pipefail", "-c", command],
+            cwd=self.folder,
+            env=self._environment,
+            input=given,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+            timeout=300,
+        )
+        self.said = done.stdout
+        assert done.returncode == code, f"{command}\n{done.stdout}"
+        return done.stdout
+
+
+@pytest.fixture
+def newcomer(pipeline: Pipeline, tmp_path: Path) -> Newcomer:
+    """A copy of the project with the environment and dbt's profile of the pipeline."""
+    folder = tmp_path / "tickledger"
+    folder.mkdir()
+    for name in (*COPIED, *COPIED_TOO):
+        source = PROJECT_ROOT / name
+        if source.is_dir():
+            shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns(*LEFT_BEHIND))
+        else:
+            shutil.copy2(source, folder / name)
+    (folder / ".venv").symlink_to(Path(sys.executable).parent.parent)
+    write_dbt_profile(pipeline.settings, folder / "dbt_project" / "profiles.yml")
+    return Newcomer(folder, pipeline)
+
+
+def test_the_walkthrough_does_what_it_says(newcomer: Newcomer, pipeline: Pipeline) -> None:
+    newcomer.follow("Add a company")
+    assert pipeline.rows("SELECT sector FROM profile WHERE ticker = 'GIAA.JK'") == [("Airlines",)]
+    assert pipeline.rows("SELECT SUM(ticks) FROM aggregated_data WHERE sector = 'Airlines'") == [(3,)]
+    assert pipeline.rows("SELECT DISTINCT verdict FROM landed_batches") == [("passed",)]
+    before = int(pipeline.rows("SELECT MAX(batch_id) FROM landed_batches")[0][0])
+
+    newcomer.follow("Add a column to the contract")
+    sectors = pipeline.rows("SELECT batch_id <= %s, sectors, COUNT(*) FROM landed_batches GROUP BY 1, 2", (before,))
+    assert {(bool(old), count) for old, count, _ in sectors} == {(True, None), (False, 10)}
+    assert pipeline.rows("SELECT COUNT(DISTINCT contract_hash) FROM landed_batches") == [(2,)]
+
+    newcomer.follow("Add an expectation")
+    assert re.search(r"held .*raw_ticks\.price_is_above_zero .*warning .*price > 0", newcomer.said)
+    assert newest_verdict(pipeline) == ("passed", None)
+    give_away_one_tick(pipeline)
+    newcomer.run("great_expectations checkpoint run landed_batch")
+    assert newest_verdict(pipeline) == ("warned", "raw_ticks.price_is_above_zero")
+
+    newcomer.follow("Add a view and its chart")
+    sizes = dict(pipeline.rows("SELECT sector, shares_per_tick FROM tick_size_today"))
+    volume, ticks = pipeline.rows("SELECT SUM(total_volume), SUM(ticks) FROM aggregated_data WHERE sector = 'Coal'")[0]
+    assert len(sizes) == 10
+    assert float(sizes["Coal"]) == pytest.approx(float(volume / ticks), abs=0.05)
+    headings, charts = json.loads(newcomer.run(f"python -c '{DRAW_PAGE}'").splitlines()[-1])
+    assert "Average tick by sector" in headings
+    assert "Average tick today (shares)" in {title for chart in charts for title in x_titles(chart)}
+
+    assert reconcile(pipeline.settings).differences == []
+    # The code that the walkthrough shows keeps the house rules.
+    newcomer.run("ruff check . && ruff format --check .")
+
+
+def newest_verdict(pipeline: Pipeline) -> tuple[Any, ...]:
+    """The newest batch's verdict and its finding, if it has one."""
+    query = "SELECT verdict, expectation FROM landed_batches LEFT JOIN batch_findings USING (batch_id)"
+    return pipeline.rows(f"{query} ORDER BY batch_id DESC LIMIT 1")[0]
+
+
+def give_away_one_tick(pipeline: Pipeline) -> None:
+    """Set price and market_cap of a tick of the newest batch to zero, as if it had come so."""
+    rows = pipeline.cassandra.execute("SELECT ticker, trade_date, created_at, id FROM real_time_data")
+    newest = max(rows, key=lambda row: row.created_at)
+    pipeline.cassandra.execute(
+        "UPDATE real_time_data SET price = 0, market_cap = 0"
+        " WHERE ticker = %s AND trade_date = %s AND created_at = %s AND id = %s",
+        tuple(newest),
+    )
+
+
+def x_titles(chart: dict[str, Any]) -> set[str]:
+    """The titles of a chart's horizontal axes."""
+    return {str(layer["encoding"]["x"]["title"]) for layer in chart["layer"]}
