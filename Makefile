@@ -5,7 +5,7 @@ BIN := .venv/bin
 INSTALLED := .venv/installed
 SECONDS ?= 0
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test faults check lint format services services-stop services-status services-clean shell sql cql topics lock
+.PHONY: help setup demo test faults check lint hooks format services services-stop services-status services-clean shell sql cql topics picture lock
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -40,6 +40,9 @@ lint: $(INSTALLED)  ## Lint, format and types
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy .
 
+hooks: $(INSTALLED)  ## Run the commit hooks on every file
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pre-commit run --all-files
+
 format: $(INSTALLED)  ## Format the code, mend what can be mended
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
@@ -68,6 +71,9 @@ cql: $(INSTALLED)  ## A CQL prompt on the ticks' keyspace
 
 topics: $(INSTALLED)  ## List the topics
 	@exec $(BIN)/python -m services topics
+
+picture: $(INSTALLED)  ## A picture of the running dashboard into docs/ (needs Chromium, and `make demo` beside it)
+	@exec $(BIN)/python tests/picture.py
 
 lock:  ## Resolve requirements.lock anew from pyproject.toml (needs uv)
 	uv pip compile --quiet --python-version 3.11 --generate-hashes --group dev pyproject.toml -o requirements.lock

@@ -78,9 +78,10 @@ class TickStream:
             ) from None
         finally:
             self._stopping.set()
+            # Nothing lands any more: the next stream may begin while the last checks end.
+            self._lock.release()
             self._checks.close()
             self._lag.close()
-            self._lock.release()
             with contextlib.suppress(Py4JError, OSError):
                 spark.stop()
         if self._failure is not None:

@@ -261,7 +261,7 @@ class TestRunningServers:
     def test_data_of_running_servers_cannot_be_deleted(self, services: Instance) -> None:
         done = run_services("clean", "--instance", services.name)
         assert done.returncode == 2
-        assert "still run: 'python -m services stop --instance test' comes first" in done.stderr
+        assert f"still run: 'python -m services stop --instance {services.name}' comes first" in done.stderr
         assert services.env_file.exists()
 
     def test_they_listen_on_loopback_alone(self, services: Instance) -> None:
