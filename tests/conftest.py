@@ -61,9 +61,10 @@ def pipeline(
 def spark() -> Iterator[SparkSession]:
     """A Spark session with two cores, as the stream has it but without Kafka's packages."""
     os.environ["JAVA_HOME"] = str(java_home())
+    # Without spark-submit the workers' interpreter comes from here alone, and else is the first python3 on PATH.
+    os.environ["PYSPARK_PYTHON"] = sys.executable
     session = (
         SparkSession.builder.master("local[2]")
-        .config("spark.pyspark.python", sys.executable)
         .config("spark.ui.enabled", "false")
         .config("spark.driver.bindAddress", "127.0.0.1")
         .config("spark.driver.host", "127.0.0.1")

@@ -263,25 +263,34 @@ def fresh_pipeline(
     connection.commit()
     connection.close()
     _create_keyspace(settings)
-    topics = KafkaAdminClient(bootstrap_servers=settings.kafka_bootstrap_servers)
-    topics.create_topics([NewTopic(settings.kafka_topic, num_partitions=2, replication_factor=1)])
+    with _kafka_admin(settings) as topics:
+        topics.create_topics([NewTopic(settings.kafka_topic, num_partitions=2, replication_factor=1)])
     session = connect_cassandra(settings)
     pipeline = Pipeline(settings, services.env_file, session)
     try:
         yield pipeline
     finally:
         pipeline.close()
-        _drop(pipeline, topics)
+        _drop(pipeline)
 
 
-def _drop(pipeline: Pipeline, topics: KafkaAdminClient) -> None:
+def _drop(pipeline: Pipeline) -> None:
     pipeline.cassandra.cluster.shutdown()
-    topics.delete_topics([pipeline.settings.kafka_topic])
-    topics.close()
-    # A session from before the test may have lost its server in it.
+    # Clients from before the test may have lost their server in it.
+    with _kafka_admin(pipeline.settings) as topics:
+        topics.delete_topics([pipeline.settings.kafka_topic])
     with _cassandra_admin(pipeline.settings) as admin:
         admin.execute(f"DROP KEYSPACE {pipeline.settings.cassandra_keyspace}", timeout=60)
     _as_user(pipeline.settings, f"DROP DATABASE {pipeline.settings.mysql_database}")
+
+
+@contextlib.contextmanager
+def _kafka_admin(settings: Settings) -> Iterator[KafkaAdminClient]:
+    admin = KafkaAdminClient(bootstrap_servers=settings.kafka_bootstrap_servers)
+    try:
+        yield admin
+    finally:
+        admin.close()
 
 
 @contextlib.contextmanager
