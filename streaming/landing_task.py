@@ -4,6 +4,7 @@ Runs in Spark's Python workers, through mapInArrow. A task may run twice: its wr
 of the attempt that Spark counts reaches the driver.
 """
 
+import pickle
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -111,8 +112,6 @@ class LandingTask:
 
     def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         """Land what Spark hands over; yields one row of :data:`REPORT_SCHEMA` for each Kafka partition met."""
-        import pickle
-
         reports: dict[int, PartitionReport] = {}
         try:
             sink = TickSink(session_of_this_process(self.settings))

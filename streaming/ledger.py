@@ -174,7 +174,10 @@ def _insert(connection: MySQLConnectionAbstract, batch: LandedBatch) -> None:
     cursor.execute("SELECT COALESCE(MAX(processing_id), 0) FROM aggregated_data")
     last_id = int(cursor.fetchone()[0])  # type: ignore[index,arg-type]
     for number, sector in enumerate(batch.sectors, start=1):
-        cursor.execute(insert_statement("aggregated_data"), _aggregate_row(batch, sector, last_id + number))
+        cursor.execute(
+            insert_statement("aggregated_data"),
+            aggregate_row(batch.batch_id, batch.landed_at, sector, last_id + number),
+        )
     cursor.execute(insert_statement("landed_batches"), _batch_row(batch))
     for partition, (start, until) in batch.ranges.items():
         row: dict[str, Any] = {
@@ -187,14 +190,15 @@ def _insert(connection: MySQLConnectionAbstract, batch: LandedBatch) -> None:
     cursor.close()
 
 
-def _aggregate_row(batch: LandedBatch, sector: SectorVolume, processing_id: int) -> dict[str, Any]:
+def aggregate_row(batch_id: int, processed_at: datetime, sector: SectorVolume, processing_id: int) -> dict[str, Any]:
+    """One row of `aggregated_data`, by column name."""
     return {
         "processing_id": processing_id,
-        "processed_at": batch.landed_at,
+        "processed_at": processed_at,
         "sector": sector.sector,
         "total_volume": sector.volume,
         "date": sector.date,
-        "batch_id": batch.batch_id,
+        "batch_id": batch_id,
         "ticks": sector.ticks,
         "first_created_at": sector.first_created_at,
         "last_created_at": sector.last_created_at,

@@ -14,7 +14,7 @@ from cassandra.cluster import Session
 
 from streaming.contract import insert_statement
 from streaming.errors import run_command
-from streaming.ledger import SectorVolume, utc_now
+from streaming.ledger import SectorVolume, aggregate_row, utc_now
 from streaming.reconcile import OffsetRanges, read_ranges
 from streaming.settings import Settings, load_settings
 from streaming.stores import connect_cassandra, connect_mysql
@@ -37,9 +37,11 @@ def rebuild_day(settings: Settings, day: date) -> tuple[int, int]:
         cursor.execute("DELETE FROM aggregated_data WHERE date = %s AND batch_id <= %s", (day, ranges.newest_batch))
         before = int(cursor.rowcount)
         cursor.execute("SELECT COALESCE(MAX(processing_id), 0) FROM aggregated_data")
-        last_id = int(cursor.fetchone()[0])
+        last_id, rebuilt_at = int(cursor.fetchone()[0]), utc_now()
         for number, ((batch_id, _), one) in enumerate(sorted(sums.items()), start=1):
-            cursor.execute(insert_statement("aggregated_data"), _row(last_id + number, batch_id, one))
+            cursor.execute(
+                insert_statement("aggregated_data"), aggregate_row(batch_id, rebuilt_at, one, last_id + number)
+            )
         connection.commit()
         return before, len(sums)
     finally:
@@ -78,20 +80,6 @@ def _sums(settings: Settings, day: date, ranges: OffsetRanges) -> dict[tuple[int
 def _tickers(session: Session, day: date) -> list[str]:
     rows = session.execute(f"SELECT DISTINCT ticker, trade_date FROM {RAW_TABLE}", timeout=60)
     return sorted(ticker for ticker, trade_date in rows if trade_date.date() == day)
-
-
-def _row(processing_id: int, batch_id: int, one: SectorVolume) -> dict[str, Any]:
-    return {
-        "processing_id": processing_id,
-        "processed_at": utc_now(),
-        "sector": one.sector,
-        "total_volume": one.volume,
-        "date": one.date,
-        "batch_id": batch_id,
-        "ticks": one.ticks,
-        "first_created_at": one.first_created_at,
-        "last_created_at": one.last_created_at,
-    }
 
 
 def main(
