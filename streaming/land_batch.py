@@ -9,7 +9,7 @@ from pyspark.sql import functions as F
 
 from streaming import fault_points
 from streaming.errors import ConfigurationError, LedgerMoved, StoreUnavailable
-from streaming.landing_task import REPORT_SCHEMA, Element, LandingTask, PartitionReport, SectorSum, TickKey
+from streaming.landing_task import REPORT_SCHEMA, LandingTask, PartitionReport, SectorSum, TickKey
 from streaming.ledger import LandedBatch, Ledger, LedgerHead, SectorVolume, utc_now
 from streaming.patience import Patience
 from streaming.settings import Settings
@@ -69,7 +69,7 @@ class BatchLander:
             today=datetime_to_ms(utc_now()) // 86_400_000,
         )
         reports = run_task(frame, task)
-        if losers := losing_elements(reports):
+        if losers := losing_keys(reports):
             # Rare: the same tick in two partitions of one batch. The second pass leaves the losing copies out, and
             # its upserts put the winners' rows over theirs.
             reports = run_task(frame, replace(task, losers=losers))
@@ -127,16 +127,16 @@ def run_task(frame: DataFrame, task: LandingTask) -> list[PartitionReport]:
     return sorted(reports, key=lambda report: report.partition)
 
 
-def losing_elements(reports: list[PartitionReport]) -> frozenset[Element]:
-    """The elements whose tick another partition of the batch brought too; the lowest partition wins."""
+def losing_keys(reports: list[PartitionReport]) -> dict[int, frozenset[TickKey]]:
+    """The ticks that each partition must leave to a lower one that brought them too; empty where there are none."""
+    losers: dict[int, frozenset[TickKey]] = {}
     winners: set[TickKey] = set()
-    losers: list[Element] = []
     for report in reports:
-        common = winners & report.keys.keys()
-        losers.extend(report.keys[key] for key in common)
+        if common := winners & report.keys:
+            losers[report.partition] = frozenset(common)
         if len(reports) > 1:
-            winners |= report.keys.keys()
-    return frozenset(losers)
+            winners |= report.keys
+    return losers
 
 
 def sector_volumes(reports: list[PartitionReport]) -> list[SectorVolume]:

@@ -6,7 +6,7 @@ of the attempt that Spark counts reaches the driver.
 
 import pickle
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -53,7 +53,7 @@ class SectorSum:
 
 @dataclass
 class PartitionReport:
-    """What a task did with one Kafka partition. `keys` says, for each landed tick, which element brought it.
+    """What a task did with one Kafka partition. `keys` are the ticks that it landed.
 
     `unavailable` or `misconfigured` hold the one line of a store's failure, and nothing else counts then.
     """
@@ -67,7 +67,7 @@ class PartitionReport:
     duplicates: int = 0
     late_ticks: int = 0
     sums: dict[tuple[int, str], SectorSum] = field(default_factory=lambda: defaultdict(SectorSum))
-    keys: dict[TickKey, Element] = field(default_factory=dict)
+    keys: set[TickKey] = field(default_factory=set)
     unavailable: str = ""
     misconfigured: str = ""
 
@@ -98,8 +98,8 @@ class LandingTask:
 
     `ends` is the ledger's end of each partition: a stored tick from before it is landed for good. Up to
     `recover_until`, an attempt that died may have left rows that no longer belong. `newest_landed_ms` is the latest
-    created_at landed so far: only ticks up to it can be duplicates of an earlier batch. `losers` are elements that
-    another partition's copy of the same tick beats.
+    created_at landed so far: only ticks up to it can be duplicates of an earlier batch. `losers` are, by partition, the
+    ticks of which a lower partition of the batch has a copy: however many of them a partition brings, none lands.
     """
 
     settings: Settings
@@ -108,7 +108,7 @@ class LandingTask:
     recover_until: dict[int, int]
     newest_landed_ms: int | None
     today: int
-    losers: frozenset[Element] = frozenset()
+    losers: Mapping[int, frozenset[TickKey]] = field(default_factory=dict)
 
     def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         """Land what Spark hands over; yields one row of :data:`REPORT_SCHEMA` for each Kafka partition met."""
@@ -157,11 +157,11 @@ class LandingTask:
         for one in found:
             tick, element = one
             report = reports[element[0]]
-            if one.key in landed or one.key in report.keys or element in self.losers:
+            if one.key in landed or one.key in report.keys or one.key in self.losers.get(element[0], ()):
                 report.duplicates += 1
                 continue
             sink.write(tick, element[0], element[1])
-            report.keys[one.key] = element
+            report.keys.add(one.key)
             report.sums[tick.trade_day, tick.sector].add(tick)
             report.late_ticks += tick.trade_day < self.today
 

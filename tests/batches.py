@@ -31,15 +31,17 @@ class Lander:
         self.ledger = Ledger(pipeline.settings)
         self._lander = BatchLander(pipeline.settings, self.ledger, topic, Patience(patience, threading.Event()))
 
-    def land(self, *messages: tuple[int, int, Any]) -> LandedBatch | None:
-        return self._lander.land(self.frame(*messages))
+    def land(
+        self, *messages: tuple[int, int, Any], message_at: datetime = NOON + timedelta(hours=1)
+    ) -> LandedBatch | None:
+        return self._lander.land(self.frame(*messages, message_at=message_at))
 
-    def frame(self, *messages: tuple[int, int, Any]) -> DataFrame:
+    def frame(self, *messages: tuple[int, int, Any], message_at: datetime = NOON + timedelta(hours=1)) -> DataFrame:
         rows = [
             (
                 partition,
                 offset,
-                NOON + timedelta(hours=1),
+                message_at,
                 value if isinstance(value, bytes | None) else json.dumps(value).encode(),
             )
             for partition, offset, value in messages
