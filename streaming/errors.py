@@ -27,6 +27,10 @@ class LedgerMoved(TickledgerError):
     """The ledger's end is not where this stream left it: somebody else landed a batch. Exit code 1."""
 
 
+class TopicChanged(TickledgerError):
+    """The topic is not the one that the stream began with. Exit code 1."""
+
+
 def exit_with(error: TickledgerError) -> NoReturn:
     """Print the error as one line on stderr and end the process with its exit code."""
     print(f"error: {error}", file=sys.stderr, flush=True)

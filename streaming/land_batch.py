@@ -2,6 +2,7 @@
 
 import pickle
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from pyspark.sql import DataFrame
@@ -31,20 +32,32 @@ class Progress:
 
 
 class BatchLander:
-    """Lands micro-batches one after the other, each exactly once, and says one line where a store is away."""
+    """Lands micro-batches one after the other, each exactly once, and says one line where a store is away.
 
-    def __init__(self, settings: Settings, ledger: Ledger, topic: TopicFacts, patience: Patience) -> None:
+    `confirm_topic` raises where the topic is not the one that the stream began with (TopicWatch.confirm).
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        ledger: Ledger,
+        topic: TopicFacts,
+        patience: Patience,
+        confirm_topic: Callable[[], None],
+    ) -> None:
         self._settings = settings
         self._ledger = ledger
         self._topic_id = topic.topic_id
         self._patience = patience
+        self._confirm_topic = confirm_topic
         self._sectors = ledger.sectors()
         self.progress = Progress(ledger.head(), topic.begins, topic.ends)
 
     def land(self, frame: DataFrame) -> LandedBatch | None:
         """Land one micro-batch of the Kafka source and return what went into the ledger; None where it was empty.
 
-        Raises GaveUp where a store stayed away, LedgerMoved where somebody else landed.
+        Raises GaveUp where a store stayed away, LedgerMoved where somebody else landed, TopicChanged where the
+        messages may come from another topic of the same name.
         """
         started = time.monotonic()
         self._sectors = self._patience.wait_for(self._ledger.sectors) or self._sectors
@@ -53,6 +66,7 @@ class BatchLander:
         if not reports:
             return None
         fault_points.reached("between_stores")
+        self._patience.wait_for(self._confirm_topic)
         batch = self._batch(reports, started)
         self._patience.wait_for(lambda: self._ledger.commit(batch))
         self._advance(batch)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
 from kafka.errors import KafkaError
 
-from streaming.errors import ConfigurationError, StoreUnavailable
+from streaming.errors import ConfigurationError, StoreUnavailable, TopicChanged
 from streaming.settings import Settings
 
 REQUEST_MS = 10_000
@@ -27,11 +27,7 @@ def describe_topic(settings: Settings) -> TopicFacts:
     # kafka-python logs every refused connection; callers say it in one line.
     logging.getLogger("kafka").setLevel(logging.CRITICAL)
     try:
-        admin = KafkaAdminClient(
-            bootstrap_servers=settings.kafka_bootstrap_servers.split(","),
-            bootstrap_timeout_ms=REQUEST_MS,
-            request_timeout_ms=REQUEST_MS,
-        )
+        admin = _admin(settings)
         try:
             described = admin.describe_topics([settings.kafka_topic])[0]
         finally:
@@ -43,10 +39,21 @@ def describe_topic(settings: Settings) -> TopicFacts:
         partitions = sorted(partition["partition_index"] for partition in described["partitions"])
         return TopicFacts(str(described["topic_id"]), *_offsets(settings, partitions))
     except KafkaError as error:
-        raise StoreUnavailable(
-            f"Kafka at {settings.kafka_bootstrap_servers} (KAFKA_BOOTSTRAP_SERVERS) does not answer:"
-            f" {type(error).__name__}"
-        ) from None
+        raise _unavailable(settings, error) from None
+
+
+def _admin(settings: Settings) -> KafkaAdminClient:
+    return KafkaAdminClient(
+        bootstrap_servers=settings.kafka_bootstrap_servers.split(","),
+        bootstrap_timeout_ms=REQUEST_MS,
+        request_timeout_ms=REQUEST_MS,
+    )
+
+
+def _unavailable(settings: Settings, error: KafkaError) -> StoreUnavailable:
+    return StoreUnavailable(
+        f"Kafka at {settings.kafka_bootstrap_servers} (KAFKA_BOOTSTRAP_SERVERS) does not answer: {type(error).__name__}"
+    )
 
 
 def _offsets(settings: Settings, partitions: list[int]) -> tuple[dict[int, int], dict[int, int]]:
@@ -60,6 +67,40 @@ def _offsets(settings: Settings, partitions: list[int]) -> tuple[dict[int, int],
     finally:
         consumer.close()
     return {key.partition: at for key, at in begins.items()}, {key.partition: at for key, at in ends.items()}
+
+
+class TopicWatch:
+    """Asks, on a connection that it keeps, whether the topic is still the one that the stream began with.
+
+    A topic's id never comes back, so what was read before a confirmation was read from that topic. Spark alone would
+    go on in a topic that was deleted and filled again up to the same offsets.
+    """
+
+    def __init__(self, settings: Settings, topic_id: str) -> None:
+        self._settings = settings
+        self._topic_id = topic_id
+        self._admin: KafkaAdminClient | None = None
+
+    def confirm(self) -> None:
+        """Raises TopicChanged where the topic was deleted or created anew, StoreUnavailable without an answer."""
+        try:
+            if self._admin is None:
+                self._admin = _admin(self._settings)
+            found = self._admin.describe_topics([self._settings.kafka_topic])[0]
+        except KafkaError as error:
+            self.close()
+            raise _unavailable(self._settings, error) from None
+        if found["error_code"] or str(found["topic_id"]) != self._topic_id:
+            raise TopicChanged(
+                f"KAFKA_TOPIC {self._settings.kafka_topic!r} was deleted or created anew under the stream; nothing of"
+                " the batch in flight is in the ledger, and the next start says how to go on"
+            )
+
+    def close(self) -> None:
+        """Close the connection to the broker."""
+        if self._admin is not None:
+            self._admin.close()
+            self._admin = None
 
 
 class LagMeter:

@@ -29,7 +29,10 @@ class Lander:
         self._spark = spark
         self.pipeline = pipeline
         self.ledger = Ledger(pipeline.settings)
-        self._lander = BatchLander(pipeline.settings, self.ledger, topic, Patience(patience, threading.Event()))
+        # Frames made by hand come from no topic that could change.
+        self._lander = BatchLander(
+            pipeline.settings, self.ledger, topic, Patience(patience, threading.Event()), lambda: None
+        )
 
     def land(
         self, *messages: tuple[int, int, Any], message_at: datetime = NOON + timedelta(hours=1)
