@@ -13,7 +13,10 @@ from streaming import fault_points
 from streaming.contract import contract_hash, insert_statement
 from streaming.errors import ConfigurationError, LedgerMoved, StoreUnavailable
 from streaming.settings import Settings
-from streaming.stores import connect_mysql
+from streaming.stores import connect_mysql, first_sentence
+
+#: A stream that was killed a moment ago, or whose connection broke, may hold the advisory lock for so long.
+LOCK_SECONDS = 10
 
 
 @dataclass(frozen=True)
@@ -106,6 +109,13 @@ class Ledger:
         Raises LedgerMoved where another stream has landed meanwhile, StoreUnavailable where MySQL is away
         (the caller commits again).
         """
+        try:
+            self._commit(batch)
+        except _RefusedByKey:
+            # An empty ledger has no row to lock: what stands there now may be this very batch, its answer lost.
+            self._commit(batch)
+
+    def _commit(self, batch: LandedBatch) -> None:
         with self._transaction() as connection:
             head = _read_head(connection, lock=True)
             if self._is_newest(connection, head, batch):
@@ -130,15 +140,19 @@ class Ledger:
         try:
             yield connection
         except mysql.connector.errors.IntegrityError as error:
-            raise LedgerMoved(f"MySQL refuses the batch, another stream may have landed it: {error.msg}") from None
+            raise _RefusedByKey(f"MySQL refuses the batch, another stream may have landed it: {error.msg}") from None
         except mysql.connector.errors.ProgrammingError as error:
             raise ConfigurationError(
                 f"MYSQL_DATABASE is {self._settings.mysql_database!r}; MySQL refuses the query: {error.msg}"
             ) from None
         except mysql.connector.Error as error:
-            raise StoreUnavailable(f"MySQL does not answer: {error.msg}") from None
+            raise StoreUnavailable(f"MySQL does not answer: {first_sentence(error)}") from None
         finally:
             _close_quietly(connection)
+
+
+class _RefusedByKey(LedgerMoved):
+    """A key of the ledger is taken: by another stream, or by this batch itself."""
 
 
 def _read_head(connection: MySQLConnectionAbstract, *, lock: bool) -> LedgerHead:
@@ -255,7 +269,11 @@ class StreamLock:
         self._connection: MySQLConnectionAbstract | None = None
 
     def hold(self) -> None:
-        """Take the lock, or make sure that it is still ours. Raises LedgerMoved where another stream has it."""
+        """Take the lock, or make sure that it is still ours.
+
+        Raises LedgerMoved where another stream has it for longer than :data:`LOCK_SECONDS`, StoreUnavailable where
+        MySQL is away.
+        """
         if self._connection is not None:
             try:
                 self._connection.ping(reconnect=False)
@@ -264,9 +282,9 @@ class StreamLock:
                 self._connection = None
         connection = connect_mysql(self._settings)
         try:
-            taken = _rows(connection, "SELECT GET_LOCK(%s, 0)", (self._name,))[0][0]
+            taken = _rows(connection, "SELECT GET_LOCK(%s, %s)", (self._name, LOCK_SECONDS))[0][0]
         except mysql.connector.Error as error:
-            raise StoreUnavailable(f"MySQL does not answer: {error.msg}") from None
+            raise StoreUnavailable(f"MySQL does not answer: {first_sentence(error)}") from None
         if taken != 1:
             _close_quietly(connection)
             raise LedgerMoved(f"another stream lands into {self._settings.mysql_database!r}; stop it first")

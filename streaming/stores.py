@@ -17,6 +17,8 @@ from streaming.errors import ConfigurationError, StoreUnavailable
 from streaming.settings import Settings
 
 CONNECT_SECONDS = 5
+#: A MySQL server that hangs counts as down after this long; longer than any statement or lock wait of ours takes.
+ANSWER_SECONDS = 20
 CASSANDRA_REQUEST_SECONDS = 15
 
 
@@ -26,13 +28,12 @@ def connect_mysql(
     user: str | None = None,
     password: SecretStr | None = None,
     database: str | None = None,
-    answer_seconds: int | None = None,
+    answer_seconds: int = ANSWER_SECONDS,
 ) -> MySQLConnectionAbstract:
     """Open a MySQL connection in UTC, without autocommit, at READ COMMITTED; names default to the settings'.
 
-    A server that takes longer than `answer_seconds` for one answer counts as down; without it a hung server is waited
-    for as long as it hangs. Raises ConfigurationError for a wrong user, password or database and StoreUnavailable
-    where nothing answers.
+    A server that takes longer than `answer_seconds` for one answer counts as down. Raises ConfigurationError for a
+    wrong user, password or database and StoreUnavailable where nothing answers.
     """
     where = f"{settings.mysql_host}:{settings.mysql_port}"
     user = user or settings.mysql_user
@@ -65,8 +66,15 @@ def connect_mysql(
             raise ConfigurationError(
                 f"MYSQL_DATABASE is {database!r}; it should be a database of MySQL at {where} that {user!r} may use"
             ) from None
-        raise StoreUnavailable(f"MySQL at {where} (MYSQL_HOST, MYSQL_PORT) does not answer: {error.msg}") from None
+        raise StoreUnavailable(
+            f"MySQL at {where} (MYSQL_HOST, MYSQL_PORT) does not answer: {first_sentence(error)}"
+        ) from None
     return cast(MySQLConnectionAbstract, connection)
+
+
+def first_sentence(error: mysql.connector.Error) -> str:
+    """What the connector says, without the advice that it adds for programmers on further lines."""
+    return " ".join(str(error.msg).split()).partition(". ")[0]
 
 
 def connect_cassandra(
