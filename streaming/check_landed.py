@@ -34,12 +34,17 @@ class BatchChecks:
         self._waiting = threading.BoundedSemaphore(MOST_WAITING)
         self._checker: Checker | None = None
         self._told: set[str] = set()
-        if settings.checks_enabled:
-            # Great Expectations takes seconds to import: meanwhile Spark starts.
+        self._begun = not settings.checks_enabled
+
+    def begin(self) -> None:
+        """Load Great Expectations, which takes seconds of a core, and check what is unchecked; once."""
+        if not self._begun:
+            self._begun = True
             self._thread.submit(self._catch_up).add_done_callback(self._raise_bugs)
 
     def landed(self, batch: LandedBatch, lag: Callable[[], int | None]) -> None:
         """Check a batch and print its line, soon. Waits where too many are ahead of it."""
+        self.begin()
         self._waiting.acquire()
         self._thread.submit(self._check_and_say, batch, lag).add_done_callback(self._raise_bugs)
 

@@ -4,38 +4,41 @@ Reads the settings, asks the ledger where to begin, starts one Structured Stream
 """
 
 import contextlib
+import errno
 import json
 import os
 import shutil
 import signal
 import tempfile
 import threading
+import time
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from py4j.protocol import Py4JError
+from py4j.protocol import Py4JError, Py4JJavaError
 from pyspark.errors import PySparkException
 from pyspark.java_gateway import ensure_callback_server_started
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.streaming.query import StreamingQuery
-from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
 from streaming import fault_points
 from streaming.check_landed import BatchChecks
 from streaming.contract import check_live_tables
-from streaming.errors import ConfigurationError, LedgerMoved, TickledgerError, run_command
+from streaming.errors import ConfigurationError, StoreUnavailable, TickledgerError, run_command
 from streaming.land_batch import BatchLander
 from streaming.ledger import Ledger, StreamLock
 from streaming.patience import GaveUp, Patience
 from streaming.settings import Settings, load_settings
 from streaming.start_up import check_cassandra_tables, check_continuity, starting_offsets
 from streaming.stores import connect_mysql
-from streaming.topic import LagMeter, TopicFacts, describe_topic
+from streaming.topic import LagMeter, TopicFacts, TopicWatch, describe_topic
 
 SCRATCH_PREFIX = "stream-"
 #: A query that dies this often in a row without landing a batch is not going to recover.
 MOST_DEATHS = 5
+#: The checks are loaded once the first batch has landed, which they would slow down, or after so long without one.
+QUIET_SECONDS = 15
 
 
 class SparkDied(TickledgerError):
@@ -61,7 +64,7 @@ class TickStream:
     def run(self) -> None:
         """Land batches until asked to stop. Raises TickledgerError."""
         topic = self._check_start_up()
-        self._hold_lock()
+        self._lock.hold()
         self._checks = BatchChecks(self._settings, self._patience, self._fail)
         spark = SparkSession.builder.appName("tickledger").getOrCreate()
         try:
@@ -89,6 +92,7 @@ class TickStream:
         print("stopped: every batch that was begun is in the ledger", flush=True)
 
     def _check_start_up(self) -> TopicFacts:
+        _new_scratch(self._settings.stream_scratch_dir).rmdir()
         with connect_mysql(self._settings) as connection:
             check_live_tables(connection)
         check_cassandra_tables(self._settings)
@@ -97,14 +101,6 @@ class TickStream:
         if not self._ledger.sectors():
             raise ConfigurationError("table 'profile' is empty; run 'dbt seed' in dbt_project/")
         return topic
-
-    def _hold_lock(self) -> None:
-        # A stream that was killed a moment ago may still hold it.
-        for attempt in Retrying(
-            retry=retry_if_exception_type(LedgerMoved), wait=wait_fixed(1), stop=stop_after_delay(10), reraise=True
-        ):
-            with attempt:
-                self._lock.hold()
 
     def _announce(self, topic: TopicFacts) -> None:
         head = self._ledger.head()
@@ -116,20 +112,27 @@ class TickStream:
         )
 
     def _run_query(self, spark: SparkSession, topic: TopicFacts) -> None:
-        self._lander = BatchLander(self._settings, self._ledger, topic, self._patience)
+        watch = TopicWatch(self._settings, topic.topic_id)
+        self._lander = BatchLander(self._settings, self._ledger, topic, self._patience, watch.confirm)
         if self._once and self._caught_up(topic):
+            self._checks.begin()
             self._stopping.set()
             return
         self._once_until = topic
-        scratch = _new_scratch(self._settings.stream_scratch_dir)
-        query = self._start_query(spark, topic, scratch)
+        scratch = self._patience.wait_for(lambda: _new_scratch(self._settings.stream_scratch_dir))
         try:
+            query = self._start_query(spark, topic, scratch)
+            quiet_until = time.monotonic() + QUIET_SECONDS
             while query.isActive and not self._stopping.wait(0.2):
-                pass
+                if time.monotonic() > quiet_until:
+                    self._checks.begin()
             with self._landing:
                 query.stop()
-            self._count_death(query)
+            self._count_death(query.exception())
+        except Py4JJavaError as error:
+            self._count_death(error.java_exception.toString())
         finally:
+            watch.close()
             shutil.rmtree(scratch, ignore_errors=True)
 
     def _start_query(self, spark: SparkSession, topic: TopicFacts, scratch: Path) -> StreamingQuery:
@@ -183,12 +186,11 @@ class TickStream:
         progress = self._lander.progress
         return all(progress.start_of(partition) >= end for partition, end in topic.ends.items())
 
-    def _count_death(self, query: StreamingQuery) -> None:
-        error = query.exception()
-        if error is None or self._stopping.is_set():
+    def _count_death(self, cause: object) -> None:
+        if cause is None or self._stopping.is_set():
             return
         self._deaths += 1
-        reason = _first_line(error)
+        reason = _root_cause(str(cause))
         if self._deaths >= MOST_DEATHS:
             raise GaveUp(f"the query ended {self._deaths} times without landing a batch: {reason}")
         print(f"the query ended ({reason}); going on from the ledger", flush=True)
@@ -227,17 +229,27 @@ class _JvmSignalHandler:
 
 
 def _new_scratch(folder: Path) -> Path:
-    """A new scratch checkpoint; those of streams that are no longer alive go."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for old in folder.glob(f"{SCRATCH_PREFIX}*"):
-        pid = old.name.removeprefix(SCRATCH_PREFIX).partition("-")[0]
-        if not Path(f"/proc/{pid}").exists():
-            shutil.rmtree(old, ignore_errors=True)
-    return Path(tempfile.mkdtemp(prefix=f"{SCRATCH_PREFIX}{os.getpid()}-", dir=folder))
+    """A new scratch checkpoint; those of streams that are no longer alive go.
+
+    Raises StoreUnavailable where the disk is full, ConfigurationError where the folder cannot be written at all.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for old in folder.glob(f"{SCRATCH_PREFIX}*"):
+            pid = old.name.removeprefix(SCRATCH_PREFIX).partition("-")[0]
+            if not Path(f"/proc/{pid}").exists():
+                shutil.rmtree(old, ignore_errors=True)
+        return Path(tempfile.mkdtemp(prefix=f"{SCRATCH_PREFIX}{os.getpid()}-", dir=folder))
+    except OSError as error:
+        problem = f"STREAM_SCRATCH_DIR is '{folder}'; it should be a folder that can be written: {error.strerror}"
+        raise (StoreUnavailable if error.errno == errno.ENOSPC else ConfigurationError)(problem) from None
 
 
-def _first_line(error: Exception) -> str:
-    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+def _root_cause(text: str) -> str:
+    """What the innermost exception of a Java trace says, on one line."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    causes = [line.removeprefix("Caused by: ") for line in lines if line.startswith("Caused by: ")]
+    return (causes or lines)[-1 if causes else 0][:300]
 
 
 def main(
