@@ -2,16 +2,19 @@
 
 Nothing is armed unless TICKLEDGER_FAULT is set when the stream starts: `point:victim:visit`, such as
 `before_commit:both:3` for the third time that the point is reached. Victims: `jvm`, `python`, `both`, and `answer`,
-which drops the answer to a COMMIT that MySQL has done. The line that says the point was reached is printed before
-anything happens, so that a test counts only faults that were really met.
+which drops the answer to a COMMIT that MySQL has done. Before anything happens, a line that says the point was reached
+is appended to the file that TICKLEDGER_FAULT_LOG names, so that a test counts only faults that were really met. (What
+is printed travels through the JVM and dies with it.)
 """
 
 import os
 import signal
+from pathlib import Path
 
 from streaming.errors import ConfigurationError, StoreUnavailable
 
 VARIABLE = "TICKLEDGER_FAULT"
+LOG_VARIABLE = "TICKLEDGER_FAULT_LOG"
 #: In the order in which a batch meets them.
 POINTS = ("before_cassandra", "between_stores", "before_commit", "after_commit", "before_check", "after_check")
 VICTIMS = ("jvm", "python", "both", "answer")
@@ -43,7 +46,8 @@ def reached(point: str) -> None:
     if _visits_left > 0:
         return
     victim, _armed = _armed[1], None
-    print(f"fault: {point} reached, victim {victim}", flush=True)
+    with Path(os.environ.get(LOG_VARIABLE) or os.devnull).open("a") as log:
+        log.write(f"{point} reached, victim {victim}\n")
     if victim == "answer":
         raise StoreUnavailable("the answer to COMMIT was lost (a fault test)")
     if victim in ("jvm", "both"):
