@@ -6,6 +6,7 @@ import random
 import threading
 import time
 from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -19,6 +20,7 @@ from streaming.ledger import Ledger
 from streaming.reconcile import OffsetRanges, read_ranges, reconcile
 from streaming.stores import connect_mysql
 
+NO_JSON = b"no json"
 #: (ticker, created_at as sent, id)
 TickKey = tuple[str, str, int]
 
@@ -27,10 +29,15 @@ class OracleProducer:
     """Sends rounds of ticks in the background, now and then a copy or a bad message, and logs every outcome.
 
     One JSON line a message in `log`: its keys and volumes, and whether Kafka acknowledged it (`acked` false means
-    unknown: the message may be in the topic).
+    unknown: the message may be in the topic). Several producers may share a log. With `late_ticks` some are a day
+    late. `shift` is added to the time at which ticks are made; it may change while the producer runs.
     """
 
-    def __init__(self, pipeline: Pipeline, log: Path, seed: int, messages_per_second: float = 60) -> None:
+    def __init__(
+        self, pipeline: Pipeline, log: Path, seed: int, *, messages_per_second: float = 60, late_ticks: bool = True
+    ) -> None:
+        self.shift = timedelta()
+        self._lateness = [0, 0, 0, 0, 90_000 if late_ticks else 0]
         self._pipeline = pipeline
         self._log = log
         self._random = random.Random(seed)
@@ -59,15 +66,15 @@ class OracleProducer:
                 if earlier and self._random.random() < 0.02:
                     ticks = self._random.choice(earlier)
                 earlier.append(ticks)
-                value = b"no json" if self._random.random() < 0.01 else json.dumps(ticks).encode()
-                self._send(producer, value, ticks if value != b"no json" else [], log)
+                value = NO_JSON if self._random.random() < 0.01 else json.dumps(ticks).encode()
+                self._send(producer, value, ticks if value != NO_JSON else [], log)
             # What is still unknown then stays unknown in the log.
             with contextlib.suppress(KafkaError):
                 producer.flush(timeout=90)
             producer.close(timeout=30)
 
     def _round(self) -> list[dict[str, Any]]:
-        made = datetime.now(UTC) - timedelta(seconds=self._random.choice([0, 0, 0, 0, 90_000]))
+        made = datetime.now(UTC) + self.shift - timedelta(seconds=self._random.choice(self._lateness))
         ticks = []
         for ticker, sector, shares in self._companies:
             self._next_id += 1
@@ -123,9 +130,15 @@ class Judgement:
         return not (self.lost or self.double_counted or self.never_sent or self.volume_difference or self.problems)
 
 
-def judge(pipeline: Pipeline, log: Path) -> Judgement:
-    """Compare everything that was acknowledged with both stores and the ledger."""
+def judge(pipeline: Pipeline, log: Path, landed_until: dict[int, int] | None = None) -> Judgement:
+    """Compare everything that was acknowledged with both stores and the ledger.
+
+    `landed_until` is for topics that lost messages themselves: what lies at or after those offsets counts as unknown.
+    """
     messages = [json.loads(line) for line in log.read_text().splitlines()]
+    for message in messages:
+        if landed_until is not None and message["offset"] >= landed_until.get(message["partition"], 0):
+            message["acked"] = False
     acked = {tuple(tick[:3]): tick for message in messages if message["acked"] for tick in message["ticks"]}
     sent = {tuple(tick[:3]): tick for message in messages for tick in message["ticks"]}
     connection = connect_mysql(pipeline.settings)
@@ -134,7 +147,7 @@ def judge(pipeline: Pipeline, log: Path) -> Judgement:
     stored, copies = _stored(pipeline, ranges)
     books = reconcile(pipeline.settings)
     found = Judgement(
-        acknowledged=sum(len(message["ticks"]) or 1 for message in messages if message["acked"]),
+        acknowledged=_elements(message for message in messages if message["acked"]),
         landed=books.ticks_landed,
         dead=books.dead_letters,
         duplicates=books.duplicates,
@@ -143,13 +156,24 @@ def judge(pipeline: Pipeline, log: Path) -> Judgement:
         never_sent=len(stored.keys() - sent.keys()),
         problems=list(books.differences),
     )
-    found.problems.extend(_unlanded(messages, ranges))
     found.volume_difference = _volume_difference(pipeline, stored, sent)
+    found.problems.extend(_unlanded(messages, ranges))
+    unknown = _elements(message for message in messages if not message["acked"])
+    if not found.acknowledged <= books.ticks_read <= found.acknowledged + unknown:
+        found.problems.append(f"the ledger read {books.ticks_read}, not {found.acknowledged} to {unknown} more")
+    letters = pipeline.cassandra.execute("SELECT raw_value, reason FROM dead_letters", timeout=60)
+    if wrong := {letter.reason for letter in letters if letter.raw_value != NO_JSON}:
+        found.problems.append(f"good ticks are dead letters: {', '.join(sorted(wrong))}")
     if unchecked := books.verdicts.get("unchecked"):
         found.problems.append(f"{unchecked} batches have no verdict")
     if books.verdicts.get("failed"):
         found.problems.append(f"{books.verdicts['failed']} batches failed their checks")
     return found
+
+
+def _elements(messages: Iterable[dict[str, Any]]) -> int:
+    """Ticks of the messages; one that is unreadable counts as one."""
+    return sum(len(message["ticks"]) or 1 for message in messages)
 
 
 def _stored(pipeline: Pipeline, ranges: OffsetRanges) -> tuple[dict[TickKey, int], int]:
@@ -188,7 +212,7 @@ def _volume_difference(pipeline: Pipeline, stored: dict[TickKey, int], sent: dic
 
 
 def wait_until_quiet(pipeline: Pipeline, log: Path, seconds: float = 120) -> None:
-    """Wait until the ledger covers every acknowledged message and every batch has its verdict."""
+    """Wait until the ledger covers every acknowledged message and every batch has its verdict; then :func:`judge`."""
     deadline = time.monotonic() + seconds
     ledger = Ledger(pipeline.settings)
     last: dict[int, int] = {}

@@ -151,29 +151,6 @@ def test_ctrl_c_under_load_finishes_the_batch_and_the_next_start_goes_on(
     assert_landed_once(pipeline, messages)
 
 
-@pytest.mark.parametrize("victim", ["JVM", "Python", "both"])
-def test_sigkill_under_load_loses_nothing_and_lands_nothing_twice(
-    pipeline: Pipeline, stream: list[StreamProcess], victim: str
-) -> None:
-    load = Load(pipeline)
-    stream.append(StreamProcess(pipeline))
-    stream[0].wait_for("batch 2 ·")
-    jvm, python = stream[0].process.pid, stream[0].python_pid()
-    for pid in {"JVM": [jvm], "Python": [python], "both": [jvm, python]}[victim]:
-        os.kill(pid, signal.SIGKILL)
-    assert stream[0].wait(30) != 0
-
-    stream.append(StreamProcess(pipeline))
-    stream[1].wait_for("landing ")
-    messages = load.stop()
-    pipeline.wait_until_landed(messages)
-    stream[1].process.send_signal(signal.SIGTERM)
-    assert stream[1].wait() == 0, stream[1].output
-
-    assert_landed_once(pipeline, messages)
-    assert reconcile(pipeline.settings).verdicts.keys() == {"passed"}, "what the crash left unchecked is caught up"
-
-
 @pytest.mark.parametrize("store", ["mysql", "cassandra", "kafka"])
 def test_a_server_killed_under_load_is_waited_for(
     pipeline: Pipeline, stream: list[StreamProcess], services: Instance, store: str

@@ -1,0 +1,97 @@
+"""The quick part of `make faults`: each named point once, and a MySQL that hangs; and the oracle's own eyes."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+from batches import Lander, tick
+from fault_kinds import KINDS, Kind, at_points
+from fault_record import FaultRow, table_of
+from faults import try_kind
+from oracle import judge
+from pipeline import Pipeline
+from pyspark.sql import SparkSession
+from rich.console import Console
+
+from services.instance import Instance
+from streaming.fault_points import POINTS
+
+pytestmark = pytest.mark.integration
+
+VICTIMS = ("jvm", "python", "both")
+EACH_POINT_ONCE = [(point, VICTIMS[number % 3]) for number, point in enumerate(POINTS)] + [("after_commit", "answer")]
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize(
+    "kind",
+    [
+        at_points("each named point once", EACH_POINT_ONCE, len(EACH_POINT_ONCE)),
+        *(replace(kind, times=1) for kind in KINDS if kind.name in ("SIGSTOP of MySQL", "scratch checkpoint torn")),
+    ],
+    ids=lambda kind: kind.name,
+)
+def test_nothing_is_lost_or_counted_twice_after(
+    kind: Kind, services: Instance, dbt_template: list[str], tmp_path: Path
+) -> None:
+    seed = Random().randrange(1, 10_000)
+    print(f"seed {seed}")
+
+    row = try_kind(kind, services, dbt_template, tmp_path, seed)
+
+    Console(width=160).print(table_of([row]))
+    assert row.judgement.problems == []
+    assert row.met == kind.times
+    assert row.judgement.clean
+
+
+@pytest.fixture
+def lander(spark: SparkSession, pipeline: Pipeline) -> Lander:
+    return Lander(spark, pipeline)
+
+
+def oracle_log(folder: Path, *messages: tuple[int, int, list[dict[str, Any]]]) -> Path:
+    """The log of a producer whose messages (partition, offset, ticks) were all acknowledged."""
+    log = folder / "acknowledged.jsonl"
+    lines = [
+        {
+            "acked": True,
+            "partition": partition,
+            "offset": offset,
+            "ticks": [[one[key] for key in ("ticker", "created_at", "id", "volume", "sector")] for one in ticks],
+        }
+        for partition, offset, ticks in messages
+    ]
+    log.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return log
+
+
+def test_the_oracle_sees_what_is_lost_doubled_altered_and_made_up(lander: Lander, tmp_path: Path) -> None:
+    sent = [(0, 0, [tick(1), tick(2)]), (0, 1, [tick(3)])]
+    lander.land(*sent)
+    lander.pipeline.execute("UPDATE landed_batches SET verdict = 'passed'")
+    assert judge(lander.pipeline, oracle_log(tmp_path, *sent)).clean
+
+    lost = judge(lander.pipeline, oracle_log(tmp_path, *sent, (0, 2, [tick(4)])))
+    made_up = judge(lander.pipeline, oracle_log(tmp_path, sent[0]))
+    altered = judge(lander.pipeline, oracle_log(tmp_path, sent[0], (0, 1, [tick(3, volume=7)])))
+    lander.pipeline.execute("UPDATE landed_batches SET ticks_landed = 4, ticks_read = 4")
+    doubled = judge(lander.pipeline, oracle_log(tmp_path, *sent))
+
+    assert (lost.lost, made_up.never_sent, altered.volume_difference, doubled.double_counted) == (1, 1, 93, 1)
+    assert not any(one.clean for one in (lost, made_up, altered, doubled))
+
+
+def test_the_table_says_each_figure_and_their_sum(lander: Lander, tmp_path: Path) -> None:
+    lander.land((0, 0, [tick(1)]))
+    judgement = judge(lander.pipeline, oracle_log(tmp_path, (0, 0, [tick(1)])))
+    console = Console(width=160, record=True, file=(tmp_path / "table").open("w"))
+
+    console.print(table_of([FaultRow("one", 2, 1.5, judgement), FaultRow("rounds", 5, 2.5, judgement, rounds=True)]))
+
+    lines = console.export_text().splitlines()
+    assert [line.split("│")[1:3] for line in lines if "all" in line] == [[f" all{' ' * 5}", "     2 "]]
+    assert "2.5" in lines[-2]
