@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from producer.companies import read_companies
+from producer.companies import CompanyWatch
 from producer.market import Market
 from producer.pace import rounds, stop_on_signals
 from producer.progress import Progress
@@ -72,13 +72,19 @@ def send(
 ) -> None:
     """Send made-up ticks; the default command.
 
-    Each message is an array with one tick for every company in `profile`. Ctrl-C sends what is waiting and ends.
+    Each message is an array with one tick for every company in `profile`; one that is seeded meanwhile trades within
+    seconds. Ctrl-C sends what is waiting and ends.
     """
     settings = load_settings()
-    market = Market(read_companies(settings), seed)
-    ids = tick_ids()
     stopping = stop_on_signals()
-    messages = (market.trade(_now(), ids) for _ in rounds(rounds_per_second, rounds_to_send, stopping))
+    profile = CompanyWatch(settings, stopping)
+    market, ids = Market(profile.companies, seed), tick_ids()
+
+    def trade() -> list[dict[str, Any]]:
+        market.follow(profile.companies)
+        return market.trade(_now(), ids)
+
+    messages = (trade() for _ in rounds(rounds_per_second, rounds_to_send, stopping))
     _deliver(settings, topic, messages, stopping, summary)
 
 

@@ -1,14 +1,19 @@
 """The companies whose ticks we make: the rows of `profile`."""
 
+import threading
+from contextlib import suppress
 from typing import Any
 
 import mysql.connector
 from mysql.connector import errorcode
 
 from producer.market import Company
-from streaming.errors import ConfigurationError, StoreUnavailable
+from streaming.errors import ConfigurationError, StoreUnavailable, TickledgerError
 from streaming.settings import Settings
 from streaming.stores import connect_mysql
+
+#: Seconds from one look at `profile` to the next: a company that is seeded trades after so long.
+LOOK_SECONDS = 3
 
 
 def read_companies(settings: Settings) -> list[Company]:
@@ -31,3 +36,24 @@ def read_companies(settings: Settings) -> list[Company]:
     if not companies:
         raise ConfigurationError(f"there is no company in {where}: run 'dbt seed' in dbt_project")
     return companies
+
+
+class CompanyWatch:
+    """`companies` are those of `profile` as seen a few seconds ago, another list only where `profile` has changed.
+
+    While MySQL is away, or `profile` is empty, they stay as they were. Ends with `stopping`. Creating one raises as
+    :func:`read_companies` does.
+    """
+
+    def __init__(self, settings: Settings, stopping: threading.Event) -> None:
+        self.companies = read_companies(settings)
+        self._settings = settings
+        self._stopping = stopping
+        threading.Thread(target=self._look, name="companies", daemon=True).start()
+
+    def _look(self) -> None:
+        while not self._stopping.wait(LOOK_SECONDS):
+            with suppress(TickledgerError):
+                found = read_companies(self._settings)
+                if found != self.companies:
+                    self.companies = found

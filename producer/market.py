@@ -45,10 +45,20 @@ class Market:
     """
 
     def __init__(self, companies: Sequence[Company], seed: int | None = None) -> None:
-        self._companies = tuple(companies)
         self._random = Random(seed)
-        self._references = [math.log(reference_price(company.ticker)) for company in self._companies]
-        self._walks = list(self._references)
+        self._companies: Sequence[Company] = ()
+        self._walks: dict[str, float] = {}
+        self.follow(companies)
+
+    def follow(self, companies: Sequence[Company]) -> None:
+        """Trade these companies from the next round on; those that are traded already go on from their price."""
+        if companies is self._companies:
+            return
+        self._companies = companies
+        self._references = {one.ticker: math.log(reference_price(one.ticker)) for one in self._companies}
+        self._walks = self._references | {
+            ticker: walk for ticker, walk in self._walks.items() if ticker in self._references
+        }
 
     def trade(self, created_at: str, ids: Iterator[int]) -> list[dict[str, Any]]:
         """One round: a list with one tick per company, in the order and with the field names of a message.
@@ -56,8 +66,8 @@ class Market:
         `volume` is in shares, `price` in IDR per share, `market_cap` in IDR (price times shares, exactly).
         """
         ticks = []
-        for index, company in enumerate(self._companies):
-            price = self._next_price(index)
+        for company in self._companies:
+            price = self._next_price(company.ticker)
             ticks.append(
                 {
                     "id": next(ids),
@@ -71,11 +81,11 @@ class Market:
             )
         return ticks
 
-    def _next_price(self, index: int) -> int:
-        reference = self._references[index]
-        walk = self._walks[index] + PULL_BACK * (reference - self._walks[index]) + self._random.gauss(0, MOVE_SIGMA)
+    def _next_price(self, ticker: str) -> int:
+        reference, before = self._references[ticker], self._walks[ticker]
+        walk = before + PULL_BACK * (reference - before) + self._random.gauss(0, MOVE_SIGMA)
         walk = min(max(walk, reference + math.log1p(-DAILY_LIMIT)), reference + math.log1p(DAILY_LIMIT))
-        self._walks[index] = walk
+        self._walks[ticker] = walk
         return on_ladder(math.exp(walk))
 
     def _next_volume(self) -> int:

@@ -34,7 +34,7 @@ class OracleProducer:
     """
 
     def __init__(
-        self, pipeline: Pipeline, log: Path, seed: int, *, messages_per_second: float = 60, late_ticks: bool = True
+        self, pipeline: Pipeline, log: Path, seed: int, *, messages_per_second: float = 40, late_ticks: bool = True
     ) -> None:
         self.shift = timedelta()
         self._lateness = [0, 0, 0, 0, 90_000 if late_ticks else 0]

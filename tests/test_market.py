@@ -36,6 +36,21 @@ def test_a_round_has_one_tick_per_company_in_the_order_of_profile() -> None:
     assert all(set(tick) == {field.name for field in TICK_FIELDS} for tick in ticks)
 
 
+def test_a_company_that_is_new_trades_from_the_next_round_and_the_others_go_on() -> None:
+    before, after = Market(COMPANIES[:2], 5), Market(COMPANIES[:2], 5)
+    ids = itertools.count()
+    for market in (before, after):
+        market.trade(CREATED_AT, ids)
+
+    after.follow(COMPANIES)
+
+    alone, together = before.trade(CREATED_AT, ids), after.trade(CREATED_AT, ids)
+    assert [tick["ticker"] for tick in together] == [one.ticker for one in COMPANIES]
+    assert [tick["price"] for tick in together[:2]] == [tick["price"] for tick in alone]
+    after.follow(COMPANIES[2:])
+    assert [tick["ticker"] for tick in after.trade(CREATED_AT, ids)] == ["ALTO.JK"]
+
+
 def test_every_tick_passes_the_row_rules() -> None:
     decoder = Decoder({company.ticker: company.sector for company in COMPANIES})
     for ticks in trade(2):

@@ -15,9 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from batches import NEW_COMPANY
 from kafka import KafkaConsumer, TopicPartition
 from pipeline import Pipeline
 
+from producer.companies import LOOK_SECONDS
 from producer.pace import rounds
 from producer.replay import MAX_TICKS_A_MESSAGE, TickFile, messages_in_time
 from producer.watch import _printable
@@ -312,6 +314,20 @@ def test_a_stop_flushes_and_exits_0(pipeline: Pipeline, number: signal.Signals, 
     assert "Traceback" not in err
     sent = count_messages(pipeline)
     assert out.splitlines()[-1] == f"sent {sent:,} messages, {10 * sent:,} ticks, {10 * sent:,} acknowledged"
+
+
+@integration
+def test_a_company_seeded_meanwhile_trades_without_a_restart(pipeline: Pipeline) -> None:
+    process = start(pipeline, pipeline.settings.kafka_topic, "--rounds-per-second", "20")
+    wait_for(lambda: count_messages(pipeline) > 0)
+    pipeline.execute(NEW_COMPANY)
+    time.sleep(LOOK_SECONDS + 2)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(30) == 0
+
+    companies = [{one["ticker"] for one in json.loads(record.value)} for record in messages_of(pipeline)]
+    assert [len(tickers) for tickers in companies if "NEW.JK" not in tickers] != []
+    assert {len(tickers) for tickers in companies if "NEW.JK" in tickers} == {11}
 
 
 @integration
