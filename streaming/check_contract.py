@@ -23,7 +23,7 @@ from streaming.contract import TableContract, insert_statement, load_contract
 from streaming.errors import ConfigurationError, StoreUnavailable, run_command
 from streaming.ledger import filled_columns
 from streaming.settings import Settings, load_settings
-from streaming.stores import connect_cassandra, connect_mysql
+from streaming.stores import connect_cassandra, connect_mysql, first_sentence
 from streaming.tick import CASSANDRA_TABLES
 
 MISSING = "missing"
@@ -68,7 +68,7 @@ def mysql_errors() -> Iterator[None]:
     try:
         yield
     except mysql.connector.Error as error:
-        raise StoreUnavailable(f"MySQL does not answer: {error.msg}") from None
+        raise StoreUnavailable(f"MySQL does not answer: {first_sentence(error)}") from None
 
 
 def mysql_differences(connection: MySQLConnectionAbstract) -> list[Difference]:
