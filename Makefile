@@ -5,7 +5,7 @@ BIN := .venv/bin
 INSTALLED := .venv/installed
 SECONDS ?= 0
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test faults check lint hooks format services services-stop services-status services-clean shell sql cql topics picture lock
+.PHONY: help setup demo test faults check check-contract lint hooks format services services-stop services-status services-clean shell sql cql topics picture lock
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -34,6 +34,9 @@ faults: $(INSTALLED)  ## Kill the real parts under load, many times, and compare
 check: $(INSTALLED)  ## Lint, types and the tests that need no server
 	@$(MAKE) --no-print-directory lint
 	@exec $(BIN)/python -m pytest -m "not integration"
+
+check-contract: $(INSTALLED)  ## Compare the live tables with the dbt contract and the tick; print what differs
+	@exec $(BIN)/python -m streaming.check_contract
 
 lint: $(INSTALLED)  ## Lint, format and types
 	@$(BIN)/ruff check .

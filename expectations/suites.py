@@ -71,7 +71,8 @@ def aggregates() -> Iterator[Expectation]:
         "expect_table_columns_to_match_set",
         f"columns {', '.join(contract.columns)}",
         column_set=list(contract.columns),
-        exact_match=True,
+        # The table may grow by a nullable column while a stream runs with the suite that it started with.
+        exact_match=False,
     )
     for constraint in contract.yaml.get("constraints", ()):
         if constraint["type"] in ("primary_key", "unique"):

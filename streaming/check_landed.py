@@ -11,6 +11,7 @@ from streaming.errors import TickledgerError
 from streaming.ledger import LandedBatch
 from streaming.patience import Patience
 from streaming.settings import Settings
+from streaming.webhook import Webhook
 
 if TYPE_CHECKING:
     from expectations.checker import Checker
@@ -35,6 +36,8 @@ class BatchChecks:
         self._checker: Checker | None = None
         self._told: set[str] = set()
         self._begun = not settings.checks_enabled
+        address = settings.checks_webhook_url.get_secret_value()
+        self._webhook = None if address == "none" else Webhook(address, self._say_once)
 
     def begin(self) -> None:
         """Load Great Expectations, which takes seconds of a core, and check what is unchecked; once."""
@@ -49,8 +52,10 @@ class BatchChecks:
         self._thread.submit(self._check_and_say, batch, lag).add_done_callback(self._raise_bugs)
 
     def close(self) -> None:
-        """Check what waits, then end."""
+        """Check what waits, tell of what failed, then end."""
         self._thread.shutdown(wait=True)
+        if self._webhook is not None:
+            self._webhook.close()
 
     def _catch_up(self) -> None:
         from expectations.checker import Checker
@@ -85,11 +90,13 @@ class BatchChecks:
         started = time.monotonic()
         checker = self._checker
         try:
-            verdict: str = self._patience.wait_for(lambda: checker.check(batch_id)).verdict
+            verdict = self._patience.wait_for(lambda: checker.check(batch_id))
         except TickledgerError as error:
             self._say_once(f"batch {batch_id} stays unchecked: {error}")
-            verdict = "unchecked"
-        return verdict, time.monotonic() - started
+            return "unchecked", time.monotonic() - started
+        if verdict.verdict == "failed" and self._webhook is not None:
+            self._webhook.tell(verdict)
+        return verdict.verdict, time.monotonic() - started
 
     def _say_once(self, line: str) -> None:
         reason = line.partition(":")[2]

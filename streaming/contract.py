@@ -1,27 +1,31 @@
-"""The dbt contract: what the YAML beside each model says about the tables that the stream fills."""
+"""The dbt contract: what the YAML beside each model says about the tables that the stream fills or reads."""
 
 import hashlib
 import json
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import yaml
-from mysql.connector.abstracts import MySQLConnectionAbstract
 
 from streaming.errors import ConfigurationError
 from streaming.settings import PROJECT_ROOT
 
-MODELS_FOLDER = PROJECT_ROOT / "dbt_project" / "models"
+DBT_FOLDER = PROJECT_ROOT / "dbt_project"
 #: The tables that one landed batch writes, in the order in which it writes them.
 LANDED_TABLES = ("aggregated_data", "landed_batches", "landed_offsets")
 CONTRACT_TABLES = (*LANDED_TABLES, "batch_findings")
+#: The seed, whose types stand in its config.
+PROFILE = "profile"
+#: How the tables compare texts: byte by byte. The dbt macro `exact_text_table_options` says the same.
+TABLE_OPTIONS = "engine = InnoDB default character set utf8mb4 collate utf8mb4_bin"
 
 
 @dataclass(frozen=True)
 class TableContract:
-    """One contract model: its columns in order, each with its MySQL type, and the YAML that said so."""
+    """One contract model, or the seed: its columns in order, each with its MySQL type, and the YAML that said so."""
 
     name: str
     types: dict[str, str]
@@ -32,30 +36,80 @@ class TableContract:
         """The columns' names, in the contract's order."""
         return tuple(self.types)
 
+    @property
+    def required(self) -> set[str]:
+        """The columns that take no null."""
+        return {
+            column["name"]
+            for column in self.yaml["columns"]
+            if any(one["type"] in ("not_null", "primary_key") for one in column.get("constraints", ()))
+        }
 
-@lru_cache(maxsize=1)
-def load_contract(folder: Path = MODELS_FOLDER) -> dict[str, TableContract]:
-    """The contracts of :data:`CONTRACT_TABLES` by table. Raises ConfigurationError where one is missing or broken."""
+    def definition(self) -> str:
+        """The body of CREATE TABLE, as dbt writes it; a test makes every table both ways and compares them.
+
+        Raises ConfigurationError where a constraint is of a type that no table here has.
+        """
+        columns = {column["name"]: column.get("constraints", ()) for column in self.yaml["columns"]}
+        parts = [" ".join([name, self.types[name], *self._rendered(columns[name])]) for name in self.types]
+        parts += self._rendered(self.yaml.get("constraints", ()))
+        parts += [f"index ({', '.join(one['columns'])})" for one in self.yaml.get("config", {}).get("indexes", ())]
+        return f"({', '.join(parts)}) {TABLE_OPTIONS}"
+
+    def _rendered(self, constraints: Iterable[dict[str, Any]]) -> Iterator[str]:
+        for one in constraints:
+            columns = f" ({', '.join(one['columns'])})" if "columns" in one else ""
+            if one["type"] == "check":
+                yield f"check ({one['expression']})"
+            elif one["type"] in ("not_null", "primary_key", "unique"):
+                yield one["type"].replace("_", " ") + columns
+            else:
+                raise ConfigurationError(
+                    f"the contract of {self.name!r} has a constraint of type {one['type']!r};"
+                    " it should be not_null, check, primary_key or unique"
+                )
+
+
+def load_contract() -> dict[str, TableContract]:
+    """The contracts of :data:`CONTRACT_TABLES` and of the seed, by table, read once a process.
+
+    Raises ConfigurationError where one is missing or broken.
+    """
+    return _load(DBT_FOLDER)
+
+
+@lru_cache(maxsize=4)
+def _load(folder: Path) -> dict[str, TableContract]:
     found: dict[str, TableContract] = {}
-    for path in sorted(folder.rglob("*.yml")):
+    for path in sorted(path for part in ("models", "seeds") for path in (folder / part).rglob("*.yml")):
         try:
             document = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
         except yaml.YAMLError as error:
             raise ConfigurationError(f"{path} is no YAML: {' '.join(str(error).split())}") from None
-        for model in document.get("models", ()):
-            if model["name"] in CONTRACT_TABLES:
+        if not isinstance(document, dict):
+            raise ConfigurationError(f"{path} is a {type(document).__name__}; it should be the YAML of dbt models")
+        for model in (*document.get("models", ()), *document.get("seeds", ())):
+            if model.get("name") in (*CONTRACT_TABLES, PROFILE):
                 found[model["name"]] = _table_contract(model, path)
-    for table in CONTRACT_TABLES:
+    for table in (*CONTRACT_TABLES, PROFILE):
         if table not in found:
-            raise ConfigurationError(f"no YAML below {folder} describes the model {table!r}")
+            raise ConfigurationError(f"no YAML below {folder} describes {table!r}")
     return found
 
 
 def _table_contract(model: dict[str, Any], path: Path) -> TableContract:
     try:
-        types = {column["name"]: column["data_type"] for column in model["columns"]}
-    except KeyError as missing:
-        raise ConfigurationError(f"{path}: a column of {model['name']!r} has no {missing.args[0]}") from None
+        if model["name"] == PROFILE:
+            types = dict(model["config"]["column_types"])
+        else:
+            types = {column["name"]: column["data_type"] for column in model["columns"]}
+        if differing := types.keys() ^ {column["name"] for column in model["columns"]}:
+            raise ConfigurationError(
+                f"{path}: columns and column_types of {model['name']!r} differ in {', '.join(sorted(differing))}"
+            )
+    except (KeyError, TypeError, AttributeError) as problem:
+        missing = problem.args[0] if isinstance(problem, KeyError) else "list of columns, each with name and data_type"
+        raise ConfigurationError(f"{path}: {model['name']!r}, or a column of it, has no {missing}") from None
     return TableContract(model["name"], types, model)
 
 
@@ -70,35 +124,27 @@ def contract_hash() -> str:
                 for column in table.yaml["columns"]
             ],
         }
-        for table in load_contract().values()
+        for name, table in load_contract().items()
+        if name in CONTRACT_TABLES
     ]
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
-def check_live_tables(connection: MySQLConnectionAbstract) -> None:
-    """Compare the live tables' columns with the contract. Raises ConfigurationError naming the first difference."""
-    cursor = connection.cursor()
-    cursor.execute(
-        "SELECT table_name, column_name FROM information_schema.columns"
-        " WHERE table_schema = DATABASE() ORDER BY table_name, ordinal_position"
-    )
-    live: dict[str, list[str]] = {}
-    for table, column in cursor.fetchall():
-        live.setdefault(str(table), []).append(str(column))
-    cursor.close()
-    for name, contract in load_contract().items():
-        if name not in live:
-            raise ConfigurationError(
-                f"MYSQL_DATABASE has no table {name!r}; run 'dbt seed' and 'dbt run' in dbt_project/"
-            )
-        if differing := set(live[name]) ^ set(contract.columns):
-            raise ConfigurationError(
-                f"table {name!r} and its dbt contract differ in {', '.join(sorted(differing))};"
-                " run 'dbt run' in dbt_project/"
-            )
+def insert_statement(table: str, filled: Iterable[str]) -> str:
+    """The INSERT of one row of a contract table, whose values are bound by column name.
 
-
-def insert_statement(table: str) -> str:
-    """The INSERT of one row of a contract table; its values are bound by column name."""
-    columns = load_contract()[table].columns
-    return f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({', '.join(f'%({column})s' for column in columns)})"
+    A nullable column that is not in `filled` is left null: a contract may grow before the program does. Raises
+    ConfigurationError where `filled` lacks a column that takes no null, or names one that the contract lacks.
+    """
+    contract, names = load_contract()[table], list(filled)
+    if lacking := sorted(contract.required.difference(names)):
+        raise ConfigurationError(
+            f"the contract of {table!r} requires {', '.join(lacking)}, which the stream does not fill;"
+            " a new column must be nullable, or streaming/ledger.py must fill it"
+        )
+    if unknown := sorted(set(names).difference(contract.columns)):
+        raise ConfigurationError(
+            f"the contract of {table!r} has no {', '.join(unknown)}, which the stream fills; put it back, or change"
+            " streaming/ledger.py"
+        )
+    return f"INSERT INTO {table} ({', '.join(names)}) VALUES ({', '.join(f'%({name})s' for name in names)})"

@@ -187,21 +187,34 @@ def _insert(connection: MySQLConnectionAbstract, batch: LandedBatch) -> None:
     cursor = connection.cursor()
     cursor.execute("SELECT COALESCE(MAX(processing_id), 0) FROM aggregated_data")
     last_id = int(cursor.fetchone()[0])  # type: ignore[index,arg-type]
-    for number, sector in enumerate(batch.sectors, start=1):
-        cursor.execute(
-            insert_statement("aggregated_data"),
-            aggregate_row(batch.batch_id, batch.landed_at, sector, last_id + number),
-        )
-    cursor.execute(insert_statement("landed_batches"), _batch_row(batch))
-    for partition, (start, until) in batch.ranges.items():
-        row: dict[str, Any] = {
-            "batch_id": batch.batch_id,
-            "kafka_partition": partition,
-            "from_offset": start,
-            "until_offset": until,
-        }
-        cursor.execute(insert_statement("landed_offsets"), row)
+    for table, row in _rows_of(batch, last_id):
+        cursor.execute(insert_statement(table, row), row)
     cursor.close()
+
+
+def _rows_of(batch: LandedBatch, last_id: int) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Each row that a batch leaves, with its table; `last_id` is the newest processing_id."""
+    for number, sector in enumerate(batch.sectors, start=1):
+        yield "aggregated_data", aggregate_row(batch.batch_id, batch.landed_at, sector, last_id + number)
+    yield "landed_batches", _batch_row(batch)
+    for partition, (start, until) in batch.ranges.items():
+        yield (
+            "landed_offsets",
+            {
+                "batch_id": batch.batch_id,
+                "kafka_partition": partition,
+                "from_offset": start,
+                "until_offset": until,
+            },
+        )
+
+
+def filled_columns() -> dict[str, set[str]]:
+    """The columns that landing a batch fills, by table. What else a contract has must be nullable."""
+    moment = datetime(1970, 1, 1)
+    sectors = [SectorVolume(moment.date(), "", 0, 0, moment, moment)]
+    nothing = LandedBatch(0, "", "", {0: (0, 0)}, 0, 0, 0, 0, 0, sectors, moment, 0)
+    return {table: set(row) for table, row in _rows_of(nothing, 0)}
 
 
 def aggregate_row(batch_id: int, processed_at: datetime, sector: SectorVolume, processing_id: int) -> dict[str, Any]:

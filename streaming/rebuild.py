@@ -39,9 +39,8 @@ def rebuild_day(settings: Settings, day: date) -> tuple[int, int]:
         cursor.execute("SELECT COALESCE(MAX(processing_id), 0) FROM aggregated_data")
         last_id, rebuilt_at = int(cursor.fetchone()[0]), utc_now()
         for number, ((batch_id, _), one) in enumerate(sorted(sums.items()), start=1):
-            cursor.execute(
-                insert_statement("aggregated_data"), aggregate_row(batch_id, rebuilt_at, one, last_id + number)
-            )
+            row = aggregate_row(batch_id, rebuilt_at, one, last_id + number)
+            cursor.execute(insert_statement("aggregated_data", row), row)
         connection.commit()
         return before, len(sums)
     finally:

@@ -1,6 +1,7 @@
 """Settings: read from the environment and .env when asked for, never at import."""
 
 import os
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -32,6 +33,7 @@ _SHOULD_BE = {
     "stream_store_retry_seconds": "a number of seconds, 0 or more",
     "checks_enabled": "true or false",
     "checks_stop_on_failed": "true or false",
+    "checks_webhook_url": "none, or an address that begins with http:// or https://",
     "dashboard_refresh_seconds": "a number of seconds, at least 0.5",
 }
 
@@ -64,6 +66,8 @@ class Settings(BaseSettings):
 
     checks_enabled: bool
     checks_stop_on_failed: bool
+    # A secret: such addresses often hold a token.
+    checks_webhook_url: SecretStr
 
     dashboard_refresh_seconds: Annotated[float, Field(ge=0.5)]
 
@@ -75,6 +79,13 @@ class Settings(BaseSettings):
     @classmethod
     def _split_hosts(cls, value: object) -> object:
         return tuple(host.strip() for host in value.split(",")) if isinstance(value, str) else value
+
+    @field_validator("checks_webhook_url")
+    @classmethod
+    def _address_or_none(cls, value: SecretStr) -> SecretStr:
+        if not re.fullmatch(r"none|https?://[^\s/]+\S*", value.get_secret_value()):
+            raise ValueError("no address")
+        return value
 
     @field_validator("stream_scratch_dir")
     @classmethod
@@ -102,7 +113,9 @@ def load_settings(path: Path | None = None) -> Settings:
     if problem["type"] == "missing":
         where = path if path.exists() else f"{path}, which does not exist: run 'make services' or copy .env.example"
         raise ConfigurationError(f"{field.upper()} is not set; it should be {should_be} (looked in {where})")
-    value = "(hidden)" if "password" in field else repr(_given(field, problem["input"]))
+    value = (
+        "(hidden)" if Settings.model_fields[field].annotation is SecretStr else repr(_given(field, problem["input"]))
+    )
     raise ConfigurationError(f"{field.upper()} is {value}; it should be {should_be}")
 
 

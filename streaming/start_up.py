@@ -1,32 +1,47 @@
 """What must hold before the stream reads its first message: tables, and a ledger that the topic continues."""
 
+from streaming.check_contract import MISSING, Difference, differences
+from streaming.contract import insert_statement
 from streaming.errors import ConfigurationError
-from streaming.ledger import LedgerHead
+from streaming.ledger import LedgerHead, filled_columns
 from streaming.settings import Settings
-from streaming.stores import connect_cassandra
-from streaming.tick import DEAD_LETTER_COLUMNS, DEAD_LETTER_TABLE, RAW_TABLE, raw_columns
 from streaming.topic import TopicFacts
 
 NEW_LEDGER = "or give this topic a ledger of its own (another MYSQL_DATABASE and CASSANDRA_KEYSPACE)"
 
 
-def check_cassandra_tables(settings: Settings) -> None:
-    """Raises ConfigurationError where a table of the keyspace is missing or has other columns than tick.py."""
-    session = connect_cassandra(settings)
-    try:
-        session.cluster.refresh_schema_metadata()
-        tables = session.cluster.metadata.keyspaces[settings.cassandra_keyspace].tables
-        for name, wanted in ((RAW_TABLE, raw_columns()), (DEAD_LETTER_TABLE, DEAD_LETTER_COLUMNS)):
-            if name not in tables:
-                raise ConfigurationError(
-                    f"CASSANDRA_KEYSPACE {settings.cassandra_keyspace!r} has no table {name!r}; run 'make services'"
-                )
-            live = {column.name: column.cql_type for column in tables[name].columns.values()}
-            if live != wanted:
-                differing = ", ".join(sorted({column for column, _ in live.items() ^ wanted.items()}))
-                raise ConfigurationError(f"Cassandra's table {name!r} differs from streaming/tick.py in {differing}")
-    finally:
-        session.cluster.shutdown()
+def check_tables(settings: Settings) -> None:
+    """Raises ConfigurationError where the stream cannot land into the tables as they are.
+
+    A nullable column that only the contract has, or only the live table, stops nothing: it is told, and stays null.
+    """
+    for table, filled in filled_columns().items():
+        insert_statement(table, filled)
+    grave = [one for one in differences(settings) if not _is_harmless(one)]
+    if not grave:
+        return
+    first, more = grave[0], f" and {len(grave) - 1} more" if len(grave) > 1 else ""
+    if first.what == "table":
+        repair = "'dbt seed' and 'dbt run' in dbt_project/" if first.store == "MySQL" else "'make services'"
+        raise ConfigurationError(f"{first.store} has no table {first.table!r}{more}; run {repair}")
+    raise ConfigurationError(
+        f"table {first.table!r} of {first.store} differs from its contract in {first.what}:"
+        f" it is {first.live}, the contract says {first.contract}{more};"
+        " 'make check-contract' lists all, 'dbt run' adds what can be added"
+    )
+
+
+def _is_harmless(difference: Difference) -> bool:
+    if difference.store != "MySQL" or not difference.is_addition:
+        return False
+    name = difference.what.removeprefix("column ")
+    if difference.contract == MISSING:
+        print(f"table {difference.table!r} has a {difference.what} that its contract lacks; it stays null", flush=True)
+        return True
+    if name in filled_columns().get(difference.table, ()):
+        return False
+    print(f"table {difference.table!r} lacks {difference.what} of its contract; 'dbt run' adds it", flush=True)
+    return True
 
 
 def check_continuity(settings: Settings, head: LedgerHead, topic: TopicFacts) -> None:

@@ -24,14 +24,12 @@ from pyspark.sql.streaming.query import StreamingQuery
 
 from streaming import fault_points
 from streaming.check_landed import BatchChecks
-from streaming.contract import check_live_tables
 from streaming.errors import ConfigurationError, StoreUnavailable, TickledgerError, run_command
 from streaming.land_batch import BatchLander
 from streaming.ledger import Ledger, StreamLock
 from streaming.patience import GaveUp, Patience
 from streaming.settings import Settings, load_settings
-from streaming.start_up import check_cassandra_tables, check_continuity, starting_offsets
-from streaming.stores import connect_mysql
+from streaming.start_up import check_continuity, check_tables, starting_offsets
 from streaming.topic import LagMeter, TopicFacts, TopicWatch, describe_topic
 
 SCRATCH_PREFIX = "stream-"
@@ -93,9 +91,7 @@ class TickStream:
 
     def _check_start_up(self) -> TopicFacts:
         _new_scratch(self._settings.stream_scratch_dir).rmdir()
-        with connect_mysql(self._settings) as connection:
-            check_live_tables(connection)
-        check_cassandra_tables(self._settings)
+        check_tables(self._settings)
         topic = describe_topic(self._settings)
         check_continuity(self._settings, self._ledger.head(), topic)
         if not self._ledger.sectors():

@@ -6,7 +6,7 @@ This is the one definition. Row rules, Cassandra tables, packed values and the e
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 MAX_BIGINT = 2**63 - 1
 EPOCH_ORDINAL = date(1970, 1, 1).toordinal()
@@ -126,15 +126,24 @@ DEAD_LETTER_COLUMNS = {
     "replayed_at": "timestamp",
 }
 
-_KEYS = {
-    RAW_TABLE: "(ticker, trade_date), created_at, id",
-    DEAD_LETTER_TABLE: "(topic, kafka_partition, offset_bucket), kafka_offset, position",
+
+class CassandraTable(NamedTuple):
+    """A table of the keyspace: its columns with their CQL types, and its primary key as CQL writes it."""
+
+    columns: dict[str, str]
+    key: str
+
+
+CASSANDRA_TABLES = {
+    RAW_TABLE: CassandraTable(raw_columns(), "(ticker, trade_date), created_at, id"),
+    DEAD_LETTER_TABLE: CassandraTable(
+        DEAD_LETTER_COLUMNS, "(topic, kafka_partition, offset_bucket), kafka_offset, position"
+    ),
 }
 
 
 def cassandra_tables(keyspace: str) -> Iterable[str]:
     """The CQL that creates the tables where they are missing; running it again changes nothing."""
-    columns: dict[str, dict[str, Any]] = {RAW_TABLE: raw_columns(), DEAD_LETTER_TABLE: DEAD_LETTER_COLUMNS}
-    for table, types in columns.items():
-        body = ", ".join(f"{name} {cql_type}" for name, cql_type in types.items())
-        yield f"CREATE TABLE IF NOT EXISTS {keyspace}.{table} ({body}, PRIMARY KEY ({_KEYS[table]}))"
+    for name, table in CASSANDRA_TABLES.items():
+        body = ", ".join(f"{column} {cql_type}" for column, cql_type in table.columns.items())
+        yield f"CREATE TABLE IF NOT EXISTS {keyspace}.{name} ({body}, PRIMARY KEY ({table.key}))"

@@ -1,10 +1,12 @@
 """The dbt project on a real server: what its contracts enforce, and that no dbt command touches a streamed row."""
 
+import json
 import re
 import shutil
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +20,9 @@ from streaming.stores import connect_mysql
 pytestmark = pytest.mark.integration
 
 DBT_PROJECT = PROJECT_ROOT / "dbt_project"
-DBT_TESTS = 53
+DBT_TESTS = 88
 STREAMED_TABLES = ("aggregated_data", "landed_batches", "landed_offsets", "batch_findings")
+VIEWS = ("batch_health", "volume_by_day", "volume_today", "volume_today_against_average", "volume_today_by_verdict")
 
 
 class Client:
@@ -179,6 +182,7 @@ def test_the_tests_find_what_is_wrong_with_the_books(database: Database, client:
     assert set(re.findall(r"(?:FAIL \d+|ERROR) (\w+)", output)) == {
         "aggregates_add_up_to_their_batch",  # batch 4 has none
         "batch_ids_are_dense",  # 3 is missing
+        "days_add_up_to_the_ledger",  # the ledger has batch 4, no day has its volume
         "every_batch_has_offsets",  # batch 4 has none
         "offsets_are_contiguous",  # offset 10 is in no batch
         "relationships_landed_offsets_batch_id__batch_id__ref_landed_batches_",  # 9 is no batch
@@ -261,6 +265,88 @@ def test_volume_today_sums_the_current_utc_date(client: Client) -> None:
     assert [(row["sector"], int(row["total_volume"])) for row in client.rows("volume_today")] == [("Coal", 1200)]
 
 
+def aggregate(client: Client, number: int, days_ago: int, sector: str, volume: int, batch_id: int = 1) -> None:
+    """Insert a row of aggregated_data, of three ticks on a day before today."""
+    day = client.query(f"SELECT UTC_DATE() - INTERVAL {days_ago} DAY AS day")[0]["day"]
+    changes: dict[str, object] = {"processing_id": number, "date": day, "sector": sector, "total_volume": volume}
+    client.insert("aggregated_data", **AGGREGATE | changes | {"batch_id": batch_id})
+
+
+def test_volume_by_day_sums_each_day_and_sector(client: Client) -> None:
+    aggregate(client, 1, 0, "Coal", 600)
+    aggregate(client, 2, 0, "Coal", 30, batch_id=2)
+    aggregate(client, 3, 0, "Beverages", 5)
+    aggregate(client, 4, 1, "Coal", 7)
+    today = client.query("SELECT UTC_DATE() AS today")[0]["today"]
+    found = {
+        (row["date"] == today, row["sector"]): (row["total_volume"], row["ticks"])
+        for row in client.rows("volume_by_day")
+    }
+    assert found == {(True, "Coal"): (630, 6), (True, "Beverages"): (5, 3), (False, "Coal"): (7, 3)}
+
+
+def test_volume_today_by_verdict_tells_what_failed_or_unchecked_batches_brought(client: Client) -> None:
+    for number, verdict in enumerate(("passed", "passed", "failed", "unchecked"), start=1):
+        client.insert("landed_batches", **BATCH | {"batch_id": number, "verdict": verdict})
+        aggregate(client, number, 0, "Coal", 10**number, batch_id=number)
+    aggregate(client, 9, 1, "Coal", 5, batch_id=3)
+    found = {
+        (row["sector"], row["verdict"]): (row["total_volume"], row["ticks"])
+        for row in client.rows("volume_today_by_verdict")
+    }
+    assert found == {("Coal", "passed"): (110, 6), ("Coal", "failed"): (1000, 3), ("Coal", "unchecked"): (10000, 3)}
+
+
+def test_volume_today_stands_beside_the_average_of_the_last_trading_days(client: Client) -> None:
+    def averages() -> dict[str, tuple[Any, ...]]:
+        rows = client.rows("volume_today_against_average")
+        return {row["sector"]: (row["total_volume"], row["average_volume"], row["days"]) for row in rows}
+
+    aggregate(client, 1, 0, "Coal", 600)
+    assert averages() == {"Coal": (600, None, 0)}
+    # Machinery rested on one of the two days, Beverages rest today; days without any tick are no trading days.
+    aggregate(client, 2, 1, "Coal", 100)
+    aggregate(client, 3, 9, "Coal", 200)
+    aggregate(client, 4, 9, "Machinery", 9)
+    aggregate(client, 5, 9, "Beverages", 1)
+    assert averages() == {
+        "Coal": (600, 150, 2),
+        "Machinery": (0, Decimal("4.5"), 2),
+        "Beverages": (0, Decimal("0.5"), 2),
+    }
+    for number in range(10, 30):
+        aggregate(client, number, number, "Coal", 0)
+    # Of 22 trading days before today the newest 20 count.
+    assert averages()["Coal"] == (600, 15, 20)
+
+
+def test_batch_health_gives_shares_of_what_was_read(client: Client) -> None:
+    land(client)
+    client.insert("landed_batches", **DEAD_BATCH | {"batch_id": 3, "ticks_read": 0, "dead_letters": 0})
+    health = {row["batch_id"]: row for row in client.rows("batch_health")}
+    shares = ("dead_letter_share", "duplicate_share", "late_share", "findings")
+    assert [health[1][name] for name in shares] == [Decimal("0.2"), Decimal("0.2"), 0, 1]
+    assert [health[2][name] for name in shares] == [1, 0, 0, 0]
+    assert [health[3][name] for name in shares] == [None, None, None, 0]
+    for row in client.rows("landed_batches"):
+        assert {name: health[row["batch_id"]][name] for name in row if name in health[1]} == {
+            name: value for name, value in row.items() if name in health[1]
+        }
+
+
+@pytest.mark.usefixtures("client")
+def test_dbts_docs_describe_every_column_of_every_table_and_view(database: Database) -> None:
+    succeed(database, "docs", "generate")
+    target = database.profiles / "target"
+    nodes = json.loads((target / "manifest.json").read_text())["nodes"]
+    catalog = json.loads((target / "catalog.json").read_text())["nodes"]
+    assert {node.split(".")[-1] for node in catalog} == {*STREAMED_TABLES, *VIEWS, "profile"}
+    for node, found in catalog.items():
+        described = {name for name, column in nodes[node]["columns"].items() if column["description"]}
+        assert described == set(found["columns"]), node
+        assert nodes[node]["description"]
+
+
 NULLABLE_COLUMN = """\
       - name: spark_version
         description: Version of Spark that landed the batch.
@@ -309,6 +395,9 @@ def test_a_change_that_landed_rows_cannot_follow_is_refused(database: Database, 
             "new column spark_version is NOT NULL",
             "the table lacks CHECK",
             "column expected is not in the contract any more",
+            "stop the stream, and back the table up",
+            "modify column `total_volume` decimal(30,0) NOT NULL",
+            "drop column `expected`",
         ):
             assert reason in refusal.stdout
     assert {table: (client.rows(table), client.definition(table)) for table in STREAMED_TABLES} == before
@@ -362,7 +451,7 @@ def test_a_reader_never_sees_an_empty_or_missing_profile(database: Database, cli
     assert len(seen) > 100
     assert {repr(rows) for rows in seen} == {repr([{"companies": 10, "sectors": sectors}]) for sectors in (8, 9)}
     tables = client.query("SELECT table_name AS name FROM information_schema.tables WHERE table_schema = DATABASE()")
-    assert {row["name"] for row in tables} == {*STREAMED_TABLES, "profile", "volume_today"}
+    assert {row["name"] for row in tables} == {*STREAMED_TABLES, *VIEWS, "profile"}
 
 
 def test_an_empty_seed_is_refused_and_the_profile_stays(database: Database, client: Client, tmp_path: Path) -> None:

@@ -69,20 +69,23 @@
   {%- set wanted = table_parts(shadow) -%}
   {% do run_query('drop temporary table ' ~ shadow) %}
   {%- set live = table_parts(target) -%}
-  {%- set additions, new_names, problems = [], [], [] -%}
+  {%- set additions, new_names, problems, by_hand = [], [], [], [] -%}
 
   {%- for name, definition in wanted.columns.items() -%}
     {%- if name not in live.columns and ' NOT NULL' in definition -%}
       {%- do problems.append('new column ' ~ name ~ ' is NOT NULL; landed rows have no value for it, so it must be nullable') -%}
+      {%- do by_hand.append('add column ' ~ definition ~ ' default <the value of landed rows>') -%}
     {%- elif name not in live.columns -%}
       {%- do new_names.append('`' ~ name ~ '`') -%}
       {%- do additions.append('add column ' ~ definition) -%}
     {%- elif live.columns[name] != definition -%}
       {%- do problems.append('column ' ~ name ~ ' is ' ~ live.columns[name] ~ '; the contract makes it ' ~ definition) -%}
+      {%- do by_hand.append('modify column ' ~ definition) -%}
     {%- endif -%}
   {%- endfor -%}
   {%- for name in live.columns if name not in wanted.columns -%}
     {%- do problems.append('column ' ~ name ~ ' is not in the contract any more') -%}
+    {%- do by_hand.append('drop column `' ~ name ~ '`') -%}
   {%- endfor -%}
 
   {%- for rule in wanted.rules if rule not in live.rules -%}
@@ -90,16 +93,22 @@
       {%- do additions.append('add ' ~ rule) -%}
     {%- else -%}
       {%- do problems.append('the table lacks ' ~ rule) -%}
+      {%- do by_hand.append('add ' ~ rule) -%}
     {%- endif -%}
   {%- endfor -%}
   {%- for rule in live.rules if rule not in wanted.rules and not rule.startswith('KEY') -%}
     {%- do problems.append('the contract lacks ' ~ rule) -%}
+    {%- do by_hand.append('drop constraint <the name that show create table gives ' ~ rule ~ '>') -%}
   {%- endfor -%}
 
   {%- if problems -%}
     {% do exceptions.raise_compiler_error(
       target ~ " holds streamed rows and differs from its contract in more than additions:\n  - " ~ problems | join('\n  - ')
-      ~ "\nNothing was changed. Restore the contract, or migrate the table by hand."
+      ~ "\nNothing was changed. Restore the contract, or migrate the table by hand:"
+      ~ "\n  1. stop the stream, and back the table up"
+      ~ "\n  2. alter table " ~ target ~ "\n       " ~ by_hand | join(",\n       ") ~ ";"
+      ~ "\n  3. dbt run, then make check-contract, which must find no difference"
+      ~ "\n  4. start the stream"
     ) %}
   {%- endif -%}
   {{ return(additions) }}

@@ -1,0 +1,9 @@
+select
+    aggregates.sector,
+    batches.verdict,
+    sum(aggregates.total_volume) as total_volume,
+    sum(aggregates.ticks) as ticks
+from {{ ref('aggregated_data') }} as aggregates
+inner join {{ ref('landed_batches') }} as batches on batches.batch_id = aggregates.batch_id
+where aggregates.date = utc_date()
+group by aggregates.sector, batches.verdict

@@ -1,0 +1,197 @@
+"""`python -m streaming.check_contract`: do the live tables follow the dbt contract, and Cassandra's the tick?
+
+MySQL's tables are compared with temporary ones made from the contract, as the server itself describes both: servers
+rewrite types and CHECK expressions each in their own way. Changes nothing.
+"""
+
+import re
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import mysql.connector
+import typer
+from cassandra.metadata import TableMetadata
+from mysql.connector import errorcode
+from mysql.connector.abstracts import MySQLConnectionAbstract
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from streaming.contract import TableContract, insert_statement, load_contract
+from streaming.errors import ConfigurationError, StoreUnavailable, run_command
+from streaming.ledger import filled_columns
+from streaming.settings import Settings, load_settings
+from streaming.stores import connect_cassandra, connect_mysql, first_sentence
+from streaming.tick import CASSANDRA_TABLES
+
+MISSING = "missing"
+#: Columns of the output where it goes into a file or a pipe.
+PIPE_WIDTH = 200
+
+
+class Difference(NamedTuple):
+    """One row per fact in which a live table and its contract differ. Where one side has nothing, it is `missing`."""
+
+    store: str
+    table: str
+    what: str
+    contract: str
+    live: str
+
+    @property
+    def is_addition(self) -> bool:
+        """Whether it is a nullable column that one side has more: rows and writers can do without it."""
+        found = self.live if self.contract == MISSING else self.contract
+        return self.what.startswith("column ") and MISSING in self[3:] and " NOT NULL" not in found
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """A table as SHOW CREATE TABLE writes it: columns by name, keys and checks without their names, its options."""
+
+    columns: dict[str, str]
+    rules: set[str]
+    options: str
+
+
+def differences(settings: Settings) -> list[Difference]:
+    """Every difference in both stores. Raises ConfigurationError or StoreUnavailable where one cannot be read."""
+    with closing(connect_mysql(settings)) as connection, mysql_errors():
+        return [*mysql_differences(connection), *cassandra_differences(settings)]
+
+
+@contextmanager
+def mysql_errors() -> Iterator[None]:
+    """Turn what the driver raises into StoreUnavailable."""
+    try:
+        yield
+    except mysql.connector.Error as error:
+        raise StoreUnavailable(f"MySQL does not answer: {first_sentence(error)}") from None
+
+
+def mysql_differences(connection: MySQLConnectionAbstract) -> list[Difference]:
+    """Columns, types, nullability, keys and checks of the contract's tables; an index more is no difference.
+
+    Raises ConfigurationError where the contract is broken or the server refuses it.
+    """
+    return [one for table in load_contract().values() for one in _compare_table(connection, table)]
+
+
+def _compare_table(connection: MySQLConnectionAbstract, table: TableContract) -> Iterator[Difference]:
+    live = _parts(connection, table.name)
+    if live is None:
+        yield Difference("MySQL", table.name, "table", "described", MISSING)
+        return
+    wanted = _contract_parts(connection, table)
+    for name in dict.fromkeys([*wanted.columns, *live.columns]):
+        here, there = wanted.columns.get(name, MISSING), live.columns.get(name, MISSING)
+        if here != there:
+            yield Difference("MySQL", table.name, f"column {name}", here, there)
+    for rule in sorted(wanted.rules ^ live.rules):
+        here, there = (rule, MISSING) if rule in wanted.rules else (MISSING, rule)
+        if not rule.startswith("KEY") or there == MISSING:
+            yield Difference("MySQL", table.name, "check" if rule.startswith("CHECK") else "key", here, there)
+    if wanted.options != live.options:
+        yield Difference("MySQL", table.name, "options", wanted.options, live.options)
+
+
+def _contract_parts(connection: MySQLConnectionAbstract, table: TableContract) -> _Parts:
+    shadow = f"{table.name}__contract"
+    cursor = connection.cursor()
+    try:
+        cursor.execute(f"CREATE TEMPORARY TABLE {shadow} {table.definition()}")
+    except mysql.connector.OperationalError:
+        raise
+    except mysql.connector.DatabaseError as error:
+        raise ConfigurationError(f"the contract of {table.name!r} is refused by MySQL: {error.msg}") from None
+    finally:
+        cursor.close()
+    parts = _parts(connection, shadow)
+    assert parts is not None
+    connection.cursor().execute(f"DROP TEMPORARY TABLE {shadow}")
+    return parts
+
+
+def _parts(connection: MySQLConnectionAbstract, table: str) -> _Parts | None:
+    cursor: Any = connection.cursor()
+    try:
+        cursor.execute(f"SHOW CREATE TABLE {table}")
+        _, *lines, last = cursor.fetchone()[1].split("\n")
+    except mysql.connector.Error as error:
+        if error.errno == errorcode.ER_NO_SUCH_TABLE:
+            return None
+        raise
+    finally:
+        cursor.close()
+    columns, rules = {}, set()
+    for line in (line.strip().rstrip(",") for line in lines):
+        if line.startswith("`"):
+            _, name, definition = line.split("`", 2)
+            columns[name] = definition.strip().replace(" CHARACTER SET utf8mb4 ", " ")
+        else:
+            rules.add(re.sub(r"^(?:CONSTRAINT `[^`]*` )?(CHECK|(?:UNIQUE )?KEY)(?: `[^`]*`)? ", r"\1 ", line))
+    options = re.findall(r"ENGINE=\w+|CHARSET=\w+|COLLATE=\w+", last)
+    return _Parts(columns, rules, " ".join(options))
+
+
+def cassandra_differences(settings: Settings) -> list[Difference]:
+    """Columns, types and primary keys of the keyspace's tables against `streaming/tick.py`."""
+    session = connect_cassandra(settings)
+    try:
+        session.cluster.refresh_schema_metadata()
+        live = session.cluster.metadata.keyspaces[settings.cassandra_keyspace].tables
+        return list(_compare_keyspace(live))
+    finally:
+        session.cluster.shutdown()
+
+
+def _compare_keyspace(live: dict[str, TableMetadata]) -> Iterator[Difference]:
+    for name, wanted in CASSANDRA_TABLES.items():
+        if name not in live:
+            yield Difference("Cassandra", name, "table", "described", MISSING)
+            continue
+        types = {column.name: column.cql_type for column in live[name].columns.values()}
+        for column in dict.fromkeys([*wanted.columns, *types]):
+            here, there = wanted.columns.get(column, MISSING), types.get(column, MISSING)
+            if here != there:
+                yield Difference("Cassandra", name, f"column {column}", here, there)
+        partition, clustering = (
+            [column.name for column in columns] for columns in (live[name].partition_key, live[name].clustering_key)
+        )
+        key = ", ".join([f"({', '.join(partition)})", *clustering])
+        if key != wanted.key:
+            yield Difference("Cassandra", name, "primary key", wanted.key, key)
+
+
+def _print(found: list[Difference]) -> None:
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = PIPE_WIDTH
+    table = Table(title="Live tables that differ from their contract", title_justify="left")
+    for column in Difference._fields:
+        table.add_column(column, overflow="fold")
+    for one in found:
+        table.add_row(*map(escape, one))
+    console.print(table)
+
+
+def main() -> None:
+    """Compare the tables of MySQL and Cassandra with the dbt contract and the tick; print what differs as a table.
+
+    Exit code 0: nothing differs. 1: something does. 2: the contract or a store cannot be read.
+    """
+    found = differences(load_settings())
+    if found:
+        _print(found)
+        raise typer.Exit(1)
+    for table, filled in filled_columns().items():
+        insert_statement(table, filled)
+    print(f"{len(load_contract())} tables of MySQL and {len(CASSANDRA_TABLES)} of Cassandra follow their contract")
+
+
+if __name__ == "__main__":
+    app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+    app.command()(main)
+    run_command(lambda: app(prog_name="python -m streaming.check_contract"))
