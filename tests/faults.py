@@ -58,6 +58,8 @@ def _judged(run: Run, seed: int) -> FaultRow:
         run.stream.kill()
     judgement = judge(run.pipeline, log, run.landed_until)
     judgement.problems.extend(run.problems)
+    if not judgement.clean:
+        console.print(run.last_words(), markup=False)
     return FaultRow(kind.name, run.met, max(run.recoveries, default=0.0), judgement, kind.rounds)
 
 
