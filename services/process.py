@@ -87,5 +87,7 @@ def _wait_or_kill(process: psutil.Process) -> None:
     try:
         process.wait(TERM_SECONDS)
     except psutil.TimeoutExpired:
-        process.kill()
-        process.wait(TERM_SECONDS)
+        # Where it is a child of a program that still runs, it may be a zombie by now, for as long as that one likes.
+        if process.status() != psutil.STATUS_ZOMBIE:
+            process.kill()
+            process.wait(TERM_SECONDS)
