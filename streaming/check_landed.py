@@ -61,7 +61,7 @@ class BatchChecks:
         from expectations.checker import Checker
 
         try:
-            self._checker = Checker(self._settings)
+            self._checker = self._patience.wait_for(lambda: Checker(self._settings))
             for batch_id in self._patience.wait_for(self._checker.unchecked):
                 verdict, seconds = self._verdict(batch_id)
                 print(f"batch {batch_id} · caught up · {verdict} (check {seconds:.2f} s)", flush=True)
