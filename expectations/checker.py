@@ -5,6 +5,7 @@ import os
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -93,6 +94,11 @@ class Checker:
         """The batches without a verdict, oldest first. Raises StoreUnavailable."""
         return self._batch_ids("SELECT batch_id FROM landed_batches WHERE verdict = 'unchecked' ORDER BY batch_id")
 
+    def since(self, moment: datetime) -> list[int]:
+        """The batches that landed at or after a moment (UTC), oldest first. Raises StoreUnavailable."""
+        query = "SELECT batch_id FROM landed_batches WHERE landed_at >= %s ORDER BY batch_id"
+        return self._batch_ids(query, moment)
+
     def newest(self) -> int | None:
         """The newest landed batch; None where the ledger is empty. Raises StoreUnavailable."""
         found = self._batch_ids("SELECT batch_id FROM landed_batches ORDER BY batch_id DESC LIMIT 1")
@@ -102,12 +108,12 @@ class Checker:
         """Close the Cassandra session."""
         self._session.cluster.shutdown()
 
-    def _batch_ids(self, query: str) -> list[int]:
+    def _batch_ids(self, query: str, *values: Any) -> list[int]:
         with mysql_errors(self._settings):
             connection = connect_mysql(self._settings)
             try:
                 cursor: Any = connection.cursor()
-                cursor.execute(query)
+                cursor.execute(query, values)
                 return [int(batch_id) for (batch_id,) in cursor.fetchall()]
             finally:
                 connection.close()
@@ -163,11 +169,24 @@ class _Suite:
             # Not ValidationDefinition.run: it keeps every result and reads the suite's file again each time.
             return batch.validate(self._suite, result_format=result_format)
         except Exception as error:
-            raise CheckFailedToRun(f"suite {self.name!r} cannot run: {_one_line(error)}") from error
+            raise CheckFailedToRun(f"suite {self.name!r} cannot run: {one_line(error)}") from error
 
 
 def _load_suites(project: Path) -> list[_Suite]:
     """The suites of the checkpoint, in its order. Raises CheckFailedToRun."""
+    context = open_project(project)
+    try:
+        definitions = context.checkpoints.get(CHECKPOINT).validation_definitions
+        suites = [_Suite(one.suite.name, one.suite, one.batch_definition) for one in definitions]
+    except Exception as error:
+        raise _unreadable(project, error) from error
+    if unknown := {suite.name for suite in suites} - ROW_NAMES.keys():
+        raise CheckFailedToRun(f"checkpoint {CHECKPOINT!r} names a suite that no frame is read for: {unknown}")
+    return suites
+
+
+def open_project(project: Path) -> Any:
+    """The context of a Great Expectations project, whose import takes seconds. Raises CheckFailedToRun."""
     # Both must be set before the import: no usage statistics, no progress bars.
     os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
     os.environ.setdefault("TQDM_DISABLE", "1")
@@ -175,19 +194,18 @@ def _load_suites(project: Path) -> list[_Suite]:
     try:
         import great_expectations
 
-        context = great_expectations.get_context(mode="file", context_root_dir=str(_existing(project)))
-        definitions = context.checkpoints.get(CHECKPOINT).validation_definitions
-        suites = [_Suite(one.suite.name, one.suite, one.batch_definition) for one in definitions]
+        return great_expectations.get_context(mode="file", context_root_dir=str(_existing(project)))
     except CheckFailedToRun:
         raise
     except Exception as error:
-        raise CheckFailedToRun(
-            f"the Great Expectations project in {project} cannot be read: {_one_line(error)};"
-            " 'python -m expectations.suites' writes it again"
-        ) from error
-    if unknown := {suite.name for suite in suites} - ROW_NAMES.keys():
-        raise CheckFailedToRun(f"checkpoint {CHECKPOINT!r} names a suite that no frame is read for: {unknown}")
-    return suites
+        raise _unreadable(project, error) from error
+
+
+def _unreadable(project: Path, error: Exception) -> CheckFailedToRun:
+    return CheckFailedToRun(
+        f"the Great Expectations project in {project} cannot be read: {one_line(error)};"
+        " 'python -m expectations.suites' writes it again"
+    )
 
 
 def _existing(project: Path) -> Path:
@@ -225,7 +243,7 @@ def _raised(info: Mapping[str, Any] | None) -> str:
     if not info:
         return ""
     entries = [info] if "raised_exception" in info else list(info.values())
-    return next((_one_line(one["exception_message"]) for one in entries if one.get("raised_exception")), "")
+    return next((one_line(one["exception_message"]) for one in entries if one.get("raised_exception")), "")
 
 
 def _observed(suite: str, frame: "pd.DataFrame", kwargs: Mapping[str, Any], result: Mapping[str, Any]) -> str:
@@ -261,5 +279,6 @@ def _text(value: Any) -> str:
     return f"{value:,.10g}" if isinstance(value, float) else str(value)
 
 
-def _one_line(problem: object) -> str:
+def one_line(problem: object) -> str:
+    """The text of a problem on one line, at most 300 characters."""
     return " ".join(str(problem).split())[:300]

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterable
 from dataclasses import asdict
+from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,12 +15,16 @@ from rich.table import Table
 
 from expectations.suites import PROJECT_FOLDER
 from streaming.errors import TickledgerError, run_command
+from streaming.ledger import Ledger
 from streaming.settings import load_settings
 
 if TYPE_CHECKING:
     from expectations.checker import Checker, CheckResult, Verdict
 
 COLOURS = {"passed": "green", "warned": "yellow", "failed": "red"}
+#: Where Data Docs go; git ignores it.
+DOCS_FOLDER = PROJECT_FOLDER / "uncommitted" / "data_docs"
+TIMES = ["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M:%S"]
 #: Columns of the output where it goes into a file or a pipe.
 PIPE_WIDTH = 160
 
@@ -32,8 +37,12 @@ app = typer.Typer(
 )
 checkpoints = typer.Typer(help="Run or list checkpoints.", no_args_is_help=True)
 suites = typer.Typer(help="List suites of expectations.", no_args_is_help=True)
+docs = typer.Typer(help="Build Data Docs.", no_args_is_help=True)
 app.add_typer(checkpoints, name="checkpoint")
 app.add_typer(suites, name="suite")
+app.add_typer(docs, name="docs")
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 
 
 class CannotRun(TickledgerError):
@@ -58,23 +67,27 @@ def run_checkpoint(
     name: Annotated[str, typer.Argument(help="The checkpoint, such as landed_batch.", show_default=False)],
     batch: Annotated[int | None, typer.Option(help="The batch to check.", show_default="the newest")] = None,
     unchecked: Annotated[bool, typer.Option("--unchecked", help="Check every batch that has no verdict.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False,
+    since: Annotated[
+        datetime | None,
+        typer.Option(formats=TIMES, help="Check every batch that landed at or after this time (UTC), again too."),
+    ] = None,
+    as_json: AsJson = False,
 ) -> None:
-    """Check the newest batch, a named one or all unchecked ones; write verdict and findings to the ledger.
+    """Check the newest batch, a named one, all unchecked ones or all since a time; write the verdicts to the ledger.
 
     Exit code 0: all critical expectations held; warnings are shown. 1: a critical expectation failed. 2: cannot run.
     """
     _known_checkpoint(name)
-    if batch is not None and unchecked:
-        raise CannotRun("--batch and --unchecked exclude each other")
+    if (batch is not None) + unchecked + (since is not None) > 1:
+        raise CannotRun("--batch, --unchecked and --since exclude each other")
     settings = load_settings()
     with Console(stderr=True).status("Great Expectations is loading"):
         from expectations.checker import Checker
 
         checker = Checker(settings)
     try:
-        verdicts = map(checker.check, _wanted(checker, batch, unchecked))
-        failed = _print_json(verdicts) if as_json else _print_tables(verdicts, brief=unchecked)
+        verdicts = map(checker.check, _wanted(checker, batch, unchecked, since))
+        failed = _print_json(verdicts) if as_json else _print_tables(verdicts, several=unchecked or since is not None)
     finally:
         checker.close()
     if failed:
@@ -82,18 +95,59 @@ def run_checkpoint(
 
 
 @checkpoints.command("list")
-def list_checkpoints() -> None:
+def list_checkpoints(as_json: AsJson = False) -> None:
     """Print each checkpoint with the suites that it runs."""
-    for checkpoint in _documents("checkpoints"):
-        print(f"{checkpoint['name']}: {', '.join(one['name'] for one in checkpoint['validation_definitions'])}")
+    found = [
+        {"checkpoint": one["name"], "suites": [suite["name"] for suite in one["validation_definitions"]]}
+        for one in _documents("checkpoints")
+    ]
+    _print_list(found, as_json)
 
 
 @suites.command("list")
-def list_suites() -> None:
+def list_suites(as_json: AsJson = False) -> None:
     """Print each suite with the number of its expectations by severity."""
+    found = []
     for suite in _documents("expectations"):
         severities = [one["severity"] for one in suite["expectations"]]
-        print(f"{suite['name']}: {severities.count('critical')} critical, {severities.count('warning')} warning")
+        counts = {severity: severities.count(severity) for severity in ("critical", "warning")}
+        found.append({"suite": suite["name"]} | counts)
+    _print_list(found, as_json)
+
+
+@docs.command("build")
+def build_data_docs(
+    batch: Annotated[int | None, typer.Option(help="The batch to show.", show_default="the newest")] = None,
+    output: Annotated[Path, typer.Option(help="The folder for the pages.", show_default=False)] = DOCS_FOLDER,
+) -> None:
+    """Write Data Docs, pages to open from disk: every suite, and how a batch fares in it. The ledger stays as it is.
+
+    Exit code 0: written, whatever they show. 2: cannot run.
+    """
+    settings = load_settings()
+    with Console(stderr=True).status("Great Expectations is loading"):
+        from expectations.data_docs import build_docs
+
+        # An empty ledger has no newest batch; the suites can be shown all the same.
+        page = build_docs(settings, output, batch or Ledger(settings).head().batch_id or None)
+    print(f"open {page.resolve().as_uri()}")
+
+
+def _print_list(rows: list[dict[str, Any]], as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(rows, indent=2))
+        return
+    table = Table(*rows[0], box=None, pad_edge=False)
+    for row in rows:
+        table.add_row(*(", ".join(cell) if isinstance(cell, list) else str(cell) for cell in row.values()))
+    _console().print(table)
+
+
+def _console() -> Console:
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = PIPE_WIDTH
+    return console
 
 
 def _documents(folder: str) -> list[dict[str, Any]]:
@@ -109,12 +163,14 @@ def _known_checkpoint(name: str) -> None:
         raise CannotRun(f"there is no checkpoint {name!r}; there is {', '.join(known)}")
 
 
-def _wanted(checker: "Checker", batch: int | None, unchecked: bool) -> list[int]:
+def _wanted(checker: "Checker", batch: int | None, unchecked: bool, since: datetime | None) -> list[int]:
     newest = checker.newest()
     if newest is None:
         raise CannotRun("the ledger is empty: no batch has landed yet")
     if unchecked:
         return checker.unchecked()
+    if since is not None:
+        return checker.since(since)
     return [newest if batch is None else batch]
 
 
@@ -129,15 +185,13 @@ def _print_json(verdicts: Iterable["Verdict"]) -> bool:
     return any(one.verdict == "failed" for one in found)
 
 
-def _print_tables(verdicts: Iterable["Verdict"], *, brief: bool) -> bool:
-    """Print each verdict as it comes, `brief` without what held; True where one failed."""
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console.width = PIPE_WIDTH
+def _print_tables(verdicts: Iterable["Verdict"], *, several: bool) -> bool:
+    """Print each verdict as it comes, without what held where there may be several; True where one failed."""
+    console = _console()
     words = []
     for one in verdicts:
         words.append(one.verdict)
-        if shown := one.findings if brief else one.results:
+        if shown := one.findings if several else one.results:
             console.print(_table(one, shown))
         held = len(one.results) - len(one.findings)
         colour = COLOURS[one.verdict]
@@ -145,7 +199,7 @@ def _print_tables(verdicts: Iterable["Verdict"], *, brief: bool) -> bool:
             f"batch {one.batch_id}: [{colour}]{one.verdict}[/{colour}], {held} of {len(one.results)} expectations held"
         )
     if not words:
-        console.print("No batch is unchecked.")
+        console.print("No batch to check.")
     return "failed" in words
 
 

@@ -1,6 +1,6 @@
 """Reads one landed batch back from both stores, as the data frames that the suites expect. Writes nothing."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -14,6 +14,16 @@ from cassandra.concurrent import execute_concurrent_with_args
 from cassandra.query import tuple_factory
 from mysql.connector.abstracts import MySQLConnectionAbstract
 
+from expectations.rhythm import (
+    USUAL_BATCHES,
+    Landing,
+    dead_letter_share,
+    duplicate_share,
+    minutes_ahead,
+    minutes_behind,
+    pace_to_usual,
+)
+from expectations.suites import MOST_MINUTES_BEHIND, PRICE_WINDOW
 from streaming.errors import ConfigurationError, StoreUnavailable, TickledgerError
 from streaming.settings import Settings
 from streaming.stores import connect_mysql
@@ -27,7 +37,14 @@ READS_IN_FLIGHT = 32
 
 _KEY = ("ticker", "trade_date")
 _READ_COLUMNS = (*(f.name for f in TICK_FIELDS if f.name not in _KEY), "kafka_partition", "kafka_offset")
+_CREATED_AT, _PRICE, _MARKET_CAP = (_READ_COLUMNS.index(name) for name in ("created_at", "price", "market_cap"))
 _CASSANDRA_ERRORS = (DriverException, RequestExecutionException, NoHostAvailable)
+
+
+_BATCHES_BEFORE = (
+    "SELECT landed_at, last_created_at, ticks_read FROM landed_batches"
+    " WHERE batch_id < %s AND last_created_at IS NOT NULL ORDER BY batch_id DESC LIMIT %s"
+)
 
 
 class UnknownBatch(TickledgerError):
@@ -61,6 +78,8 @@ class LedgerView:
     aggregate_columns: tuple[str, ...]
     aggregates: list[dict[str, Any]]
     companies: dict[str, Company]
+    #: The landings before, oldest first.
+    before: list[Landing]
 
     def slices(self) -> Iterator[Slice]:
         """Where the batch's ticks must be: every company on every day that the batch has an aggregate of.
@@ -94,6 +113,10 @@ class ReadBack:
                 f"SELECT {', '.join(_READ_COLUMNS)} FROM {RAW_TABLE}"
                 " WHERE ticker = ? AND trade_date = ? AND created_at >= ? AND created_at <= ?"
             )
+            self._price_before = session.prepare(
+                f"SELECT created_at, price FROM {RAW_TABLE} WHERE ticker = ? AND trade_date = ?"
+                " AND created_at >= ? AND created_at < ? ORDER BY created_at DESC LIMIT 1"
+            )
             self._count_dead = session.prepare(
                 f"SELECT COUNT(*) FROM {DEAD_LETTER_TABLE} WHERE topic = ? AND kafka_partition = ?"
                 " AND offset_bucket = ? AND kafka_offset >= ? AND kafka_offset < ?"
@@ -105,7 +128,7 @@ class ReadBack:
         ticks = self._ticks(ledger)
         return {
             "raw_ticks": ticks,
-            "aggregates": _frame(ledger.aggregates, ledger.aggregate_columns),
+            "aggregates": _aggregates(ledger),
             "books": _frame([_books(ledger, len(ticks), self._dead_letters(ledger))]),
             "books_by_sector": _books_by_sector(ledger, ticks),
         }
@@ -121,6 +144,7 @@ class ReadBack:
                 query = "SELECT * FROM aggregated_data WHERE batch_id = %s ORDER BY date, sector"
                 aggregates, columns = _select(connection, query, (batch_id,))
                 companies, _ = _select(connection, "SELECT ticker, sector, shares FROM profile")
+                before, _ = _select(connection, _BATCHES_BEFORE, (batch_id, USUAL_BATCHES + 1))
             finally:
                 connection.close()
         return LedgerView(
@@ -129,16 +153,18 @@ class ReadBack:
             aggregate_columns=columns,
             aggregates=aggregates,
             companies={c["ticker"]: Company(c["sector"], int(c["shares"])) for c in companies},
+            before=[Landing(b["landed_at"], b["last_created_at"], b["ticks_read"]) for b in reversed(before)],
         )
 
     def _ticks(self, ledger: LedgerView) -> "pd.DataFrame":
         slices = list(ledger.slices())
+        earlier = [(one.ticker, one.trade_date, one.first - PRICE_WINDOW, one.first) for one in slices]
         rows: list[tuple[Any, ...]] = []
         with cassandra_errors():
-            for one, found in zip(slices, self._read(self._ticks_in_slice, slices), strict=True):
-                company = ledger.companies[one.ticker]
-                rows.extend(_tick_row(one, company, row) for row in found if _is_of_batch(ledger, row))
-        names = (*_KEY, *_READ_COLUMNS, "profile_sector", "created_on", "market_cap_error")
+            before = [next(iter(found), None) for found in self._read(self._price_before, earlier)]
+            for one, found, last in zip(slices, self._read(self._ticks_in_slice, slices), before, strict=True):
+                rows.extend(_tick_rows(ledger, one, found, last))
+        names = (*_KEY, *_READ_COLUMNS, "profile_sector", "created_on", "market_cap_error", "price_ratio")
         return _frame(rows, names)
 
     def _dead_letters(self, ledger: LedgerView) -> int:
@@ -167,16 +193,34 @@ def _is_of_batch(ledger: LedgerView, row: tuple[Any, ...]) -> bool:
     return start <= row[-1] < until
 
 
-def _tick_row(one: Slice, company: Company, row: tuple[Any, ...]) -> tuple[Any, ...]:
-    values = dict(zip(_READ_COLUMNS, row, strict=True))
-    return (
-        one.ticker,
-        one.trade_date,
-        *(float(value) if isinstance(value, Decimal) else value for value in row),
-        company.sector,
-        values["created_at"].date(),
-        _market_cap_error(values["market_cap"], values["price"], company.shares),
-    )
+def _tick_rows(
+    ledger: LedgerView, one: Slice, found: Iterable[tuple[Any, ...]], last: tuple[datetime, Any] | None
+) -> Iterator[tuple[Any, ...]]:
+    """The batch's rows of a slice, which comes in the order of created_at; `last` is the tick before it."""
+    company = ledger.companies[one.ticker]
+    for row in found:
+        now = row[_CREATED_AT], row[_PRICE]
+        if _is_of_batch(ledger, row):
+            yield (
+                one.ticker,
+                one.trade_date,
+                *(float(value) if isinstance(value, Decimal) else value for value in row),
+                company.sector,
+                row[_CREATED_AT].date(),
+                _market_cap_error(row[_MARKET_CAP], row[_PRICE], company.shares),
+                _price_ratio(last, now),
+            )
+        last = now
+
+
+def _price_ratio(last: tuple[datetime, Any] | None, now: tuple[datetime, Any]) -> float | None:
+    """The larger of two neighbouring prices of a ticker, as a multiple of the smaller.
+
+    None where the tick before is missing or older than PRICE_WINDOW, or a price is missing or not above zero.
+    """
+    if last is None or now[0] - last[0] > PRICE_WINDOW or not (last[1] and now[1]) or min(last[1], now[1]) < 0:
+        return None
+    return float(max(last[1], now[1]) / min(last[1], now[1]))
 
 
 def _market_cap_error(market_cap: Decimal | None, price: Decimal | None, shares: int) -> float | None:
@@ -205,7 +249,19 @@ def _books(ledger: LedgerView, ticks: int, dead_letters: int) -> dict[str, Any]:
         "last_in_aggregates": max((row["last_created_at"] for row in aggregates), default=None),
         "messages": batch["messages"],
         "offsets_covered": sum(until - start for start, until in ledger.ranges.values()),
+        "minutes_behind": minutes_behind(batch, ledger.before, MOST_MINUTES_BEHIND),
+        "minutes_ahead": minutes_ahead(batch),
+        "pace_to_usual": pace_to_usual(batch, ledger.before),
+        "dead_letter_share": dead_letter_share(batch),
+        "duplicate_share": duplicate_share(batch),
     }
+
+
+def _aggregates(ledger: LedgerView) -> "pd.DataFrame":
+    """The batch's rows of `aggregated_data` as they are, and `profile_sector`: the sector, if `profile` has it."""
+    sectors = {company.sector for company in ledger.companies.values()}
+    rows = [row | {"profile_sector": row["sector"] if row["sector"] in sectors else None} for row in ledger.aggregates]
+    return _frame(rows, (*ledger.aggregate_columns, "profile_sector"))
 
 
 def _books_by_sector(ledger: LedgerView, ticks: "pd.DataFrame") -> "pd.DataFrame":

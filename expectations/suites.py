@@ -8,6 +8,7 @@ import json
 import re
 import uuid
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -30,6 +31,16 @@ WARNING = "warning"
 
 #: The greatest difference between market_cap and price × shares that is still rounding, in IDR.
 MARKET_CAP_TOLERANCE = 1
+#: A ticker's price may change by this factor from one tick to the next within PRICE_WINDOW; exchanges stop it sooner.
+MOST_PRICE_RATIO = 1.5
+PRICE_WINDOW = timedelta(minutes=10)
+#: How old the newest tick may be at its landing, and how far ahead of the clock, in minutes.
+MOST_MINUTES_BEHIND = 120
+MOST_MINUTES_AHEAD = 5
+#: A batch's ticks a second may be up to so many times the usual, or 1 / so many of it.
+MOST_TIMES_USUAL = 20
+MOST_DEAD_LETTER_SHARE = 0.2
+MOST_DUPLICATE_SHARE = 0.5
 #: Columns that name a row of each frame in a finding.
 ROW_NAMES: dict[str, tuple[str, ...]] = {
     "raw_ticks": ("ticker", "created_at", "id"),
@@ -61,6 +72,15 @@ def raw_ticks() -> Iterator[Expectation]:
         min_value=0,
         max_value=MARKET_CAP_TOLERANCE,
     )
+    yield _at_most(
+        "price_does_not_jump",
+        "price_ratio",
+        MOST_PRICE_RATIO,
+        f"price at most {MOST_PRICE_RATIO} times, at least 1 / {MOST_PRICE_RATIO} of the ticker's last one,"
+        f" if that is at most {PRICE_WINDOW.seconds // 60} minutes older",
+    )
+    yield _unique(["id"], severity=WARNING)
+    yield _unique(["kafka_partition", "kafka_offset", "ticker"], name="one_tick_a_symbol_and_round", severity=WARNING)
 
 
 def aggregates() -> Iterator[Expectation]:
@@ -85,10 +105,11 @@ def aggregates() -> Iterator[Expectation]:
         if text := re.fullmatch(r"(?:var)?char\((\d+)\)", column["data_type"]):
             yield _length(column["name"], 1, int(text[1]))
     yield _at_least("last_is_not_before_first", "last_created_at", "first_created_at")
+    yield _same("sector_is_a_profiles", "sector", "profile_sector", "a sector of profile")
 
 
 def books() -> Iterator[Expectation]:
-    """Expectations of the batch's totals in ledger, aggregates and Cassandra. One row per batch."""
+    """Expectations of the batch's totals in ledger, aggregates and Cassandra, and of its rhythm. One row per batch."""
     for name, left, right, description in (
         ("read_is_accounted_for", "ticks_read", "ticks_accounted_for", "read = landed + dead letters + duplicates"),
         ("ticks_are_in_cassandra", "ticks_in_cassandra", "ticks_landed", "every landed tick is in real_time_data"),
@@ -115,6 +136,30 @@ def books() -> Iterator[Expectation]:
     ):
         yield _same(name, left, right, description)
     yield _at_least("messages_fit_the_offsets", "offsets_covered", "messages")
+    yield _at_most(
+        "newest_tick_is_fresh",
+        "minutes_behind",
+        MOST_MINUTES_BEHIND,
+        f"the newest tick at most {MOST_MINUTES_BEHIND} minutes old when it landed, unless the stream was catching up",
+    )
+    yield _at_most(
+        "newest_tick_is_not_of_the_future",
+        "minutes_ahead",
+        MOST_MINUTES_AHEAD,
+        f"the newest tick at most {MOST_MINUTES_AHEAD} minutes ahead of the clock when it landed",
+    )
+    yield _expectation(
+        "size_is_usual",
+        "expect_column_values_to_be_between",
+        f"ticks a second at most {MOST_TIMES_USUAL} times, at least 1 / {MOST_TIMES_USUAL} of the last batches' median",
+        severity=WARNING,
+        column="pace_to_usual",
+        min_value=1 / MOST_TIMES_USUAL,
+        max_value=MOST_TIMES_USUAL,
+    )
+    for what, most in (("dead_letter", MOST_DEAD_LETTER_SHARE), ("duplicate", MOST_DUPLICATE_SHARE)):
+        text = f"at most {most:.0%} of the ticks read are {what.replace('_', ' ')}s"
+        yield _at_most(f"{what}s_are_few", f"{what}_share", most, text)
 
 
 def books_by_sector() -> Iterator[Expectation]:
@@ -212,11 +257,18 @@ def _length(column: str, low: int, high: int) -> Expectation:
     )
 
 
-def _unique(columns: list[str]) -> Expectation:
-    name, text = f"{'_'.join(columns)}_is_unique", f"{', '.join(columns)} unique"
+def _at_most(name: str, column: str, most: float, description: str) -> Expectation:
+    """A warning where the column exceeds `most`; a missing value does not."""
+    kind = "expect_column_values_to_be_between"
+    return _expectation(name, kind, description, severity=WARNING, column=column, min_value=None, max_value=most)
+
+
+def _unique(columns: list[str], *, name: str = "", severity: str = CRITICAL) -> Expectation:
+    name, text = name or f"{'_'.join(columns)}_is_unique", f"{', '.join(columns)} unique"
     if len(columns) == 1:
-        return _expectation(name, "expect_column_values_to_be_unique", text, column=columns[0])
-    return _expectation(name, "expect_compound_columns_to_be_unique", text, column_list=columns)
+        return _expectation(name, "expect_column_values_to_be_unique", text, severity=severity, column=columns[0])
+    kind = "expect_compound_columns_to_be_unique"
+    return _expectation(name, kind, text, severity=severity, column_list=columns)
 
 
 def _same(name: str, left: str, right: str, description: str) -> Expectation:

@@ -6,11 +6,20 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
-from healthy_batch import StoredTick, dead_offset, land_dead_letters, land_ticks, store_dead_letter, store_tick
+from healthy_batch import (
+    COMPANIES,
+    StoredTick,
+    dead_offset,
+    land_dead_letters,
+    land_ticks,
+    store_dead_letter,
+    store_tick,
+)
 from pipeline import Pipeline
 
 from expectations.checker import Checker, CheckFailedToRun
@@ -104,6 +113,33 @@ def put_tick_under_another_day(pipeline: Pipeline, batch_id: int, ticks: list[St
     )
 
 
+def put_tick_back(*fields: str) -> Doctor:
+    """Replace the third tick by one that has these fields of the first, as if it had come so."""
+
+    def doctor(pipeline: Pipeline, batch_id: int, ticks: list[StoredTick]) -> None:
+        lose_tick(pipeline, batch_id, [ticks[2]])
+        taken = {field: getattr(ticks[0], field) for field in fields}
+        store_tick(pipeline, replace(ticks[2], **taken))
+
+    return doctor
+
+
+def land_dead_letters_too(pipeline: Pipeline, batch_id: int, _: list[StoredTick]) -> None:
+    for number in range(20):
+        store_dead_letter(pipeline, 1, dead_offset(batch_id) + number)
+    set_row("UPDATE landed_batches SET dead_letters = dead_letters + 20, ticks_read = ticks_read + 20 WHERE 1")(
+        pipeline, batch_id, []
+    )
+
+
+def land_three_hours_late(pipeline: Pipeline, batch_id: int, _: list[StoredTick]) -> None:
+    """Let the batch and the one before it land late: a late one alone would be a stream that was away."""
+    pipeline.execute(
+        "UPDATE landed_batches SET landed_at = landed_at + INTERVAL 3 HOUR WHERE batch_id IN (%s, %s)",
+        (batch_id, batch_id - 1),
+    )
+
+
 def nothing(pipeline: Pipeline, batch_id: int, ticks: list[StoredTick]) -> None:
     """Leave the batch healthy."""
 
@@ -116,7 +152,7 @@ CASES: dict[str, tuple[Doctor, str, set[str]]] = {
     "a tick too many": (
         add_tick_of_a_landed_message,
         "failed",
-        {"books.ticks_are_in_cassandra", "books_by_sector.ticks_agree"},
+        {"books.ticks_are_in_cassandra", "books_by_sector.ticks_agree", "raw_ticks.one_tick_a_symbol_and_round"},
     ),
     "a tick that has not landed yet": (add_tick_of_a_later_message, "passed", set()),
     "a tick under another day": (
@@ -147,6 +183,34 @@ CASES: dict[str, tuple[Doctor, str, set[str]]] = {
         {"raw_ticks.market_cap_is_price_times_shares"},
     ),
     "no market_cap": (set_tick("market_cap = null"), "failed", {"raw_ticks.market_cap_is_not_null"}),
+    "a price that jumps": (
+        set_tick("price = %s, market_cap = %s", Decimal("826"), Decimal("826") * COMPANIES[0][2]),
+        "warned",
+        {"raw_ticks.price_does_not_jump"},
+    ),
+    "a price that moves by less": (
+        set_tick("price = %s, market_cap = %s", Decimal("825"), Decimal("825") * COMPANIES[0][2]),
+        "passed",
+        set(),
+    ),
+    "an id that is there twice": (put_tick_back("id"), "warned", {"raw_ticks.id_is_unique"}),
+    "two ticks of a symbol in a round": (
+        put_tick_back("offset"),
+        "warned",
+        {"raw_ticks.one_tick_a_symbol_and_round"},
+    ),
+    "ticks that are three hours old": (land_three_hours_late, "warned", {"books.newest_tick_is_fresh"}),
+    "ticks of the future": (
+        set_row("UPDATE landed_batches SET landed_at = landed_at - INTERVAL 6 MINUTE WHERE 1"),
+        "warned",
+        {"books.newest_tick_is_not_of_the_future"},
+    ),
+    "many dead letters": (land_dead_letters_too, "warned", {"books.dead_letters_are_few"}),
+    "many duplicates": (
+        set_row("UPDATE landed_batches SET duplicates = duplicates + 20, ticks_read = ticks_read + 20 WHERE 1"),
+        "warned",
+        {"books.duplicates_are_few"},
+    ),
     "another sector": (set_tick("sector = %s", "Chemicals"), "failed", {"raw_ticks.sector_is_the_profiles"}),
     "another aggregated volume": (
         set_row(f"UPDATE aggregated_data SET total_volume = total_volume + 1 {COAL_TODAY}"),
@@ -167,6 +231,11 @@ CASES: dict[str, tuple[Doctor, str, set[str]]] = {
         set_row(f"UPDATE aggregated_data SET sector = 'Chemicals' {COAL_TODAY}"),
         "failed",
         TICKS_AND_VOLUME,
+    ),
+    "an aggregate of a sector that nobody knows": (
+        set_row(f"UPDATE aggregated_data SET sector = 'Airlines' {COAL_TODAY}"),
+        "failed",
+        {"aggregates.sector_is_a_profiles", *TICKS_AND_VOLUME},
     ),
     "another volume in the ledger": (
         set_row("UPDATE landed_batches SET volume = volume + 1 WHERE 1"),
@@ -231,6 +300,26 @@ def test_each_doctored_fact_is_found_and_nothing_else(pipeline: Pipeline, checke
         assert {row[0] for row in findings_of(pipeline, batch_id)} == found[case][1]
 
     assert found == {case: (verdict, findings) for case, (_, verdict, findings) in CASES.items()}
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("many", [False, True], ids=["too small", "too large"])
+def test_a_batch_of_an_unusual_size_is_found(pipeline: Pipeline, checker: Checker, many: bool) -> None:
+    for batch_id in range(1, 13):
+        land_ticks(pipeline, batch_id)
+    land_ticks(pipeline, 13, seconds=tuple(range(8)))
+    assert [checker.check(batch_id).verdict for batch_id in (12, 13)] == ["passed", "passed"]
+    # Of the batches before it only the ledger's count is read.
+    change = (
+        "duplicates = 0, dead_letters = 0, ticks_landed = 1, ticks_read = 1"
+        if many
+        else "duplicates = duplicates + 600, ticks_read = ticks_read + 600"
+    )
+    pipeline.execute(f"UPDATE landed_batches SET {change} WHERE batch_id <= 12")
+
+    found = checker.check(13)
+
+    assert (found.verdict, [one.expectation for one in found.findings]) == ("warned", ["books.size_is_usual"])
 
 
 def _allow_books_that_do_not_balance(pipeline: Pipeline) -> None:

@@ -24,17 +24,26 @@ def great_expectations(*arguments: str, env: dict[str, str] | None = None) -> "s
 @pytest.mark.parametrize(
     ("arguments", "shown"),
     [
-        (("checkpoint", "list"), "landed_batch: raw_ticks, aggregates, books, books_by_sector\n"),
-        (("suite", "list"), "raw_ticks: 15 critical, 1 warning\n"),
+        (("checkpoint", "list"), "landed_batch  raw_ticks, aggregates, books, books_by_sector"),
+        (("suite", "list"), "raw_ticks        15        4"),
         (("--version",), "great_expectations 1."),
         (("--help",), "checkpoint"),
         (("checkpoint", "run", "--help"), "--unchecked"),
+        (("docs", "build", "--help"), "--output"),
     ],
 )
 def test_what_there_is_to_run_is_listed(arguments: tuple[str, ...], shown: str) -> None:
     done = great_expectations(*arguments)
     assert (done.returncode, done.stderr) == (0, "")
     assert shown in done.stdout
+
+
+def test_lists_are_json_for_programs() -> None:
+    suites = json.loads(great_expectations("suite", "list", "--json").stdout)
+    assert {"suite": "raw_ticks", "critical": 15, "warning": 4} in suites
+    assert json.loads(great_expectations("checkpoint", "list", "--json").stdout) == [
+        {"checkpoint": "landed_batch", "suites": ["raw_ticks", "aggregates", "books", "books_by_sector"]}
+    ]
 
 
 def test_help_does_not_load_great_expectations() -> None:
@@ -46,7 +55,10 @@ def test_help_does_not_load_great_expectations() -> None:
     ("arguments", "line"),
     [
         (("nope",), "error: there is no checkpoint 'nope'; there is landed_batch\n"),
-        (("landed_batch", "--batch", "1", "--unchecked"), "error: --batch and --unchecked exclude each other\n"),
+        (
+            ("landed_batch", "--batch", "1", "--unchecked"),
+            "error: --batch, --unchecked and --since exclude each other\n",
+        ),
     ],
 )
 def test_what_cannot_run_is_one_line(arguments: tuple[str, ...], line: str) -> None:
@@ -55,7 +67,7 @@ def test_what_cannot_run_is_one_line(arguments: tuple[str, ...], line: str) -> N
 
 
 @pytest.mark.integration
-def test_healthy_and_failed_batches(pipeline: Pipeline) -> None:
+def test_healthy_and_failed_batches(pipeline: Pipeline, tmp_path: Path) -> None:
     env = pipeline.environment
     run = ("checkpoint", "run", "landed_batch")
     for batch_id in (1, 2):
@@ -64,7 +76,7 @@ def test_healthy_and_failed_batches(pipeline: Pipeline) -> None:
     newest = great_expectations(*run, env=env)
     assert (newest.returncode, newest.stderr) == (0, "")
     assert "books.ticks_are_in_cassandra" in newest.stdout
-    assert newest.stdout.endswith("batch 2: passed, 42 of 42 expectations held\n")
+    assert newest.stdout.endswith("batch 2: passed, 51 of 51 expectations held\n")
 
     pipeline.cassandra.execute(
         "UPDATE real_time_data SET market_cap = 1"
@@ -73,7 +85,7 @@ def test_healthy_and_failed_batches(pipeline: Pipeline) -> None:
     )
     warned = great_expectations(*run, "--batch", "2", env=env)
     assert warned.returncode == 0
-    assert warned.stdout.endswith("batch 2: warned, 41 of 42 expectations held\n")
+    assert warned.stdout.endswith("batch 2: warned, 50 of 51 expectations held\n")
 
     pipeline.execute("UPDATE landed_batches SET volume = volume + 1 WHERE batch_id = 1")
     unchecked = great_expectations(*run, "--unchecked", "--json", env=env)
@@ -86,8 +98,22 @@ def test_healthy_and_failed_batches(pipeline: Pipeline) -> None:
         (2, "warned"),
     ]
 
+    # Batch 2 landed a minute after batch 1.
+    since = great_expectations(*run, "--since", "2026-03-02 05:02:00", env=env)
+    assert since.returncode == 0
+    assert since.stdout.endswith("batch 2: warned, 50 of 51 expectations held\n")
+    assert "batch 1" not in since.stdout
     none_left = great_expectations(*run, "--unchecked", env=env)
-    assert (none_left.returncode, none_left.stdout) == (0, "No batch is unchecked.\n")
+    assert (none_left.returncode, none_left.stdout) == (0, "No batch to check.\n")
+
+    docs = great_expectations("docs", "build", "--batch", "1", "--output", str(tmp_path / "docs"), env=env)
+    assert (docs.returncode, docs.stderr) == (0, "")
+    assert docs.stdout == f"open {(tmp_path / 'docs' / 'index.html').as_uri()}\n"
+    pages = {path.parts[-4:] for path in (tmp_path / "docs" / "validations").rglob("*.html")}
+    assert {page[1] for page in pages} == {"batch 1"}
+    shown = "".join(path.read_text() for path in (tmp_path / "docs").rglob("*books.html"))
+    assert "read = landed + dead letters + duplicates" in shown
+    assert pipeline.rows("SELECT verdict FROM landed_batches WHERE batch_id = 1") == [("failed",)]
 
 
 @pytest.mark.integration

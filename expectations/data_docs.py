@@ -1,0 +1,62 @@
+"""Great Expectations' Data Docs: its suites, and how one batch fares in them, as pages to open from disk."""
+
+import shutil
+import tempfile
+from pathlib import Path
+
+from expectations.checker import CheckFailedToRun, one_line, open_project
+from expectations.read_back import ReadBack
+from expectations.suites import CHECKPOINT, PROJECT_FOLDER
+from streaming.settings import Settings
+from streaming.stores import connect_cassandra
+
+SITE = "local_site"
+
+
+def build_docs(settings: Settings, folder: Path, batch_id: int | None) -> Path:
+    """Write the pages into `folder` and return the one to open. Without a batch they show the suites alone.
+
+    The batch is read back and held against every suite; the ledger keeps the verdict that it has. Building again
+    replaces the pages. Raises CheckFailedToRun, and what :meth:`ReadBack.frames` raises.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        # The project's own file names no site: it is generated, and Great Expectations would write this one into it.
+        project = Path(shutil.copytree(PROJECT_FOLDER, Path(scratch) / "project", ignore=_not_committed))
+        context = open_project(project)
+        try:
+            context.add_data_docs_site(SITE, _site(folder))
+            if batch_id is not None:
+                _validate(context, settings, batch_id)
+            shutil.rmtree(folder, ignore_errors=True)
+            context.build_data_docs(site_names=[SITE])
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise CheckFailedToRun(f"Data Docs cannot be built in {folder}: {one_line(error)}") from error
+    return folder / "index.html"
+
+
+def _not_committed(_folder: str, names: list[str]) -> set[str]:
+    return {"uncommitted"} & set(names)
+
+
+def _site(folder: Path) -> dict[str, object]:
+    return {
+        "class_name": "SiteBuilder",
+        "show_how_to_buttons": False,
+        "store_backend": {"class_name": "TupleFilesystemStoreBackend", "base_directory": str(folder.resolve())},
+        "site_index_builder": {"class_name": "DefaultSiteIndexBuilder"},
+    }
+
+
+def _validate(context: object, settings: Settings, batch_id: int) -> None:
+    from great_expectations.core.run_identifier import RunIdentifier
+
+    session = connect_cassandra(settings)
+    try:
+        frames = ReadBack(settings, session).frames(batch_id)
+    finally:
+        session.cluster.shutdown()
+    for definition in context.checkpoints.get(CHECKPOINT).validation_definitions:  # type: ignore[attr-defined]
+        definition.run(
+            batch_parameters={"dataframe": frames[definition.suite.name]},
+            run_id=RunIdentifier(run_name=f"batch {batch_id}"),
+        )
