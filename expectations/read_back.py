@@ -1,6 +1,6 @@
 """Reads one landed batch back from both stores, as the data frames that the suites expect. Writes nothing."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -30,6 +30,7 @@ from streaming.stores import connect_mysql
 from streaming.tick import DEAD_LETTER_BUCKET, DEAD_LETTER_TABLE, RAW_TABLE, TICK_FIELDS
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
 
 #: Slices that are asked for at the same time.
@@ -37,6 +38,9 @@ READS_IN_FLIGHT = 32
 
 _KEY = ("ticker", "trade_date")
 _READ_COLUMNS = (*(f.name for f in TICK_FIELDS if f.name not in _KEY), "kafka_partition", "kafka_offset")
+_ADDED_COLUMNS = ("profile_sector", "created_on", "market_cap_error", "price_ratio")
+_DECIMALS = {*(f.name for f in TICK_FIELDS if f.kind == "decimal"), "market_cap_error", "price_ratio"}
+_WHOLES = {*(f.name for f in TICK_FIELDS if f.kind == "whole"), "kafka_partition", "kafka_offset"}
 _CREATED_AT, _PRICE, _MARKET_CAP = (_READ_COLUMNS.index(name) for name in ("created_at", "price", "market_cap"))
 _CASSANDRA_ERRORS = (DriverException, RequestExecutionException, NoHostAvailable)
 
@@ -159,13 +163,12 @@ class ReadBack:
     def _ticks(self, ledger: LedgerView) -> "pd.DataFrame":
         slices = list(ledger.slices())
         earlier = [(one.ticker, one.trade_date, one.first - PRICE_WINDOW, one.first) for one in slices]
-        rows: list[tuple[Any, ...]] = []
+        columns: dict[str, list[Any]] = {name: [] for name in (*_KEY, *_READ_COLUMNS, *_ADDED_COLUMNS)}
         with cassandra_errors():
             before = [next(iter(found), None) for found in self._read(self._price_before, earlier)]
             for one, found, last in zip(slices, self._read(self._ticks_in_slice, slices), before, strict=True):
-                rows.extend(_tick_rows(ledger, one, found, last))
-        names = (*_KEY, *_READ_COLUMNS, "profile_sector", "created_on", "market_cap_error", "price_ratio")
-        return _frame(rows, names)
+                _add_slice(columns, ledger, one, list(found), last)
+        return _tick_frame(columns)
 
     def _dead_letters(self, ledger: LedgerView) -> int:
         wanted = [
@@ -193,34 +196,55 @@ def _is_of_batch(ledger: LedgerView, row: tuple[Any, ...]) -> bool:
     return start <= row[-1] < until
 
 
-def _tick_rows(
-    ledger: LedgerView, one: Slice, found: Iterable[tuple[Any, ...]], last: tuple[datetime, Any] | None
-) -> Iterator[tuple[Any, ...]]:
-    """The batch's rows of a slice, which comes in the order of created_at; `last` is the tick before it."""
+def _add_slice(
+    columns: dict[str, list[Any]], ledger: LedgerView, one: Slice, rows: list[tuple[Any, ...]], last: Any
+) -> None:
+    """Add the batch's rows of a slice, which come in the order of created_at; `last` is the tick before them."""
+    ratios = _price_ratios(rows, last)
+    mine = [at for at, row in enumerate(rows) if _is_of_batch(ledger, row)]
+    for name, values in zip(_READ_COLUMNS, zip(*(rows[at] for at in mine), strict=True), strict=False):
+        columns[name].extend(values)
     company = ledger.companies[one.ticker]
-    for row in found:
-        now = row[_CREATED_AT], row[_PRICE]
-        if _is_of_batch(ledger, row):
-            yield (
-                one.ticker,
-                one.trade_date,
-                *(float(value) if isinstance(value, Decimal) else value for value in row),
-                company.sector,
-                row[_CREATED_AT].date(),
-                _market_cap_error(row[_MARKET_CAP], row[_PRICE], company.shares),
-                _price_ratio(last, now),
-            )
-        last = now
+    added: dict[str, list[Any]] = {
+        "ticker": [one.ticker] * len(mine),
+        "trade_date": [one.trade_date] * len(mine),
+        "profile_sector": [company.sector] * len(mine),
+        "created_on": [rows[at][_CREATED_AT].date() for at in mine],
+        "market_cap_error": [_market_cap_error(rows[at][_MARKET_CAP], rows[at][_PRICE], company.shares) for at in mine],
+        "price_ratio": [ratios[at] for at in mine],
+    }
+    for name, found in added.items():
+        columns[name].extend(found)
 
 
-def _price_ratio(last: tuple[datetime, Any] | None, now: tuple[datetime, Any]) -> float | None:
-    """The larger of two neighbouring prices of a ticker, as a multiple of the smaller.
+def _price_ratios(rows: list[tuple[Any, ...]], last: tuple[datetime, Any] | None) -> "np.ndarray[Any, Any]":
+    """For each row the larger of its price and that of the row before it, as a multiple of the smaller.
 
-    None where the tick before is missing or older than PRICE_WINDOW, or a price is missing or not above zero.
+    NaN where the tick before is missing or older than PRICE_WINDOW, or a price is missing or not above zero.
     """
-    if last is None or now[0] - last[0] > PRICE_WINDOW or not (last[1] and now[1]) or min(last[1], now[1]) < 0:
-        return None
-    return float(max(last[1], now[1]) / min(last[1], now[1]))
+    import numpy as np
+
+    pairs = [last or (None, None), *((row[_CREATED_AT], row[_PRICE]) for row in rows)]
+    moments = np.array([moment for moment, _ in pairs], dtype="datetime64[ms]")
+    prices = np.array([price for _, price in pairs], dtype="float64")
+    lower, higher = np.minimum(prices[1:], prices[:-1]), np.maximum(prices[1:], prices[:-1])
+    comparable = (np.diff(moments) <= np.timedelta64(PRICE_WINDOW)) & (lower > 0)
+    return np.divide(higher, lower, out=np.full(len(rows), np.nan), where=comparable)
+
+
+def _tick_frame(columns: dict[str, list[Any]]) -> "pd.DataFrame":
+    """The ticks with numbers as numpy's own, which are judged ten times as fast as objects."""
+    import numpy as np
+    import pandas as pd
+
+    def typed(name: str, values: list[Any]) -> "pd.Series[Any]":
+        if name in _DECIMALS:
+            return pd.Series(np.array(values, dtype="float64"))
+        # Whole numbers stay whole beside a missing one.
+        is_whole = name in _WHOLES and None not in values
+        return pd.Series(values, dtype="int64" if is_whole else object)
+
+    return pd.DataFrame({name: typed(name, values) for name, values in columns.items()})
 
 
 def _market_cap_error(market_cap: Decimal | None, price: Decimal | None, shares: int) -> float | None:

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -25,7 +26,9 @@ from pipeline import Pipeline
 from expectations.checker import Checker, CheckFailedToRun
 from expectations.read_back import UnknownBatch
 from expectations.suites import PROJECT_FOLDER, stale_files, write_project
+from streaming.check_landed import BatchChecks
 from streaming.errors import StoreUnavailable
+from streaming.patience import Patience
 from streaming.tick import DEAD_LETTER_BUCKET
 
 Doctor = Callable[[Pipeline, int, list[StoredTick]], None]
@@ -436,6 +439,41 @@ def test_broken_project_leaves_the_batch_unchecked(pipeline: Pipeline, tmp_path:
     with pytest.raises(CheckFailedToRun, match=r"python -m expectations\.suites"):
         Checker(pipeline.settings, project)
     assert verdict_of(pipeline, 1) == "unchecked"
+
+
+BROKEN_SUITES: dict[str, tuple[dict[str, Any] | None, str]] = {
+    "a file that cannot be read": (None, "cannot be read"),
+    "a suite that names a missing column": ({"kwargs": {"column": "no_such_column"}}, "no_such_column"),
+    "Great Expectations failing inside itself": (
+        {"type": "expect_column_values_to_match_regex", "kwargs": {"column": "messages", "regex": "("}},
+        "cannot run",
+    ),
+}
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("case", BROKEN_SUITES)
+def test_broken_checks_leave_batches_landed_and_unchecked_and_are_told_once(
+    pipeline: Pipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], case: str
+) -> None:
+    change, reason = BROKEN_SUITES[case]
+    for batch_id in (1, 2):
+        land_ticks(pipeline, batch_id)
+    write_project(tmp_path)
+    suite = tmp_path / "expectations" / "books.json"
+    document = json.loads(suite.read_text())
+    document["expectations"][0] |= {"type": "expect_column_values_to_not_be_null"} | (change or {})
+    suite.write_text(json.dumps(document) if change else "{")
+    monkeypatch.setattr("expectations.checker.Checker", lambda settings: Checker(settings, tmp_path))
+
+    checks = BatchChecks(pipeline.settings, Patience(5, threading.Event()), lambda _: None)
+    checks.begin()
+    checks.close()
+
+    assert [verdict_of(pipeline, batch_id) for batch_id in (1, 2)] == ["unchecked", "unchecked"]
+    said = capsys.readouterr().out.splitlines()
+    (told,) = [line for line in said if "stay" in line]
+    assert reason in told
 
 
 @pytest.mark.integration
