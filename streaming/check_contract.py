@@ -140,7 +140,6 @@ def cassandra_differences(settings: Settings) -> list[Difference]:
     """Columns, types and primary keys of the keyspace's tables against `streaming/tick.py`."""
     session = connect_cassandra(settings)
     try:
-        session.cluster.refresh_schema_metadata()
         live = session.cluster.metadata.keyspaces[settings.cassandra_keyspace].tables
         return list(_compare_keyspace(live))
     finally:

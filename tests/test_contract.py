@@ -238,13 +238,16 @@ def test_a_contract_that_cannot_hold_stops_the_start_with_one_line(
 
 
 @pytest.mark.integration
-def test_columns_reach_the_live_tables_by_dbt_run_while_batches_land_and_are_checked(
+def test_columns_and_a_company_reach_the_live_tables_by_dbt_while_batches_land_and_are_checked(
     spark: SparkSession, pipeline: Pipeline, tmp_path: Path
 ) -> None:
     write_dbt_profile(pipeline.settings, tmp_path / "profiles.yml")
     database = Database(pipeline.settings, pipeline.env_file, tmp_path)
     project = dbt_project(tmp_path, landed_batches=("", NEW_COLUMN), aggregated_data=("", NEW_COLUMN))
+    with (project / "seeds" / "profile.csv").open("a") as seed:
+        seed.write("GIAA.JK,PT Garuda Indonesia (Persero) Tbk,Airlines,91480000000\n")
     altered, stop = threading.Event(), threading.Event()
+    seeded: list[bool] = []
 
     def land() -> tuple[list[int], list[str]]:
         """Land and check until asked to stop: which batches were begun after the change, and all verdicts."""
@@ -253,8 +256,11 @@ def test_columns_reach_the_live_tables_by_dbt_run_while_batches_land_and_are_che
         verdicts: list[str] = []
         while not (stop.is_set() and len(after) >= 3):
             number, is_after = len(verdicts), altered.is_set()
-            batch = lander.land((0, number, [tick(number), tick(number, ticker="DWGL.JK", sector="Coal")]))
+            ticks = [tick(3 * number), tick(3 * number + 1, ticker="DWGL.JK", sector="Coal")]
+            batch = lander.land((0, number, [*ticks, tick(3 * number + 2, ticker="GIAA.JK", sector="Airlines")]))
             assert batch is not None
+            # Until it is seeded, the third tick's company is one that nobody knows.
+            seeded.append(batch.dead_letters == 0)
             verdicts.append(checker.check(batch.batch_id).verdict)
             after += [batch.batch_id] if is_after else []
         checker.close()
@@ -266,6 +272,7 @@ def test_columns_reach_the_live_tables_by_dbt_run_while_batches_land_and_are_che
             while not landing.done() and pipeline.rows("SELECT COUNT(*) FROM landed_batches") < [(3,)]:
                 time.sleep(0.05)
             done = database.dbt("run", "--select", "landed_batches", "aggregated_data", project=project)
+            assert database.dbt("seed", project=project).returncode == 0
             altered.set()
         finally:
             stop.set()
@@ -276,10 +283,12 @@ def test_columns_reach_the_live_tables_by_dbt_run_while_batches_land_and_are_che
     # Each tick's market_cap is a made-up one, which is a warning.
     assert set(verdicts) == {"warned"}
     assert after[0] > 3
+    assert seeded == sorted(seeded), "the company's ticks land from one batch on"
+    assert (seeded[0], seeded[after[0] - 1]) == (False, True)
     for table in ("landed_batches", "aggregated_data"):
         assert pipeline.rows(f"SELECT COUNT(DISTINCT batch_id), MAX(spark_version) FROM {table}") == [
             (len(verdicts), None)
         ]
-    assert pipeline.rows("SELECT SUM(ticks) FROM volume_by_day") == [(2 * len(verdicts),)]
+    assert pipeline.rows("SELECT SUM(ticks) FROM volume_by_day") == [(2 * len(verdicts) + sum(seeded),)]
     assert_books_agree(Lander(spark, pipeline))
     check_tables(pipeline.settings)
