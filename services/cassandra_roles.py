@@ -1,4 +1,4 @@
-"""Cassandra's superuser, the role of the clients, their keyspace and its tables, wherever the node runs."""
+"""Cassandra's superuser, the roles of clients and dashboard, their keyspace and its tables, wherever the node runs."""
 
 from cassandra.cluster import Session
 from pydantic import SecretStr
@@ -16,11 +16,16 @@ SCHEMA_SECONDS = 60
 
 
 def refuse_superusers_name(settings: Settings) -> None:
-    """Raise ConfigurationError where CASSANDRA_USER is the name of one of the two superusers."""
+    """Raise ConfigurationError where a role's name in the settings is one that is taken."""
     if settings.cassandra_user in (DEFAULT_ROLE, ADMIN_ROLE):
         raise ConfigurationError(
             f"CASSANDRA_USER is {settings.cassandra_user!r}; it should be a name other than those of "
             f"the superusers {DEFAULT_ROLE} and {ADMIN_ROLE}"
+        )
+    if settings.dashboard_cassandra_user in ("", DEFAULT_ROLE, ADMIN_ROLE, settings.cassandra_user):
+        raise ConfigurationError(
+            f"DASHBOARD_CASSANDRA_USER is {settings.dashboard_cassandra_user!r}; it should be a name other than those "
+            f"of the superusers {DEFAULT_ROLE} and {ADMIN_ROLE} and of CASSANDRA_USER"
         )
 
 
@@ -50,26 +55,24 @@ def check_superuser(settings: Settings, *, was_set_up: bool) -> None:
 
 
 def create_roles_and_tables(settings: Settings) -> None:
-    """Replace the default superuser by ours; create or renew role, keyspace and tables.
+    """Replace the default superuser by ours; create or renew roles, keyspace and tables.
 
-    CASSANDRA_USER may use its keyspace and nothing else. Its password becomes the settings' at every run.
+    CASSANDRA_USER may use its keyspace and DASHBOARD_CASSANDRA_USER read it, and nothing else. Their passwords become
+    the settings' at every run.
     """
     _replace_default_superuser(settings)
-    keyspace, role = settings.cassandra_keyspace, _identifier(settings.cassandra_user)
-    password = _literal(settings.cassandra_password)
+    keyspace, reader = settings.cassandra_keyspace, settings.dashboard_cassandra_user
     session = _connect_admin(settings)
     try:
-        _run(session, f"CREATE ROLE IF NOT EXISTS {role} WITH LOGIN = true AND PASSWORD = {password}")
-        _run(session, f"ALTER ROLE {role} WITH LOGIN = true AND SUPERUSER = false")
-        if not _clients_can_log_in(settings):
-            # Not at every start: Cassandra refuses to change a password again within 5 s.
-            _run(session, f"ALTER ROLE {role} WITH PASSWORD = {password}")
+        _renew_role(session, settings, settings.cassandra_user, settings.cassandra_password)
+        _renew_role(session, settings, reader, settings.dashboard_cassandra_password)
         _run(
             session,
             f"CREATE KEYSPACE IF NOT EXISTS {keyspace} "
             "WITH replication = {'class': 'SimpleStrategy', 'replication_factor': 1}",
         )
-        _run(session, f"GRANT ALL PERMISSIONS ON KEYSPACE {keyspace} TO {role}")
+        _run(session, f"GRANT ALL PERMISSIONS ON KEYSPACE {keyspace} TO {_identifier(settings.cassandra_user)}")
+        _run(session, f"GRANT SELECT ON KEYSPACE {keyspace} TO {_identifier(reader)}")
         for create in cassandra_tables(keyspace):
             _run(session, create)
     finally:
@@ -95,9 +98,18 @@ def _replace_default_superuser(settings: Settings) -> None:
         session.cluster.shutdown()
 
 
-def _clients_can_log_in(settings: Settings) -> bool:
+def _renew_role(session: Session, settings: Settings, name: str, password: SecretStr) -> None:
+    role, secret = _identifier(name), _literal(password)
+    _run(session, f"CREATE ROLE IF NOT EXISTS {role} WITH LOGIN = true AND PASSWORD = {secret}")
+    _run(session, f"ALTER ROLE {role} WITH LOGIN = true AND SUPERUSER = false")
+    if not _can_log_in(settings, name, password):
+        # Not at every start: Cassandra refuses to change a password again within 5 s.
+        _run(session, f"ALTER ROLE {role} WITH PASSWORD = {secret}")
+
+
+def _can_log_in(settings: Settings, name: str, password: SecretStr) -> bool:
     try:
-        connect_cassandra(settings, keyspace="").cluster.shutdown()
+        connect_cassandra(settings, user=name, password=password, keyspace="").cluster.shutdown()
     except ConfigurationError:
         return False
     return True

@@ -33,7 +33,7 @@ _LOGBACK = """<configuration>
 
 
 class CassandraServer(Server):
-    """The node, its two roles, the keyspace and its tables."""
+    """The node, its roles, the keyspace and its tables."""
 
     name = "cassandra"
     title = "Cassandra"
@@ -91,9 +91,10 @@ class CassandraServer(Server):
         check_superuser(self.settings, was_set_up=self.was_set_up)
 
     def set_up(self) -> None:
-        """Replace the default superuser by ours; create or renew role, keyspace and tables.
+        """Replace the default superuser by ours; create or renew roles, keyspace and tables.
 
-        CASSANDRA_USER may use its keyspace and nothing else. Its password becomes the settings' at every start.
+        CASSANDRA_USER may use its keyspace and DASHBOARD_CASSANDRA_USER read it, and nothing else. Their passwords
+        become the settings' at every start.
         """
         create_roles_and_tables(self.settings)
 

@@ -12,6 +12,7 @@ import mysql.connector
 from pydantic import SecretStr
 
 from services.jars import MARIADB, fetch
+from services.mysql_reader import create_reader, refuse_taken_name
 from services.server import LOOPBACK, Server, run_once
 from streaming.errors import ConfigurationError
 from streaming.stores import connect_mysql
@@ -45,7 +46,7 @@ performance-schema=OFF
 
 
 class MySQLServer(Server):
-    """The server, its two accounts and the database."""
+    """The server, its accounts and the database."""
 
     name = "mysql"
     title = "MySQL"
@@ -71,6 +72,7 @@ class MySQLServer(Server):
         """Write the configuration and create the system tables at the first start."""
         if self.settings.mysql_user == "root":
             raise ConfigurationError("MYSQL_USER is 'root'; it should be another name: root is the services' account")
+        refuse_taken_name(self.settings)
         launcher = _installed_server() or [str(fetch(MARIADB, self._say) / "bin" / "mariadbd")]
         for folder in (self.conf, self.temporary, self.data.parent):
             folder.mkdir(parents=True, exist_ok=True)
@@ -111,7 +113,10 @@ class MySQLServer(Server):
             ) from None
 
     def set_up(self) -> None:
-        """Drop the accounts that new system tables bring along; the server made ours from the init file."""
+        """Drop the accounts that new system tables bring along; create or renew the dashboard's.
+
+        The other two the server made from the init file.
+        """
         self._init_file.unlink(missing_ok=True)
         root = self.settings.mysql_root_password
         connection = connect_mysql(self.settings, user="root", password=root, database="mysql")
@@ -126,6 +131,7 @@ class MySQLServer(Server):
                 cursor.execute("DROP USER %s@%s", (str(user), str(host)))
         finally:
             connection.close()
+        create_reader(self.settings, ("localhost", LOOPBACK))
 
     @property
     def socket(self) -> Path:

@@ -7,6 +7,7 @@ import logging
 from pathlib import Path
 from typing import Annotated
 
+import mysql.connector
 import typer
 from cassandra import DriverException, RequestExecutionException
 from cassandra.cluster import NoHostAvailable
@@ -17,6 +18,7 @@ from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixe
 from services.cassandra_roles import check_superuser, create_roles_and_tables, refuse_superusers_name
 from services.environment import write_dbt_profile
 from services.kafka_server import create_topics
+from services.mysql_reader import create_reader, refuse_taken_name
 from services.server import READY_SECONDS
 from streaming.errors import StoreUnavailable, TickledgerError, run_command
 from streaming.settings import Settings, load_settings
@@ -32,13 +34,19 @@ app = typer.Typer(
 
 @app.command()
 def stores() -> None:
-    """Create Kafka's topics, and Cassandra's roles, keyspace and tables. A second run changes nothing that is right."""
+    """Create Kafka's topics, Cassandra's roles, keyspace and tables, and MySQL's account of the dashboard.
+
+    A second run changes nothing that is right.
+    """
     settings = load_settings()
     refuse_superusers_name(settings)
+    refuse_taken_name(settings)
     _set_up_kafka(settings)
     print(f"Kafka at {settings.kafka_bootstrap_servers} has its topics", flush=True)
     _set_up_cassandra(settings)
     print(f"Cassandra at {','.join(settings.cassandra_hosts)} has its roles and tables", flush=True)
+    _set_up_mysql(settings)
+    print(f"MySQL at {settings.mysql_host} has the dashboard's account", flush=True)
 
 
 @app.command("dbt-profile")
@@ -67,6 +75,14 @@ def _set_up_cassandra(settings: Settings) -> None:
         create_roles_and_tables(settings)
     except (DriverException, RequestExecutionException, NoHostAvailable) as error:
         raise TickledgerError(f"setting up Cassandra failed: {error}") from None
+
+
+def _set_up_mysql(settings: Settings) -> None:
+    try:
+        # Clients come from other containers, and which addresses those have only Docker knows.
+        create_reader(settings, ("%",))
+    except mysql.connector.Error as error:
+        raise TickledgerError(f"setting up MySQL failed: {error}") from None
 
 
 @retry(

@@ -34,6 +34,8 @@ _SHOULD_BE = {
     "checks_enabled": "true or false",
     "checks_stop_on_failed": "true or false",
     "checks_webhook_url": "none, or an address that begins with http:// or https://",
+    "dashboard_mysql_user": "the name of an account of MySQL that may only read ('make services' makes it)",
+    "dashboard_cassandra_user": "the name of a role of Cassandra that may only read ('make services' makes it)",
     "dashboard_refresh_seconds": "a number of seconds, at least 0.5",
 }
 
@@ -70,6 +72,12 @@ class Settings(BaseSettings):
     checks_webhook_url: SecretStr
 
     dashboard_refresh_seconds: Annotated[float, Field(ge=0.5)]
+
+    # Empty in a .env from before these were there: only the dashboard needs them, and `make services` adds them.
+    dashboard_mysql_user: str = ""
+    dashboard_mysql_password: SecretStr = SecretStr("")
+    dashboard_cassandra_user: str = ""
+    dashboard_cassandra_password: SecretStr = SecretStr("")
 
     # The accounts that create databases and users: services/ alone uses them.
     cassandra_admin_password: SecretStr = SecretStr("")

@@ -29,11 +29,13 @@ def connect_mysql(
     password: SecretStr | None = None,
     database: str | None = None,
     answer_seconds: int = ANSWER_SECONDS,
+    account: str = "MYSQL",
 ) -> MySQLConnectionAbstract:
     """Open a MySQL connection in UTC, without autocommit, at READ COMMITTED; names default to the settings'.
 
-    A server that takes longer than `answer_seconds` for one answer counts as down. Raises ConfigurationError for a
-    wrong user, password or database and StoreUnavailable where nothing answers.
+    `account` is how the settings of user and password begin, for the error. A server that takes longer than
+    `answer_seconds` for one answer counts as down. Raises ConfigurationError for a wrong user, password or database and
+    StoreUnavailable where nothing answers.
     """
     where = f"{settings.mysql_host}:{settings.mysql_port}"
     user = user or settings.mysql_user
@@ -59,8 +61,8 @@ def connect_mysql(
     except mysql.connector.Error as error:
         if error.errno == errorcode.ER_ACCESS_DENIED_ERROR:
             raise ConfigurationError(
-                f"MYSQL_USER is {user!r}; MySQL at {where} refuses it: "
-                "MYSQL_USER and MYSQL_PASSWORD should name an account of that server"
+                f"{account}_USER is {user!r}; MySQL at {where} refuses it: "
+                f"{account}_USER and {account}_PASSWORD should name an account of that server"
             ) from None
         if error.errno in (errorcode.ER_BAD_DB_ERROR, errorcode.ER_DBACCESS_DENIED_ERROR):
             raise ConfigurationError(
@@ -78,10 +80,16 @@ def first_sentence(error: mysql.connector.Error) -> str:
 
 
 def connect_cassandra(
-    settings: Settings, *, user: str | None = None, password: SecretStr | None = None, keyspace: str | None = None
+    settings: Settings,
+    *,
+    user: str | None = None,
+    password: SecretStr | None = None,
+    keyspace: str | None = None,
+    account: str = "CASSANDRA",
 ) -> Session:
     """Open a Cassandra session; names default to the settings'. An empty `keyspace` opens it on none.
 
+    `account` is how the settings of user and password begin, for the error.
     The session reconnects by itself. Raises ConfigurationError for a wrong user, password or keyspace and
     StoreUnavailable where nothing answers. Close it with `session.cluster.shutdown()`.
     """
@@ -113,18 +121,18 @@ def connect_cassandra(
         return cluster.connect(keyspace or None)
     except Exception as error:
         cluster.shutdown()
-        raise _cassandra_error(error, where, user, keyspace) from None
+        raise _cassandra_error(error, where, user, keyspace, account) from None
 
 
-def _cassandra_error(error: Exception, where: str, user: str, keyspace: str) -> Exception:
+def _cassandra_error(error: Exception, where: str, user: str, keyspace: str, account: str) -> Exception:
     if isinstance(error, NoHostAvailable) and isinstance(error.errors, list):
         # So the driver says that hosts answered, but none took the keyspace.
         return ConfigurationError(f"CASSANDRA_KEYSPACE is {keyspace!r}; it should be a keyspace at {where}")
     causes: list[Any] = list(error.errors.values()) if isinstance(error, NoHostAvailable) else [error]
     if any(isinstance(cause, AuthenticationFailed | Unauthorized) for cause in causes):
         return ConfigurationError(
-            f"CASSANDRA_USER is {user!r}; Cassandra at {where} refuses it: "
-            "CASSANDRA_USER and CASSANDRA_PASSWORD should name a role of that cluster"
+            f"{account}_USER is {user!r}; Cassandra at {where} refuses it: "
+            f"{account}_USER and {account}_PASSWORD should name a role of that cluster"
         )
     if any(isinstance(cause, InvalidRequest) for cause in causes):
         return ConfigurationError(f"CASSANDRA_KEYSPACE is {keyspace!r}; it should be a keyspace at {where}")

@@ -312,6 +312,7 @@ def _create_keyspace(settings: Settings) -> None:
         for statement in cassandra_tables(name):
             admin.execute(statement, timeout=60)
         admin.execute(f"GRANT ALL PERMISSIONS ON KEYSPACE {name} TO {settings.cassandra_user}", timeout=60)
+        admin.execute(f"GRANT SELECT ON KEYSPACE {name} TO {settings.dashboard_cassandra_user}", timeout=60)
 
 
 def _as_user(settings: Settings, statement: str) -> None:

@@ -26,7 +26,7 @@ from services.instance import Instance
 from services.jars import CASSANDRA, KAFKA
 from services.java import JAVA_VERSION
 from streaming.settings import PROJECT_ROOT, Settings, load_settings
-from streaming.stores import connect_cassandra
+from streaming.stores import connect_cassandra, connect_mysql
 
 Service = dict[str, Any]
 
@@ -196,7 +196,7 @@ class TestSettings:
         server, client = SERVICES["mysql"]["environment"], SERVICES["dbt"]["environment"]
         names = ("MYSQL_DATABASE", "MYSQL_USER", "MYSQL_PASSWORD")
         assert {name: server[name] for name in names} == {name: client[name] for name in names}
-        assert server["MYSQL_ROOT_HOST"] == "localhost"
+        assert server["MYSQL_ROOT_HOST"] == "%", "set-up logs in as root from another container"
 
     def test_every_variable_is_in_env_example_and_refused_when_empty(self) -> None:
         text = re.sub(r"#.*", "", TEXT).replace("$$", "")
@@ -221,7 +221,7 @@ class TestSettings:
             secret: {name for name, service in SERVICES.items() if secret in service.get("environment", {})}
             for secret in ("CASSANDRA_ADMIN_PASSWORD", "MYSQL_ROOT_PASSWORD")
         }
-        assert holders == {"CASSANDRA_ADMIN_PASSWORD": {"set-up"}, "MYSQL_ROOT_PASSWORD": {"mysql"}}
+        assert holders == {"CASSANDRA_ADMIN_PASSWORD": {"set-up"}, "MYSQL_ROOT_PASSWORD": {"set-up", "mysql"}}
 
 
 class TestStart:
@@ -286,6 +286,8 @@ class TestSetUp:
             "KAFKA_TOPIC": f"ticks_{suffix}",
             "CASSANDRA_KEYSPACE": f"{test_settings.cassandra_keyspace}_{suffix}",
             "CASSANDRA_USER": f"user_{suffix}",
+            "DASHBOARD_CASSANDRA_USER": f"reader_{suffix}",
+            "DASHBOARD_MYSQL_USER": f"reader_{suffix}",
         }
         yield names | {"TICKLEDGER_ENV_FILE": str(services.env_file)}
         topics = KafkaAdminClient(bootstrap_servers=test_settings.kafka_bootstrap_servers)
@@ -295,15 +297,19 @@ class TestSetUp:
             test_settings, user="tickledger_admin", password=test_settings.cassandra_admin_password, keyspace="system"
         )
         admin.execute(f"DROP KEYSPACE {names['CASSANDRA_KEYSPACE']}", timeout=60)
-        admin.execute(f"DROP ROLE {names['CASSANDRA_USER']}", timeout=60)
+        for role in ("CASSANDRA_USER", "DASHBOARD_CASSANDRA_USER"):
+            admin.execute(f"DROP ROLE {names[role]}", timeout=60)
         admin.cluster.shutdown()
+        root = connect_mysql(test_settings, user="root", password=test_settings.mysql_root_password, database="mysql")
+        root.cursor().execute("DROP USER %s@'%'", (names["DASHBOARD_MYSQL_USER"],))
+        root.close()
 
     @staticmethod
     def run(*arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
         command = [sys.executable, "-m", "services.set_up", *arguments]
         return subprocess.run(command, cwd=PROJECT_ROOT, env=os.environ | environment, capture_output=True, text=True)
 
-    def test_stores_makes_topics_role_and_tables_and_may_run_again(
+    def test_stores_makes_topics_roles_and_tables_and_may_run_again(
         self, environment: dict[str, str], test_settings: Settings
     ) -> None:
         for _ in range(2):
@@ -321,6 +327,16 @@ class TestSetUp:
             session.execute(f"SELECT * FROM {test_settings.cassandra_keyspace}.dead_letters")
         session.cluster.shutdown()
         assert tables == {"real_time_data", "dead_letters"}
+        reader = connect_cassandra(
+            mine, user=environment["DASHBOARD_CASSANDRA_USER"], password=mine.dashboard_cassandra_password
+        )
+        reader.execute("SELECT * FROM real_time_data LIMIT 1")
+        with pytest.raises(Unauthorized):
+            reader.execute("TRUNCATE real_time_data")
+        reader.cluster.shutdown()
+        account = connect_mysql(mine, user=environment["DASHBOARD_MYSQL_USER"], password=mine.dashboard_mysql_password)
+        account.cursor().execute("SELECT 1")
+        account.close()
         admin = KafkaAdminClient(bootstrap_servers=test_settings.kafka_bootstrap_servers)
         (described,) = admin.describe_topics([environment["KAFKA_TOPIC"]])
         admin.close()

@@ -31,7 +31,10 @@ from streaming.errors import ConfigurationError, TickledgerError
 from streaming.settings import PROJECT_ROOT, Settings, load_settings
 from streaming.stores import connect_cassandra, connect_mysql
 
-PASSWORDS = ("CASSANDRA_PASSWORD", "CASSANDRA_ADMIN_PASSWORD", "MYSQL_PASSWORD", "MYSQL_ROOT_PASSWORD")
+PASSWORDS = (
+    *("CASSANDRA_PASSWORD", "CASSANDRA_ADMIN_PASSWORD", "MYSQL_PASSWORD", "MYSQL_ROOT_PASSWORD"),
+    *("DASHBOARD_MYSQL_PASSWORD", "DASHBOARD_CASSANDRA_PASSWORD"),
+)
 
 
 @pytest.fixture
@@ -312,6 +315,59 @@ class TestRunningServers:
         with pytest.raises(mysql.connector.errors.ProgrammingError, match="denied"):
             cursor.execute("SELECT * FROM mysql.user")
         connection.close()
+
+    def test_the_dashboards_accounts_read_and_every_write_is_refused(self, test_settings: Settings) -> None:
+        reader = connect_mysql(
+            test_settings,
+            user=test_settings.dashboard_mysql_user,
+            password=test_settings.dashboard_mysql_password,
+        )
+        owner = connect_mysql(test_settings)
+        owner.cursor().execute("CREATE TABLE IF NOT EXISTS rights (id INT PRIMARY KEY)")
+        try:
+            cursor = reader.cursor()
+            cursor.execute("SELECT id FROM rights")
+            assert cursor.fetchall() == []
+            for write in (
+                *(
+                    "INSERT INTO rights VALUES (1)",
+                    "UPDATE rights SET id = 2",
+                    "DELETE FROM rights",
+                    "DROP TABLE rights",
+                ),
+                *("TRUNCATE rights", "ALTER TABLE rights ADD COLUMN more INT", "CREATE TABLE more (id INT)"),
+                *("CREATE VIEW more AS SELECT 1", "SELECT * FROM mysql.user"),
+            ):
+                with pytest.raises(mysql.connector.Error, match="denied"):
+                    cursor.execute(write)
+        finally:
+            reader.close()
+            owner.cursor().execute("DROP TABLE rights")
+            owner.close()
+
+    def test_the_dashboards_role_reads_and_every_write_is_refused(self, test_settings: Settings) -> None:
+        reader = connect_cassandra(
+            test_settings,
+            user=test_settings.dashboard_cassandra_user,
+            password=test_settings.dashboard_cassandra_password,
+        )
+        key = "topic = 't' AND kafka_partition = 0 AND offset_bucket = 0 AND kafka_offset = 0 AND position = 0"
+        try:
+            assert list(reader.execute(f"SELECT * FROM dead_letters WHERE {key}")) == []
+            for write in (
+                "INSERT INTO dead_letters (topic, kafka_partition, offset_bucket, kafka_offset, position)"
+                " VALUES ('t', 0, 0, 0, 0)",
+                f"UPDATE dead_letters SET reason = 'x' WHERE {key}",
+                f"DELETE FROM dead_letters WHERE {key}",
+                *("TRUNCATE dead_letters", "DROP TABLE dead_letters", "ALTER TABLE dead_letters ADD more int"),
+                "CREATE TABLE more (id int PRIMARY KEY)",
+                f"DROP KEYSPACE {test_settings.cassandra_keyspace}",
+                "SELECT role FROM system_auth.roles",
+            ):
+                with pytest.raises(Unauthorized):
+                    reader.execute(write)
+        finally:
+            reader.cluster.shutdown()
 
     def test_mysql_compares_texts_exactly_in_utc_and_commits_to_disk(self, test_settings: Settings) -> None:
         root = test_settings.mysql_root_password
