@@ -1,149 +1,60 @@
 """What the page asks the two stores, each question a function that returns a DataFrame.
 
-Every statement is a constant here and every value in it is bound; only a :class:`Window`'s bucket is written into CQL,
+Every statement is a constant here and every value in it is bound; only a :class:`Window`'s candle is written into CQL,
 and windows come from the list below. Numbers arrive as int64 or float64 and moments as UTC timestamps, never as
-Decimal or without a zone, which charts would misread. All raise StoreUnavailable while their store does not answer
-and ConfigurationError for what only the user can mend; asking again later is always safe.
+Decimal or without a zone, which charts would misread. No answer grows with the age of the stores: each is cut by time
+or by number. All raise what the readers raise.
 """
 
-import threading
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
-from typing import Any, cast
+from typing import Any
 
-import mysql.connector
 import pandas as pd
-from cassandra import DriverException, InvalidRequest, RequestExecutionException, Unauthorized
-from cassandra.cluster import NoHostAvailable, Session
-from cassandra.query import PreparedStatement
-from mysql.connector import errorcode
-from mysql.connector.abstracts import MySQLConnectionAbstract
 
-from streaming.errors import ConfigurationError, StoreUnavailable
-from streaming.settings import Settings
-from streaming.stores import connect_cassandra, connect_mysql
-
-#: A page that waits longer for one answer than this looks frozen.
-ANSWER_SECONDS = 4
+from dashboard.readers import CassandraReader, MySQLReader
+from streaming.tick import DEAD_LETTER_BUCKET
 
 UTC_TIME = "datetime64[ns, UTC]"
-_NOT_THERE = (errorcode.ER_NO_SUCH_TABLE, errorcode.ER_BAD_FIELD_ERROR, errorcode.ER_TABLEACCESS_DENIED_ERROR)
+DAY = "datetime64[ns]"
+#: Over how many seconds the present pace is averaged.
+PACE_SECONDS = 30
+#: Batches that the pace, the charts and the dead letters look at, the newest ones.
+BATCHES_FOR_PACE, BATCHES_SHOWN, BATCHES_WITH_DEAD_LETTERS = 100, 120, 50
+#: Dead letters read of each bucket (10,000 offsets of a Kafka partition), the newest ones; and buckets.
+LETTERS_A_BUCKET, BUCKETS = 500, 20
+#: How long one answer may go on reading candles of earlier days, and for how long a past day is not read again.
+BUDGET_SECONDS, PAST_DAY_STAYS = 1.0, timedelta(minutes=30)
+#: Bytes of a raw value that are shown.
+RAW_SHOWN = 300
 
 
 @dataclass(frozen=True)
 class Window:
-    """A stretch of time up to now, cut into buckets of which each shows one price: at most 300 a ticker."""
+    """A stretch of time up to now, cut into candles: at most 120 a ticker. `candle` is a duration of CQL."""
 
     length: timedelta
-    bucket: str
+    candle: str
+
+    @property
+    def candle_length(self) -> pd.Timedelta:
+        """How much time a candle covers."""
+        return pd.Timedelta(self.candle)
 
 
-#: The windows that a viewer may choose.
+#: The windows that a viewer may choose: the longer the window, the longer its candles.
 WINDOWS = {
-    "5 min": Window(timedelta(minutes=5), "1s"),
-    "15 min": Window(timedelta(minutes=15), "3s"),
-    "1 hour": Window(timedelta(hours=1), "15s"),
-    "4 hours": Window(timedelta(hours=4), "1m"),
+    "15 min": Window(timedelta(minutes=15), "15s"),
+    "1 hour": Window(timedelta(hours=1), "1m"),
+    "4 hours": Window(timedelta(hours=4), "3m"),
+    "1 day": Window(timedelta(days=1), "15m"),
+    "5 days": Window(timedelta(days=5), "1h"),
 }
 
 
-class MySQLReader:
-    """Reads MySQL over one connection, made when first needed and made anew after a failure. Safe between threads."""
-
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-        self._connection: MySQLConnectionAbstract | None = None
-        self._lock = threading.Lock()
-
-    def rows(self, statement: str, parameters: Mapping[str, Any] | None = None) -> list[tuple[Any, ...]]:
-        """All rows of one SELECT."""
-        with self._lock:
-            try:
-                if self._connection is not None:
-                    # The server may have closed the connection, or started anew, since the question before.
-                    with suppress(mysql.connector.OperationalError, mysql.connector.InterfaceError):
-                        return self._read(statement, parameters or {})
-                    self._drop()
-                return self._read(statement, parameters or {})
-            except mysql.connector.Error as error:
-                self._drop()
-                raise self._explained(error) from None
-
-    def _read(self, statement: str, parameters: Mapping[str, Any]) -> list[tuple[Any, ...]]:
-        if self._connection is None:
-            self._connection = connect_mysql(self._settings, answer_seconds=ANSWER_SECONDS)
-        cursor = self._connection.cursor()
-        cursor.execute(statement, dict(parameters))
-        rows = cursor.fetchall()
-        cursor.close()
-        self._connection.rollback()
-        return cast("list[tuple[Any, ...]]", rows)
-
-    def _drop(self) -> None:
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            with suppress(mysql.connector.Error, OSError):
-                connection.shutdown()
-
-    def _explained(self, error: mysql.connector.Error) -> ConfigurationError | StoreUnavailable:
-        where = f"{self._settings.mysql_host}:{self._settings.mysql_port}"
-        if error.errno in _NOT_THERE:
-            return ConfigurationError(
-                f"MYSQL_DATABASE is {self._settings.mysql_database!r}; it should hold the project's tables "
-                f"('dbt seed' and 'dbt run' create them): {error.msg}"
-            )
-        reason = " ".join(str(error.msg).split())
-        return StoreUnavailable(f"MySQL at {where} (MYSQL_HOST, MYSQL_PORT) does not answer: {reason}")
-
-    def close(self) -> None:
-        """Close the connection; the next question opens another."""
-        with self._lock:
-            self._drop()
-
-
-class CassandraReader:
-    """Reads Cassandra over one session, made when first needed; the session itself reconnects. Safe between threads."""
-
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-        self._session: Session | None = None
-        self._statements: dict[str, PreparedStatement] = {}
-        self._lock = threading.Lock()
-
-    def rows(self, statement: str, parameters: Sequence[tuple[Any, ...]]) -> list[Any]:
-        """All rows of one SELECT, asked once for each of `parameters`, at the same time."""
-        try:
-            session, prepared = self._prepared(statement)
-            answers = [session.execute_async(prepared, values, timeout=ANSWER_SECONDS) for values in parameters]
-            return [row for answer in answers for row in answer.result()]
-        except (InvalidRequest, Unauthorized) as error:
-            raise ConfigurationError(
-                f"CASSANDRA_KEYSPACE is {self._settings.cassandra_keyspace!r}; it should hold the project's tables "
-                f"('make services' creates them) and CASSANDRA_USER should be allowed to read them: {error}"
-            ) from None
-        except (NoHostAvailable, DriverException, RequestExecutionException) as error:
-            where = f"{','.join(self._settings.cassandra_hosts)}:{self._settings.cassandra_port}"
-            raise StoreUnavailable(
-                f"Cassandra at {where} (CASSANDRA_HOSTS, CASSANDRA_PORT) does not answer: {type(error).__name__}"
-            ) from None
-
-    def _prepared(self, statement: str) -> tuple[Session, PreparedStatement]:
-        with self._lock:
-            if self._session is None:
-                self._session = connect_cassandra(self._settings)
-            if statement not in self._statements:
-                self._statements[statement] = self._session.prepare(statement)
-            return self._session, self._statements[statement]
-
-    def close(self) -> None:
-        """Close the session; the next question opens another."""
-        with self._lock:
-            session, self._session = self._session, None
-            self._statements.clear()
-        if session is not None:
-            session.cluster.shutdown()
+# MySQL: companies, aggregates and the ledger
 
 
 def companies(reader: MySQLReader) -> pd.DataFrame:
@@ -152,21 +63,20 @@ def companies(reader: MySQLReader) -> pd.DataFrame:
     return _frame(rows, ticker="str", company_name="str", sector="str")
 
 
-def volume_by_sector(reader: MySQLReader) -> pd.DataFrame:
-    """The view `volume_today`, largest first. One row per sector: sector, total_volume (shares)."""
-    rows = reader.rows("SELECT sector, total_volume FROM volume_today ORDER BY total_volume DESC, sector")
-    return _frame(rows, sector="str", total_volume="float64")
-
-
 _TODAY = """
-    SELECT traded.volume, traded.ticks, landed.batches, landed.checked, landed.warned, landed.failed, newest.landed_at
+    SELECT traded.volume, traded.ticks, landed.batches, landed.checked, landed.warned, landed.failed,
+           newest.landed_at, tick.made_at, pace.ticks / %(pace_seconds)s
     FROM (SELECT COALESCE(SUM(total_volume), 0) AS volume, COALESCE(SUM(ticks), 0) AS ticks
           FROM aggregated_data WHERE date = UTC_DATE()) AS traded,
          (SELECT COUNT(*) AS batches, COALESCE(SUM(verdict <> 'unchecked'), 0) AS checked,
                  COALESCE(SUM(verdict = 'warned'), 0) AS warned, COALESCE(SUM(verdict = 'failed'), 0) AS failed
           FROM landed_batches WHERE last_created_at >= UTC_DATE()) AS landed,
          (SELECT MAX(landed_at) AS landed_at FROM landed_batches
-          WHERE batch_id = (SELECT MAX(batch_id) FROM landed_batches)) AS newest
+          WHERE batch_id = (SELECT MAX(batch_id) FROM landed_batches)) AS newest,
+         (SELECT MAX(last_created_at) AS made_at FROM landed_batches) AS tick,
+         (SELECT COALESCE(SUM(ticks_landed), 0) AS ticks
+          FROM (SELECT landed_at, ticks_landed FROM landed_batches ORDER BY batch_id DESC LIMIT %(batches)s) AS recent
+          WHERE landed_at > UTC_TIMESTAMP(3) - INTERVAL %(pace_seconds)s SECOND) AS pace
 """
 
 
@@ -174,50 +84,264 @@ def today(reader: MySQLReader) -> pd.DataFrame:
     """The figures of the current trading day, the UTC date. One row.
 
     volume (shares) and ticks are of ticks made today; batches, checked, warned and failed count the batches whose
-    newest tick was made today; landed_at is when the newest batch of all landed, NaT where none has.
+    newest tick was made today; landed_at is when the newest batch of all landed and made_at when the newest landed
+    tick was made, NaT where none has landed; ticks_a_second is what landed in the last 30 s, by second.
     """
-    rows = reader.rows(_TODAY)
+    rows = reader.rows(_TODAY, {"pace_seconds": PACE_SECONDS, "batches": BATCHES_FOR_PACE})
     whole = dict.fromkeys(("volume", "ticks", "batches", "checked", "warned", "failed"), "int64")
-    return _frame(rows, **whole, landed_at=UTC_TIME)
+    return _frame(rows, **whole, landed_at=UTC_TIME, made_at=UTC_TIME, ticks_a_second="float64")
 
 
-_NEWEST_BATCHES = """
-    SELECT batch_id, verdict, landed_at, messages, ticks_landed, dead_letters, duplicates, landing_seconds
-    FROM landed_batches ORDER BY batch_id DESC LIMIT %(limit)s
-"""
+def landed_ends(reader: MySQLReader) -> pd.DataFrame:
+    """Where the ledger ends. One row per Kafka partition: kafka_partition, until_offset."""
+    rows = reader.rows("SELECT kafka_partition, MAX(until_offset) FROM landed_offsets GROUP BY kafka_partition")
+    return _frame(rows, kafka_partition="int64", until_offset="int64")
 
 
-def newest_batches(reader: MySQLReader, limit: int = 20) -> pd.DataFrame:
-    """The ledger's newest batches, newest first. One row per landed batch; landing_seconds in s."""
-    rows = reader.rows(_NEWEST_BATCHES, {"limit": limit})
-    counts = dict.fromkeys(("messages", "ticks_landed", "dead_letters", "duplicates"), "int64")
-    types = {"batch_id": "int64", "verdict": "str", "landed_at": UTC_TIME} | counts
-    return _frame(rows, **types, landing_seconds="float64")
+def volume_by_verdict(reader: MySQLReader) -> pd.DataFrame:
+    """The view `volume_today_by_verdict`. One row per sector and verdict: sector, verdict, total_volume (shares)."""
+    rows = reader.rows("SELECT sector, verdict, total_volume FROM volume_today_by_verdict ORDER BY sector, verdict")
+    return _frame(rows, sector="str", verdict="str", total_volume="float64")
 
 
-#: The newest tick of each bucket: Cassandra cuts the buckets, so that no more rows travel than a chart can show.
-_PRICES = """
-    SELECT ticker, created_at, price FROM real_time_data
-    WHERE ticker = ? AND trade_date = ? AND created_at >= ? AND created_at < ?
-    GROUP BY ticker, trade_date, floor(created_at, {bucket}) ORDER BY created_at DESC
-"""
+def average_day(reader: MySQLReader) -> pd.DataFrame:
+    """The view `volume_today_against_average`. One row per sector, none where no earlier day has volume.
 
-
-def prices(reader: CassandraReader, tickers: Sequence[str], window: Window, until: datetime) -> pd.DataFrame:
-    """The prices (IDR) of some tickers in a window that ends before `until` (UTC, without a zone), oldest first.
-
-    One row per ticker and bucket with a tick in it: that bucket's newest tick's ticker, created_at and price. Reads
-    only the partitions (ticker, trade_date) and the time that the window covers.
+    sector, total_volume (shares, today), average_volume (shares a day) over the last `days` trading days before today.
     """
-    since = until - window.length
-    parameters = [(ticker, day, since, until) for ticker in tickers for day in _days(since, until)]
-    rows = reader.rows(_PRICES.format(bucket=window.bucket), parameters)
-    frame = _frame([tuple(row) for row in rows], ticker="str", created_at=UTC_TIME, price="float64")
-    return frame.sort_values(["ticker", "created_at"], ignore_index=True)
+    rows = reader.rows(
+        "SELECT sector, total_volume, average_volume, days FROM volume_today_against_average"
+        " WHERE average_volume IS NOT NULL ORDER BY sector"
+    )
+    return _frame(rows, sector="str", total_volume="float64", average_volume="float64", days="int64")
+
+
+_COUNTS = ("messages", "ticks_read", "ticks_landed", "dead_letters", "duplicates", "late_ticks", "volume", "findings")
+_BATCHES = f"SELECT batch_id, verdict, landed_at, landing_seconds, checked_at, {', '.join(_COUNTS)} FROM batch_health"
+
+
+def newest_batches(reader: MySQLReader, limit: int = BATCHES_SHOWN) -> pd.DataFrame:
+    """The ledger's newest batches, newest first, from `batch_health`. One row per landed batch.
+
+    landing_seconds in s, volume in shares; findings counts the expectations that did not hold.
+    """
+    return _batches(reader.rows(f"{_BATCHES} ORDER BY batch_id DESC LIMIT %(limit)s", {"limit": limit}))
+
+
+def batch(reader: MySQLReader, batch_id: int) -> pd.DataFrame:
+    """One batch as :func:`newest_batches` has it; no row where it has not landed."""
+    return _batches(reader.rows(f"{_BATCHES} WHERE batch_id = %(batch_id)s", {"batch_id": batch_id}))
+
+
+def _batches(rows: Sequence[tuple[Any, ...]]) -> pd.DataFrame:
+    types = {"batch_id": "int64", "verdict": "str", "landed_at": UTC_TIME, "landing_seconds": "float64"}
+    return _frame(rows, **types, checked_at=UTC_TIME, **dict.fromkeys(_COUNTS, "int64"))
+
+
+def batch_offsets(reader: MySQLReader, batch_id: int) -> pd.DataFrame:
+    """What a batch covers. One row per Kafka partition: kafka_partition, from_offset, until_offset, offsets."""
+    rows = reader.rows(
+        "SELECT kafka_partition, from_offset, until_offset, until_offset - from_offset FROM landed_offsets"
+        " WHERE batch_id = %(batch_id)s ORDER BY kafka_partition",
+        {"batch_id": batch_id},
+    )
+    return _frame(rows, **dict.fromkeys(("kafka_partition", "from_offset", "until_offset", "offsets"), "int64"))
+
+
+def batch_findings(reader: MySQLReader, batch_id: int) -> pd.DataFrame:
+    """What the checks of a batch found wrong. One row per expectation that did not hold, the critical ones first."""
+    rows = reader.rows(
+        "SELECT severity, expectation, observed, expected FROM batch_findings WHERE batch_id = %(batch_id)s"
+        " ORDER BY severity, expectation",
+        {"batch_id": batch_id},
+    )
+    return _frame(rows, severity="str", expectation="str", observed="str", expected="str")
+
+
+def newest_batch_with_findings(reader: MySQLReader) -> pd.DataFrame:
+    """The number of the newest batch for which an expectation did not hold, as batch_id; no row where all held."""
+    rows = reader.rows("SELECT MAX(batch_id) FROM batch_findings")
+    return _frame([row for row in rows if row[0] is not None], batch_id="int64")
+
+
+def ranges_with_dead_letters(reader: MySQLReader, batches: int = BATCHES_WITH_DEAD_LETTERS) -> pd.DataFrame:
+    """The offsets of the newest batches that had dead letters. One row per batch and Kafka partition, newest first."""
+    rows = reader.rows(
+        "SELECT offsets.kafka_partition, offsets.from_offset, offsets.until_offset"
+        " FROM (SELECT batch_id FROM landed_batches WHERE dead_letters > 0 ORDER BY batch_id DESC LIMIT %(batches)s)"
+        " AS newest INNER JOIN landed_offsets AS offsets ON offsets.batch_id = newest.batch_id"
+        " ORDER BY newest.batch_id DESC, offsets.kafka_partition",
+        {"batches": batches},
+    )
+    return _frame(rows, **dict.fromkeys(("kafka_partition", "from_offset", "until_offset"), "int64"))
+
+
+def volume_by_day(reader: MySQLReader, first: date, last: date) -> pd.DataFrame:
+    """The view `volume_by_day` from one day to another, both included. One row per date and sector with a tick.
+
+    date, sector, total_volume (shares), ticks.
+    """
+    rows = reader.rows(
+        "SELECT date, sector, total_volume, ticks FROM volume_by_day WHERE date BETWEEN %(first)s AND %(last)s"
+        " ORDER BY date, sector",
+        {"first": first, "last": last},
+    )
+    return _frame(rows, date=DAY, sector="str", total_volume="float64", ticks="int64")
+
+
+# Cassandra: prices and dead letters
+
+#: Cassandra cuts the candles, so that no more rows travel than a chart can show. Its first row of a group is the oldest
+#: or, backwards, the newest tick of the candle.
+_CANDLES = """
+    SELECT ticker, floor(created_at, {candle}) AS start, price, max(price) AS high, min(price) AS low,
+           sum(volume) AS volume, count(*) AS ticks
+    FROM real_time_data WHERE ticker = ? AND trade_date = ? AND created_at >= ? AND created_at < ?
+    GROUP BY ticker, trade_date, floor(created_at, {candle}) ORDER BY created_at ASC LIMIT 500
+"""
+_CLOSES = """
+    SELECT ticker, floor(created_at, {candle}) AS start, price
+    FROM real_time_data WHERE ticker = ? AND trade_date = ? AND created_at >= ? AND created_at < ?
+    GROUP BY ticker, trade_date, floor(created_at, {candle}) ORDER BY created_at DESC LIMIT 500
+"""
+
+
+def candles(
+    reader: CassandraReader, tickers: Sequence[str], window: Window, until: datetime, known: pd.DataFrame | None = None
+) -> pd.DataFrame:
+    """The candles of some tickers in a window that ends before `until` (UTC, without a zone), oldest first.
+
+    One row per ticker and candle with a tick in it: ticker, start (UTC), open, high, low, close (IDR), volume (shares)
+    and ticks; the times without a tick have no row. Reads only the partitions (ticker, trade_date) of the window, day
+    by day from the newest back, for about a second.
+
+    `known` is the earlier answer to the same question. What it lacks is read first of all; of today only the newest two
+    candles are read again, and a whole day once a candle's length (a past one: half an hour) has gone by, so a late
+    tick shows that much later. `attrs` hold when each day was read: `read` and `whole`, and `to_come`, the days that
+    are left for the next answer.
+    """
+    begin = floor(until - window.length, window)
+    before: Any = {"read": {}, "whole": {}} if known is None else known.attrs
+    read, whole, parts = dict(before["read"]), dict(before["whole"]), [] if known is None else [known]
+    deadline, answered, to_come = time.monotonic() + BUDGET_SECONDS, 0, 0
+    for day in reversed(_days(begin, until)):
+        midnight = datetime.combine(day, datetime.min.time())
+        first, end = max(begin, midnight), min(until, midnight + timedelta(days=1))
+        stale = window.candle_length.to_pytimedelta() if end == until else PAST_DAY_STAYS
+        is_whole = day in whole and until - whole[day] < stale
+        if is_whole and read[day] >= end:
+            continue
+        if answered and time.monotonic() > deadline:
+            to_come += day not in whole
+            continue
+        since = max(first, floor(read[day], window) - window.candle_length) if is_whole else first
+        parts = [part[(part.start < _utc(since)) | (part.start >= _utc(end))] for part in parts]
+        parts.append(_candles_of_day(reader, tickers, window, day, since, end))
+        answered, read[day] = answered + 1, end
+        whole[day] = whole[day] if is_whole else until
+    frame = pd.concat([part for part in parts if not part.empty] or parts[:1])
+    frame = frame[frame.start >= _utc(begin)].sort_values(["ticker", "start"], ignore_index=True)
+    frame.attrs = {"read": read, "whole": whole, "to_come": to_come}
+    return frame
+
+
+def _candles_of_day(
+    reader: CassandraReader, tickers: Sequence[str], window: Window, day: date, since: datetime, end: datetime
+) -> pd.DataFrame:
+    parameters = [(ticker, day, since, end) for ticker in tickers]
+    opened = [tuple(row) for row in reader.rows(_CANDLES.format(candle=window.candle), parameters)]
+    closed = [tuple(row) for row in reader.rows(_CLOSES.format(candle=window.candle), parameters)]
+    numbers = dict.fromkeys(("open", "high", "low"), "float64") | dict.fromkeys(("volume", "ticks"), "int64")
+    return _frame(opened, ticker="str", start=UTC_TIME, **numbers).merge(
+        _frame(closed, ticker="str", start=UTC_TIME, close="float64"), on=["ticker", "start"]
+    )
+
+
+def floor(moment: datetime, window: Window) -> datetime:
+    """The start of the candle in which a moment lies (UTC, without a zone), as Cassandra's floor() has it."""
+    return moment - (moment - datetime(1970, 1, 1)) % window.candle_length.to_pytimedelta()
+
+
+_FIRST = """
+    SELECT ticker, price FROM real_time_data WHERE ticker = ? AND trade_date = ? ORDER BY created_at ASC LIMIT 1
+"""
+_LAST = """
+    SELECT ticker, created_at, price, market_cap FROM real_time_data WHERE ticker = ? AND trade_date = ?
+    ORDER BY created_at DESC LIMIT 1
+"""
+
+
+def quotes(reader: CassandraReader, tickers: Sequence[str], day: date) -> pd.DataFrame:
+    """How some companies stand on a trading day. One row per company with a tick on it.
+
+    ticker, created_at of the newest tick, first_price and price (IDR), market_cap (IDR), and change, the share by which
+    the price differs from the day's first (NaN where that was zero).
+    """
+    keys = [(ticker, day) for ticker in tickers]
+    first = _frame([tuple(row) for row in reader.rows(_FIRST, keys)], ticker="str", first_price="float64")
+    last = [tuple(row) for row in reader.rows(_LAST, keys)]
+    frame = _frame(last, ticker="str", created_at=UTC_TIME, price="float64", market_cap="float64").merge(first)
+    base = frame.first_price.where(frame.first_price != 0)
+    return frame.assign(change=frame.price / base - 1)
+
+
+_DEAD_LETTERS = """
+    SELECT kafka_partition, kafka_offset, position, reason, detail, dead_at FROM dead_letters
+    WHERE topic = ? AND kafka_partition = ? AND offset_bucket = ? AND kafka_offset >= ? AND kafka_offset < ?
+    ORDER BY kafka_offset DESC LIMIT {limit}
+"""
+
+
+def dead_letters(reader: CassandraReader, topic: str, ranges: pd.DataFrame) -> pd.DataFrame:
+    """The dead letters in some ranges of offsets, newest first. One row per dead letter, without its raw value.
+
+    kafka_partition, kafka_offset, position (-1 for a whole message), reason, detail, dead_at. At most 500 of each
+    bucket, and 20 buckets: the first ones of `ranges`, which has one row per range as
+    :func:`ranges_with_dead_letters` gives them.
+    """
+    buckets: dict[tuple[int, int], tuple[int, int]] = {}
+    for partition, begin, end in ranges[["kafka_partition", "from_offset", "until_offset"]].itertuples(index=False):
+        for bucket in range((end - 1) // DEAD_LETTER_BUCKET, begin // DEAD_LETTER_BUCKET - 1, -1):
+            low, high = buckets.get((partition, bucket), (begin, end))
+            buckets[partition, bucket] = min(low, begin), max(high, end)
+    parameters = [(topic, *place, *span) for place, span in list(buckets.items())[:BUCKETS]]
+    rows = [tuple(row) for row in reader.rows(_DEAD_LETTERS.format(limit=LETTERS_A_BUCKET), parameters)]
+    whole = dict.fromkeys(("kafka_partition", "kafka_offset", "position"), "int64")
+    frame = _frame(rows, **whole, reason="str", detail="str", dead_at=UTC_TIME)
+    return frame.sort_values("dead_at", ascending=False, ignore_index=True)
+
+
+_RAW_VALUE = """
+    SELECT kafka_partition, kafka_offset, position, raw_value FROM dead_letters
+    WHERE topic = ? AND kafka_partition = ? AND offset_bucket = ? AND kafka_offset = ? AND position = ?
+"""
+
+
+def raw_values(reader: CassandraReader, topic: str, letters: pd.DataFrame) -> pd.DataFrame:
+    """The beginnings of some dead letters' raw values, for people. One row per dead letter, in no order.
+
+    kafka_partition, kafka_offset, position and raw_value: the first 300 bytes as text, in which what is no UTF-8 or no
+    printable letter is written as an escape.
+    """
+    keys = letters[["kafka_partition", "kafka_offset", "position"]].itertuples(index=False)
+    parameters = [(topic, one[0], one[1] // DEAD_LETTER_BUCKET, one[1], one[2]) for one in keys]
+    rows = [(*row[:3], printable(row[3])) for row in reader.rows(_RAW_VALUE, parameters)]
+    return _frame(rows, **dict.fromkeys(("kafka_partition", "kafka_offset", "position"), "int64"), raw_value="str")
+
+
+def printable(raw: bytes | None) -> str:
+    """The beginning of a raw value as one line of text."""
+    text = (raw or b"")[:RAW_SHOWN].decode("utf-8", errors="backslashreplace")
+    shown = "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
+    return shown + ("…" if raw and len(raw) > RAW_SHOWN else "")
 
 
 def _days(since: datetime, until: datetime) -> list[date]:
     return [since.date() + timedelta(days=n) for n in range((until.date() - since.date()).days + 1)]
+
+
+def _utc(moment: datetime) -> pd.Timestamp:
+    return pd.Timestamp(moment, tz="UTC")
 
 
 def _frame(rows: Sequence[tuple[Any, ...]], **types: str) -> pd.DataFrame:

@@ -41,10 +41,15 @@ class Readings:
         self._resting: dict[str, tuple[float, StoreUnavailable]] = {}
         self._lock = threading.Lock()
 
-    def get(self, store: str, question: Hashable, read: Callable[[], pd.DataFrame]) -> Reading:
-        """The answer to a question: kept where fresh, else from `read`; where that fails, the last good one."""
+    def get(
+        self, store: str, question: Hashable, read: Callable[[], pd.DataFrame], *, fresh_seconds: float = 0.0
+    ) -> Reading:
+        """The answer to a question: kept where fresh, else from `read`; where that fails, the last good one.
+
+        An answer that costs much and changes little may stay fresh longer than the others.
+        """
         kept = self._kept.get(question, Reading())
-        if time.monotonic() - kept.asked < self._fresh_seconds:
+        if time.monotonic() - kept.asked < max(self._fresh_seconds, fresh_seconds) and kept.error is None:
             return kept
         until, error = self._resting.get(store, (float("-inf"), None))
         if time.monotonic() < until:
@@ -56,6 +61,10 @@ class Readings:
             while len(self._kept) > MAX_QUESTIONS:
                 self._kept.pop(next(iter(self._kept)))
         return reading
+
+    def kept(self, question: Hashable) -> pd.DataFrame | None:
+        """The last good answer to a question, without asking anew."""
+        return self._kept.get(question, Reading()).frame
 
     def _asked(self, store: str, kept: Reading, read: Callable[[], pd.DataFrame]) -> Reading:
         try:

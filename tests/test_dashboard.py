@@ -3,6 +3,7 @@
 import socket
 import threading
 import time
+import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from datetime import UTC, datetime, timedelta
@@ -10,13 +11,19 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from pipeline import Pipeline
+from dotenv import dotenv_values
+from healthy_batch import dead_offset, first_offset, land_ticks
+from pipeline import Pipeline, fresh_pipeline
 from streamlit.testing.v1 import AppTest
 
 from dashboard import queries
+from dashboard.readers import CassandraReader, MySQLReader
 from dashboard.readings import Readings
+from dashboard.sources import LagWatch, sources_of
+from services.instance import Instance
 from streaming.errors import ConfigurationError, StoreUnavailable
-from streaming.settings import PROJECT_ROOT
+from streaming.settings import PROJECT_ROOT, Settings, load_settings
+from streaming.stores import connect_mysql
 
 APP = PROJECT_ROOT / "dashboard" / "app.py"
 NOW = datetime.now(UTC).replace(tzinfo=None, microsecond=0)
@@ -51,51 +58,106 @@ def tick(pipeline: Pipeline, ticker: str, at: datetime, price: str, tick_id: int
     )
 
 
+@pytest.fixture(scope="module")
+def stores(
+    services: Instance,
+    test_settings: Settings,
+    dbt_template: list[str],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Pipeline]:
+    """A pipeline for all tests here, which only read: making one takes longer than most of them."""
+    with fresh_pipeline(services, test_settings, dbt_template, tmp_path_factory.mktemp("dashboard")) as pipeline:
+        yield pipeline
+
+
 @pytest.fixture
-def mysql(pipeline: Pipeline) -> Iterator[queries.MySQLReader]:
-    with closing(queries.MySQLReader(pipeline.settings)) as reader:
+def pipeline(stores: Pipeline) -> Pipeline:
+    """The pipeline, emptied of what the test before has landed."""
+    for table in ("aggregated_data", "batch_findings", "landed_offsets", "landed_batches"):
+        stores.execute(f"DELETE FROM {table}")
+    for table in ("real_time_data", "dead_letters"):
+        stores.cassandra.execute(f"TRUNCATE {table}")
+    return stores
+
+
+@pytest.fixture
+def mysql(pipeline: Pipeline) -> Iterator[MySQLReader]:
+    with closing(MySQLReader(pipeline.settings)) as reader:
         yield reader
 
 
 @pytest.fixture
-def cassandra(pipeline: Pipeline) -> Iterator[queries.CassandraReader]:
-    with closing(queries.CassandraReader(pipeline.settings)) as reader:
+def cassandra(pipeline: Pipeline) -> Iterator[CassandraReader]:
+    with closing(CassandraReader(pipeline.settings)) as reader:
         yield reader
+
+
+# What is asked of MySQL
 
 
 @pytest.mark.integration
-def test_volume_is_todays_and_sorted(pipeline: Pipeline, mysql: queries.MySQLReader) -> None:
+def test_volume_is_todays_by_sector_and_verdict(pipeline: Pipeline, mysql: MySQLReader) -> None:
     land(pipeline, 1, NOW - timedelta(days=1), {"Coal": 1_000_000})
-    land(pipeline, 2, NOW, {"Coal": 5, "Machinery": 30, "Beverages": 20})
-    land(pipeline, 3, NOW, {"Coal": 7})
-    found = queries.volume_by_sector(mysql)
-    assert found.to_dict("list") == {"sector": ["Machinery", "Beverages", "Coal"], "total_volume": [30.0, 20.0, 12.0]}
+    land(pipeline, 2, NOW, {"Coal": 5, "Machinery": 30}, "failed")
+    land(pipeline, 3, NOW, {"Coal": 7}, "passed")
+    land(pipeline, 4, NOW, {"Coal": 8}, "passed")
+    found = queries.volume_by_verdict(mysql)
+    assert list(found.itertuples(index=False, name=None)) == [
+        ("Coal", "failed", 5.0),
+        ("Coal", "passed", 15.0),
+        ("Machinery", "failed", 30.0),
+    ]
     assert found.total_volume.dtype == "float64"
 
 
 @pytest.mark.integration
-def test_todays_figures_leave_out_other_days(pipeline: Pipeline, mysql: queries.MySQLReader) -> None:
+def test_todays_figures_leave_out_other_days(pipeline: Pipeline, mysql: MySQLReader) -> None:
     land(pipeline, 1, NOW - timedelta(days=1), {"Coal": 1_000_000}, "failed")
     land(pipeline, 2, NOW, {"Coal": 5, "Machinery": 30}, "passed")
     land(pipeline, 3, NOW, {"Coal": 7}, "warned")
     land(pipeline, 4, NOW, {"Coal": 8}, "failed")
     land(pipeline, 5, NOW, {"Coal": 9}, "unchecked")
     figures = queries.today(mysql).iloc[0].to_dict()
-    assert figures.pop("landed_at") == pd.Timestamp(NOW, tz="UTC")
+    assert figures.pop("landed_at") == figures.pop("made_at") == pd.Timestamp(NOW, tz="UTC")
+    assert figures.pop("ticks_a_second") >= 0
     assert figures == {"volume": 59, "ticks": 5, "batches": 4, "checked": 3, "warned": 1, "failed": 1}
 
 
 @pytest.mark.integration
-def test_an_empty_ledger_is_no_error(mysql: queries.MySQLReader) -> None:
-    figures = queries.today(mysql).iloc[0]
-    assert (figures.volume, figures.ticks, figures.batches) == (0, 0, 0)
-    assert pd.isna(figures.landed_at)
-    assert queries.volume_by_sector(mysql).empty
-    assert queries.newest_batches(mysql).empty
+def test_the_pace_is_what_landed_in_the_last_seconds(pipeline: Pipeline, mysql: MySQLReader) -> None:
+    now = datetime.now(UTC).replace(tzinfo=None)
+    land(pipeline, 1, now - timedelta(seconds=queries.PACE_SECONDS + 5), dict.fromkeys("abcdefg", 1))
+    land(pipeline, 2, now, dict.fromkeys("abc", 1))
+    land(pipeline, 3, now, dict.fromkeys("def", 1))
+    assert queries.today(mysql).ticks_a_second.tolist() == [6 / queries.PACE_SECONDS]
 
 
 @pytest.mark.integration
-def test_newest_batches_come_first_and_are_bounded(pipeline: Pipeline, mysql: queries.MySQLReader) -> None:
+def test_an_empty_ledger_is_no_error(mysql: MySQLReader) -> None:
+    figures = queries.today(mysql).iloc[0]
+    assert (figures.volume, figures.ticks, figures.batches, figures.ticks_a_second) == (0, 0, 0, 0)
+    assert pd.isna(figures.landed_at)
+    assert pd.isna(figures.made_at)
+    empty = (queries.volume_by_verdict, queries.average_day, queries.newest_batches, queries.landed_ends)
+    assert all(question(mysql).empty for question in empty)
+    assert queries.newest_batch_with_findings(mysql).empty
+    assert queries.ranges_with_dead_letters(mysql).empty
+    assert queries.volume_by_day(mysql, NOW.date(), NOW.date()).empty
+
+
+@pytest.mark.integration
+def test_an_average_day_is_of_the_earlier_ones(pipeline: Pipeline, mysql: MySQLReader) -> None:
+    land(pipeline, 1, NOW - timedelta(days=3), {"Coal": 100, "Machinery": 10})
+    land(pipeline, 2, NOW - timedelta(days=1), {"Coal": 50})
+    land(pipeline, 3, NOW, {"Coal": 30})
+    found = queries.average_day(mysql).set_index("sector")
+    assert found.average_volume.to_dict() == {"Coal": 75.0, "Machinery": 5.0}
+    assert found.total_volume.to_dict() == {"Coal": 30.0, "Machinery": 0.0}
+    assert set(found.days) == {2}
+
+
+@pytest.mark.integration
+def test_newest_batches_come_first_and_are_bounded(pipeline: Pipeline, mysql: MySQLReader) -> None:
     for batch_id in range(1, 6):
         land(pipeline, batch_id, NOW, {"Coal": batch_id}, "failed" if batch_id == 4 else "passed")
     found = queries.newest_batches(mysql, 3)
@@ -106,60 +168,198 @@ def test_newest_batches_come_first_and_are_bounded(pipeline: Pipeline, mysql: qu
 
 
 @pytest.mark.integration
-def test_prices_are_the_newest_of_each_bucket_within_the_window(
-    pipeline: Pipeline, cassandra: queries.CassandraReader
-) -> None:
-    until = datetime(2026, 11, 23, 12, 0, 0)
-    tick(pipeline, "TMAS.JK", until - timedelta(minutes=5, milliseconds=1), "1")
-    tick(pipeline, "TMAS.JK", until - timedelta(minutes=5), "550")
-    tick(pipeline, "TMAS.JK", until - timedelta(seconds=10), "551.25")
-    tick(pipeline, "TMAS.JK", until - timedelta(seconds=10) + timedelta(milliseconds=900), "552.5")
-    tick(pipeline, "TMAS.JK", until, "2")
-    tick(pipeline, "DWGL.JK", until - timedelta(seconds=1), "540")
-    found = queries.prices(cassandra, ["TMAS.JK"], queries.WINDOWS["5 min"], until)
-    assert found.price.tolist() == [550.0, 552.5]
-    assert found.created_at.tolist() == [
-        pd.Timestamp("2026-11-23 11:55:00", tz="UTC"),
-        pd.Timestamp("2026-11-23 11:59:50.900", tz="UTC"),
+def test_a_batch_is_told_with_its_offsets_and_findings(pipeline: Pipeline, mysql: MySQLReader) -> None:
+    land_ticks(pipeline)
+    pipeline.execute(
+        "INSERT INTO batch_findings (batch_id, expectation, severity, observed, expected) VALUES"
+        " (1, 'books.volume', 'warning', '7', '8'), (1, 'books.ticks', 'critical', '9', '10')"
+    )
+    batch = queries.batch(mysql, 1).iloc[0]
+    assert (batch.ticks_read, batch.ticks_landed, batch.dead_letters, batch.duplicates) == (17, 15, 1, 1)
+    assert batch.findings == 2
+    offsets = queries.batch_offsets(mysql, 1)
+    assert offsets[["kafka_partition", "from_offset", "until_offset"]].values.tolist() == [
+        [partition, first_offset(1), first_offset(2)] for partition in (0, 1)
     ]
-    both = queries.prices(cassandra, ["TMAS.JK", "DWGL.JK"], queries.WINDOWS["5 min"], until)
-    assert both.groupby("ticker").price.last().to_dict() == {"DWGL.JK": 540.0, "TMAS.JK": 552.5}
+    findings = queries.batch_findings(mysql, 1)
+    assert findings.expectation.tolist() == ["books.ticks", "books.volume"]
+    assert findings[["observed", "expected"]].values.tolist() == [["9", "10"], ["7", "8"]]
+    assert queries.newest_batch_with_findings(mysql).batch_id.tolist() == [1]
+    assert queries.batch(mysql, 2).empty
+    assert queries.landed_ends(mysql).until_offset.tolist() == [first_offset(2)] * 2
 
 
 @pytest.mark.integration
-def test_a_window_reaches_over_midnight(pipeline: Pipeline, cassandra: queries.CassandraReader) -> None:
+def test_a_day_of_the_history_is_that_day_alone(pipeline: Pipeline, mysql: MySQLReader) -> None:
+    for batch_id, days in enumerate((40, 2, 1, 1), start=1):
+        land(pipeline, batch_id, NOW - timedelta(days=days), {"Coal": batch_id, "Machinery": 10})
+    found = queries.volume_by_day(mysql, (NOW - timedelta(days=30)).date(), NOW.date())
+    dates = [pd.Timestamp((NOW - timedelta(days=n)).date()) for n in (2, 1)]
+    assert list(found.itertuples(index=False, name=None)) == [
+        *((dates[0], "Coal", 2.0, 1), (dates[0], "Machinery", 10.0, 1)),
+        *((dates[1], "Coal", 7.0, 2), (dates[1], "Machinery", 20.0, 2)),
+    ]
+
+
+@pytest.mark.integration
+def test_a_missing_table_names_the_setting_and_the_command(pipeline: Pipeline) -> None:
+    empty = f"{pipeline.settings.mysql_database}_empty"
+    pipeline.execute(f"CREATE DATABASE {empty}")
+    try:
+        settings = pipeline.settings.model_copy(update={"mysql_database": empty})
+        with (
+            closing(MySQLReader(settings)) as reader,
+            pytest.raises(ConfigurationError, match=r"MYSQL_DATABASE is .* 'dbt run'"),
+        ):
+            queries.volume_by_verdict(reader)
+    finally:
+        pipeline.execute(f"DROP DATABASE {empty}")
+
+
+@pytest.mark.integration
+def test_a_connection_that_the_server_closed_is_made_anew(pipeline: Pipeline, mysql: MySQLReader) -> None:
+    (connection_id,) = mysql.rows("SELECT CONNECTION_ID()")[0]
+    root = pipeline.settings.mysql_root_password
+    with closing(connect_mysql(pipeline.settings, user="root", password=root)) as admin:
+        admin.cursor().execute(f"KILL {connection_id}")
+    assert mysql.rows("SELECT CONNECTION_ID()")[0] != (connection_id,)
+
+
+@pytest.mark.integration
+def test_the_page_logs_in_with_accounts_that_may_only_read(mysql: MySQLReader, cassandra: CassandraReader) -> None:
+    (account,) = mysql.rows("SELECT CURRENT_USER()")[0]
+    assert account.startswith("tickledger_reader@")
+    with pytest.raises(ConfigurationError, match="denied"):
+        mysql.rows("DELETE FROM profile")
+    with pytest.raises(ConfigurationError, match="DASHBOARD_CASSANDRA_USER"):
+        cassandra.rows("DELETE FROM dead_letters WHERE topic = 't' AND kafka_partition = 0 AND offset_bucket = 0", [()])
+
+
+# What is asked of Cassandra
+
+NINE = datetime(2026, 11, 23, 9)
+MINUTES = queries.Window(timedelta(minutes=10), "1m")
+
+
+@pytest.mark.integration
+def test_candles_are_those_of_the_ticks(pipeline: Pipeline, cassandra: CassandraReader) -> None:
+    for number, (second, price) in enumerate(((0, 10), (20, 12), (40, 9), (59.999, 11), (60, 20), (240, 30), (300, 1))):
+        tick(pipeline, "TMAS.JK", NINE + timedelta(seconds=second), str(price), number)
+    tick(pipeline, "TMAS.JK", NINE - timedelta(minutes=5, milliseconds=1), "1", 99)
+    tick(pipeline, "DWGL.JK", NINE + timedelta(seconds=3), "540.5")
+    found = queries.candles(cassandra, ["DWGL.JK", "TMAS.JK"], MINUTES, NINE + timedelta(minutes=5))
+    columns = ["ticker", "open", "high", "low", "close", "volume", "ticks"]
+    assert found[columns].values.tolist() == [
+        ["DWGL.JK", 540.5, 540.5, 540.5, 540.5, 100, 1],
+        ["TMAS.JK", 10, 12, 9, 11, 400, 4],
+        ["TMAS.JK", 20, 20, 20, 20, 100, 1],
+        ["TMAS.JK", 30, 30, 30, 30, 100, 1],
+    ]
+    starts = found[found.ticker == "TMAS.JK"].start
+    assert starts.tolist() == [pd.Timestamp(NINE + timedelta(minutes=minute), tz="UTC") for minute in (0, 1, 4)]
+
+
+@pytest.mark.integration
+def test_a_window_reaches_over_midnight(pipeline: Pipeline, cassandra: CassandraReader) -> None:
     midnight = datetime(2026, 11, 23)
     tick(pipeline, "TMAS.JK", midnight - timedelta(seconds=30), "550")
     tick(pipeline, "TMAS.JK", midnight + timedelta(seconds=30), "560")
-    found = queries.prices(cassandra, ["TMAS.JK"], queries.WINDOWS["5 min"], midnight + timedelta(minutes=1))
-    assert found.price.tolist() == [550.0, 560.0]
+    found = queries.candles(cassandra, ["TMAS.JK"], MINUTES, midnight + timedelta(minutes=1))
+    assert found.close.tolist() == [550.0, 560.0]
 
 
 @pytest.mark.integration
-def test_every_window_is_understood_by_cassandra(pipeline: Pipeline, cassandra: queries.CassandraReader) -> None:
+def test_only_the_newest_candles_are_read_again(pipeline: Pipeline, cassandra: CassandraReader) -> None:
+    until = NINE + timedelta(minutes=5, seconds=1)
+    tick(pipeline, "TMAS.JK", NINE, "10", 1)
+    tick(pipeline, "TMAS.JK", until - timedelta(seconds=1), "11", 2)
+    first = queries.candles(cassandra, ["TMAS.JK"], MINUTES, until)
+    tick(pipeline, "TMAS.JK", NINE + timedelta(seconds=1), "900", 3)
+    tick(pipeline, "TMAS.JK", until, "12", 4)
+    soon = queries.candles(cassandra, ["TMAS.JK"], MINUTES, until + timedelta(seconds=2), first)
+    assert soon.close.tolist() == [10.0, 12.0], "the old candle as it was, the new one anew"
+    later = queries.candles(cassandra, ["TMAS.JK"], MINUTES, until + timedelta(seconds=70), soon)
+    assert later.close.tolist() == [900.0, 12.0], "all of it, a candle's length later"
+    assert queries.candles(cassandra, ["TMAS.JK"], MINUTES, until + timedelta(minutes=9), later).close.tolist() == [
+        12.0
+    ]
+
+
+@pytest.mark.integration
+def test_days_that_take_too_long_follow_with_the_next_answer(
+    pipeline: Pipeline, cassandra: CassandraReader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    window = queries.WINDOWS["5 days"]
+    for days in range(4):
+        tick(pipeline, "TMAS.JK", NINE - timedelta(days=days, hours=1), str(550 + days))
+    monkeypatch.setattr(queries, "BUDGET_SECONDS", -1.0)
+    found, closes = None, []
+    while found is None or found.attrs["to_come"]:
+        found = queries.candles(cassandra, ["TMAS.JK"], window, NINE, found)
+        closes.append(found.close.tolist())
+        assert len(closes) < 10
+    assert closes[0] == [550.0], "the newest day first"
+    assert closes[-1] == [553.0, 552.0, 551.0, 550.0]
+
+
+@pytest.mark.integration
+def test_every_window_is_understood_by_cassandra(pipeline: Pipeline, cassandra: CassandraReader) -> None:
     tick(pipeline, "TMAS.JK", NOW - timedelta(minutes=1), "550")
     for window in queries.WINDOWS.values():
-        assert queries.prices(cassandra, ["TMAS.JK"], window, NOW).price.tolist() == [550.0], window
+        assert queries.candles(cassandra, ["TMAS.JK"], window, NOW).close.tolist() == [550.0], window
 
 
 @pytest.mark.parametrize("name", queries.WINDOWS)
-def test_no_window_has_more_points_than_a_chart_can_show(name: str) -> None:
+def test_no_window_has_more_candles_than_a_chart_can_show(name: str) -> None:
     window = queries.WINDOWS[name]
-    assert window.length <= 300 * pd.Timedelta(window.bucket)
+    assert window.length <= 120 * window.candle_length
+    assert timedelta(days=1) % window.candle_length == timedelta(0), "no candle lies across midnight"
 
 
 @pytest.mark.integration
-def test_a_missing_table_names_the_setting_and_the_command(pipeline: Pipeline, mysql: queries.MySQLReader) -> None:
-    pipeline.execute("DROP VIEW volume_today")
-    with pytest.raises(ConfigurationError, match=r"MYSQL_DATABASE is .* 'dbt run'"):
-        queries.volume_by_sector(mysql)
+def test_quotes_tell_the_change_since_the_days_first_price(pipeline: Pipeline, cassandra: CassandraReader) -> None:
+    tick(pipeline, "TMAS.JK", NINE - timedelta(days=1), "1")
+    for minute, price in enumerate(("500", "900", "550")):
+        tick(pipeline, "TMAS.JK", NINE + timedelta(minutes=minute), price)
+    tick(pipeline, "DWGL.JK", NINE, "0")
+    found = queries.quotes(cassandra, ["ALTO.JK", "DWGL.JK", "TMAS.JK"], NINE.date()).set_index("ticker")
+    assert list(found.index) == ["DWGL.JK", "TMAS.JK"]
+    assert found[["first_price", "price", "market_cap"]].values.tolist() == [[0, 0, 1], [500, 550, 1]]
+    assert found.change["TMAS.JK"] == pytest.approx(0.1)
+    assert pd.isna(found.change["DWGL.JK"])
 
 
 @pytest.mark.integration
-def test_a_connection_that_the_server_closed_is_made_anew(pipeline: Pipeline, mysql: queries.MySQLReader) -> None:
-    (connection_id,) = mysql.rows("SELECT CONNECTION_ID()")[0]
-    pipeline.execute(f"KILL {connection_id}")
-    assert mysql.rows("SELECT CONNECTION_ID()")[0] != (connection_id,)
+def test_dead_letters_are_those_of_the_newest_batches_with_their_raw_values(
+    pipeline: Pipeline, mysql: MySQLReader, cassandra: CassandraReader
+) -> None:
+    land_ticks(pipeline, 1)
+    land_ticks(pipeline, 2)
+    ranges = queries.ranges_with_dead_letters(mysql)
+    assert len(ranges) == 4
+    topic = pipeline.settings.kafka_topic
+    found = queries.dead_letters(cassandra, topic, ranges)
+    assert sorted(found.kafka_offset) == [dead_offset(1), dead_offset(2)]
+    assert set(found.reason) == {"not_json"}
+    raw = queries.raw_values(cassandra, topic, found)
+    assert raw.raw_value.tolist() == ["{", "{"]
+    newest = queries.dead_letters(cassandra, topic, queries.ranges_with_dead_letters(mysql, 1))
+    assert newest.kafka_offset.tolist() == [dead_offset(2)]
+
+
+@pytest.mark.parametrize(
+    ("raw", "shown"),
+    [
+        (b'{"a": 1}', '{"a": 1}'),
+        (b"<b>*x*</b>", "<b>*x*</b>"),
+        (b"\xff\x00a\n", r"\xff\x00a\n"),
+        ("é".encode(), "é"),
+        (b"x" * 301, "x" * 300 + "…"),
+        (None, ""),
+    ],
+)
+def test_a_raw_value_is_one_line_of_text(raw: bytes | None, shown: str) -> None:
+    assert queries.printable(raw) == shown
 
 
 # What is kept while a store is down
@@ -184,6 +384,14 @@ def test_a_fresh_answer_is_shared() -> None:
     answers = [readings.get("MySQL", "question", store.read) for _ in range(3)]
     assert store.asked == 1
     assert all(answer.frame is answers[0].frame for answer in answers)
+
+
+def test_an_answer_that_costs_much_stays_fresh_for_longer() -> None:
+    store, readings = Store(), Readings(fresh_seconds=0, retry_seconds=0)
+    answers = [readings.get("MySQL", "question", store.read, fresh_seconds=60) for _ in range(3)]
+    assert store.asked == 1
+    assert readings.kept("question") is answers[0].frame
+    assert readings.get("MySQL", "question", store.read).frame is not answers[0].frame
 
 
 def test_the_last_good_answer_outlives_its_store_and_gives_way_to_the_next() -> None:
@@ -254,7 +462,8 @@ class Gate:
 
 @pytest.fixture
 def environment(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    """The page's environment: the pipeline's, refreshing twice a second."""
+    """The page's environment: the pipeline's, refreshing twice a second; no answer of another test is kept."""
+    sources_of.clear()
     for name, value in pipeline.environment.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("DASHBOARD_REFRESH_SECONDS", "0.5")
@@ -297,10 +506,18 @@ def test_the_page_shows_what_the_stores_hold(pipeline: Pipeline) -> None:
     assert figures["Volume today (shares)"] == "86,189,970"
     assert figures["Ticks landed today"] == "3"
     assert figures["Batches checked today"] == "100%"
+    assert figures["Lag (messages)"] == "0"
     assert figures["ALTO.JK · Beverages"] == "606.00 IDR"
-    assert [metric.delta for metric in drawn.metric if metric.label.startswith("ALTO")] == ["+1.00% in 5 min"]
-    assert drawn.dataframe[0].value.verdict.tolist() == ["✗ failed", "✓ passed"]
-    assert len(drawn.get("vega_lite_chart")) == 2
+    assert [metric.delta for metric in drawn.metric if metric.label.startswith("ALTO")] == ["+1.00% in 1 hour"]
+    companies, batches = (table.value for table in drawn.dataframe)
+    assert companies.ticker.tolist() == ["ALTO.JK"]
+    assert batches.verdict.tolist() == ["✗ failed", "✓ passed"]
+    # Volumes, candles, heat map, batches, history and its day.
+    assert len(drawn.get("vega_lite_chart")) == 6
+    assert [heading.value for heading in drawn.subheader] == [
+        *("Volume by sector", "Today against an average day", "Prices", "Companies by market capitalisation"),
+        *("Newest batches", "A batch", "Dead letters", "Volume by day and sector"),
+    ]
 
 
 @pytest.mark.integration
@@ -309,14 +526,78 @@ def test_a_new_batch_and_another_choice_appear(pipeline: Pipeline) -> None:
     drawn = page()
     assert any("No batch has landed yet" in info.value for info in drawn.info)
     assert any("No tick of today has landed yet" in info.value for info in drawn.info)
-    assert metrics(drawn)["Age of the newest batch"] == "none yet"
+    assert metrics(drawn)["Age of the newest tick"] == "none yet"
     land(pipeline, 1, NOW, {"Coal": 5})
     drawn_until(drawn, lambda now: metrics(now)["Volume today (shares)"] == "5")
-    assert drawn.dataframe[0].value.batch_id.tolist() == [1]
+    assert [table.value.batch_id.tolist() for table in drawn.dataframe] == [[1]]
     drawn.multiselect(key="tickers").set_value(["TMAS.JK"]).run()
     assert [metric.label for metric in drawn.metric if ".JK" in metric.label] == ["TMAS.JK · Logistics & Deliveries"]
     drawn.multiselect(key="tickers").set_value([]).run()
     assert any("Choose at least one ticker" in info.value for info in drawn.info)
+
+
+@pytest.mark.integration
+@pytest.mark.usefixtures("environment")
+def test_a_chosen_batch_and_its_dead_letters_are_told_as_text(pipeline: Pipeline) -> None:
+    land_ticks(pipeline, 1)
+    land_ticks(pipeline, 2)
+    pipeline.cassandra.execute(
+        "UPDATE dead_letters SET raw_value = %s, detail = %s WHERE topic = %s AND kafka_partition = 0 AND"
+        " offset_bucket = %s AND kafka_offset = %s AND position = -1",
+        (b"<b>**raw**</b>", "*why*", pipeline.settings.kafka_topic, dead_offset(2) // 10_000, dead_offset(2)),
+    )
+    pipeline.execute(
+        "INSERT INTO batch_findings (batch_id, expectation, severity, observed, expected)"
+        " VALUES (1, 'books.ticks', 'critical', '**9**', '10')"
+    )
+    drawn = page()
+    assert not drawn.exception
+    assert any("**Batch 1**" in text.value for text in drawn.markdown), "the newest with a finding"
+    codes = [code.value for code in drawn.code]
+    assert codes[:2] == ["**9**", "10"]
+    assert sorted(codes[2:]) == ["<b>**raw**</b>", "{"]
+    assert any("17 ticks read = **15 landed** + 1 dead letters + 1 duplicates" in text.value for text in drawn.markdown)
+    assert any(r"\*why\*" in caption.value for caption in drawn.caption)
+    drawn.number_input(key="batch").set_value(2).run()
+    assert any("**Batch 2**" in text.value for text in drawn.markdown)
+    drawn.number_input(key="batch").set_value(3).run()
+    assert any("Batch 3 has not landed" in info.value for info in drawn.info)
+
+
+@pytest.mark.integration
+@pytest.mark.usefixtures("environment")
+def test_a_day_of_the_history_can_be_picked(pipeline: Pipeline) -> None:
+    yesterday = NOW - timedelta(days=1)
+    land(pipeline, 1, yesterday, {"Coal": 40})
+    land(pipeline, 2, NOW, {"Coal": 10})
+    drawn = page()
+    assert any("10 shares in 1 ticks" in text.value for text in drawn.markdown)
+    assert [metric.delta for metric in drawn.metric if "Volume" in metric.label] == ["25% of the average"]
+    drawn.date_input(key="day").set_value(yesterday.date()).run()
+    assert any("40 shares in 1 ticks" in text.value for text in drawn.markdown)
+
+
+@pytest.mark.integration
+def test_lag_is_what_kafka_holds_behind_the_ledger(pipeline: Pipeline) -> None:
+    pipeline.send([[], [], []], partition=0)
+    ends = pd.DataFrame({"kafka_partition": [0, 1], "until_offset": [1, 0]})
+    with closing(LagWatch(pipeline.settings)) as watch:
+        deadline = time.monotonic() + 10
+        while (lag := watch.behind(ends)) is None:
+            assert time.monotonic() < deadline
+    assert lag == 2
+
+
+def test_a_silent_kafka_leaves_the_lag_unknown_and_holds_nothing_up(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    example = tmp_path / ".env"
+    example.write_text((PROJECT_ROOT / ".env.example").read_text())
+    monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", "127.0.0.1:1")
+    begun = time.monotonic()
+    with closing(LagWatch(load_settings(example))) as watch:
+        assert watch.behind(pd.DataFrame({"kafka_partition": [0], "until_offset": [1]})) is None
+    assert time.monotonic() - begun < 2
 
 
 @pytest.mark.integration
@@ -329,7 +610,7 @@ def test_with_mysql_away_its_parts_say_so_and_come_back(pipeline: Pipeline, envi
     assert not drawn.warning
 
     gate.close()
-    drawn_until(drawn, lambda now: len(now.warning) == 3)
+    drawn_until(drawn, lambda now: len(now.warning) >= 5)
     assert "MYSQL\\_PORT" in drawn.warning[0].value
     assert all("MySQL gives no answer" in warning.value for warning in drawn.warning)
     assert all(" UTC" in warning.value for warning in drawn.warning)
@@ -348,9 +629,9 @@ def test_with_cassandra_away_the_ledger_is_shown(pipeline: Pipeline, environment
     land(pipeline, 1, NOW, {"Coal": 5})
     drawn = page()
     assert not drawn.exception
-    assert [
-        ("CASSANDRA\\_PORT" in warning.value, "Nothing was read yet" in warning.value) for warning in drawn.warning
-    ] == [(True, True)]
+    assert len(drawn.warning) == 2, "candles and companies"
+    assert "CASSANDRA\\_PORT" in drawn.warning[0].value
+    assert all("Nothing was read yet" in warning.value for warning in drawn.warning)
     assert metrics(drawn)["Volume today (shares)"] == "5"
 
 
@@ -364,3 +645,30 @@ def test_a_bad_setting_is_one_message_on_the_page(monkeypatch: pytest.MonkeyPatc
     assert len(drawn.error) == 1
     assert "MYSQL\\_PORT is '70000'; it should be a port from 1 to 65535" in drawn.error[0].value
     assert not drawn.metric
+
+
+def test_without_an_account_that_may_only_read_the_page_says_what_to_do(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    before = tmp_path / ".env"
+    lines = (PROJECT_ROOT / ".env.example").read_text().splitlines(keepends=True)
+    before.write_text(
+        "".join(line for line in lines if not line.startswith("DASHBOARD_")) + "DASHBOARD_REFRESH_SECONDS=2"
+    )
+    for name in ("DASHBOARD_MYSQL_USER", "DASHBOARD_CASSANDRA_USER"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("TICKLEDGER_ENV_FILE", str(before))
+    drawn = page()
+    assert "DASHBOARD\\_MYSQL\\_USER is not set" in drawn.error[0].value
+    assert "make services" in drawn.error[0].value
+
+
+def test_the_example_of_secrets_holds_every_setting_as_env_example_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    secrets = tomllib.loads((APP.parent / ".streamlit" / "secrets.toml.example").read_text())
+    example = {name: value or "" for name, value in dotenv_values(PROJECT_ROOT / ".env.example").items()}
+    assert secrets.items() <= example.items()
+    for name in example:
+        monkeypatch.delenv(name, raising=False)
+    for name, value in secrets.items():
+        monkeypatch.setenv(name, value)
+    assert load_settings(Path("/nonexistent")).dashboard_mysql_user == "tickledger_reader"

@@ -1,0 +1,178 @@
+"""The part of the page for the ledger: the newest batches, one batch in detail, and what could not land."""
+
+from typing import Literal
+
+import pandas as pd
+import streamlit as st
+
+from dashboard import charts, looks, queries
+from dashboard.drawing import as_text, clock, count_column, draw, explain, is_dark
+from dashboard.readings import Reading
+from dashboard.sources import CASSANDRA, MYSQL, Sources
+
+SAMPLES = 4
+TABLE_PIXELS = 320
+#: A shade behind a verdict's word, under which the word stays legible.
+_SHADES = {word: f"background-color: {colour}40" for word, colour, _ in looks.VERDICTS.values()}
+
+
+def draw_batches(sources: Sources) -> None:
+    """The newest batches over time, with their verdicts."""
+    st.subheader("Newest batches", anchor=False)
+    reading = _newest(sources)
+    explain(reading, MYSQL, why=False)
+    if reading.frame is None:
+        return
+    if reading.frame.empty:
+        st.info("No batch has landed yet. Start the stream: `SPARK_CONF_DIR=. spark-submit streaming/stream_ticks.py`")
+        return
+    left, right = st.columns(2, gap="medium")
+    with left:
+        draw(charts.batches_chart(reading.frame), "batches")
+    with right:
+        _draw_table(reading.frame)
+
+
+def _newest(sources: Sources) -> Reading:
+    return sources.readings.get(MYSQL, "batches", lambda: queries.newest_batches(sources.mysql))
+
+
+def _draw_table(batches: pd.DataFrame) -> None:
+    columns = ["batch_id", "verdict", "landed_at", "ticks_landed", "dead_letters", "duplicates", "landing_seconds"]
+    shown = batches[columns].assign(verdict=[_word(verdict) for verdict in batches.verdict])
+    st.dataframe(
+        shown.style.map(lambda word: _SHADES.get(str(word), ""), subset=["verdict"]),
+        hide_index=True,
+        height=TABLE_PIXELS,
+        column_config={
+            "batch_id": count_column("Batch", 62),
+            "verdict": st.column_config.TextColumn("Verdict", width=96),
+            "landed_at": st.column_config.DatetimeColumn("Landed (UTC)", format="HH:mm:ss", timezone="UTC", width=92),
+            "ticks_landed": count_column("Ticks", 60),
+            "dead_letters": count_column("Dead", 52),
+            "duplicates": count_column("Dupl.", 52),
+            "landing_seconds": st.column_config.NumberColumn("Took (s)", format="%.2f", width=64),
+        },
+    )
+
+
+def draw_batch(sources: Sources) -> None:
+    """One batch: its counts, its offsets and what its checks found."""
+    st.subheader("A batch", anchor=False)
+    chosen = st.number_input(
+        "Number of the batch", min_value=1, step=1, value=None, key="batch", width=320,
+        placeholder="the newest with a finding",
+    )  # fmt: skip
+    batch_id = chosen or _interesting(sources)
+    if batch_id is None:
+        st.info("No batch has landed yet.")
+        return
+    reading = sources.readings.get(MYSQL, ("batch", batch_id), lambda: queries.batch(sources.mysql, batch_id))
+    explain(reading, MYSQL, why=False)
+    if reading.frame is None:
+        return
+    if reading.frame.empty:
+        st.info(f"Batch {batch_id:,} has not landed.")
+        return
+    _draw_counts(reading.frame.iloc[0])
+    _draw_offsets(sources, batch_id)
+    _draw_findings(sources, batch_id, reading.frame.iloc[0])
+
+
+def _interesting(sources: Sources) -> int | None:
+    """The batch that is shown where the viewer has chosen none."""
+    found = sources.readings.get(MYSQL, "finding", lambda: queries.newest_batch_with_findings(sources.mysql))
+    newest = _newest(sources)
+    for reading in (found, newest):
+        if reading.frame is not None and not reading.frame.empty:
+            return int(reading.frame.batch_id.iloc[0])
+    return None
+
+
+def _draw_counts(batch: pd.Series) -> None:
+    checked = "not checked yet" if pd.isna(batch.checked_at) else f"checked at {clock(batch.checked_at)}"
+    with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+        st.markdown(f"**Batch {batch.batch_id:,}**", width="content")
+        st.badge(_word(batch.verdict), color=_BADGES.get(batch.verdict, "gray"))
+    st.caption(
+        f"Landed {batch.landed_at:%d %B %Y}, {clock(batch.landed_at)}, in {batch.landing_seconds:.2f} s · {checked} · "
+        f"{batch.messages:,} messages · volume {batch.volume:,} shares"
+    )
+    st.markdown(
+        f"{batch.ticks_read:,} ticks read = **{batch.ticks_landed:,} landed** + {batch.dead_letters:,} dead letters "
+        f"+ {batch.duplicates:,} duplicates; {batch.late_ticks:,} of the landed ones late"
+    )
+
+
+_BADGES: dict[str, Literal["green", "yellow", "red"]] = {"passed": "green", "warned": "yellow", "failed": "red"}
+
+
+def _draw_offsets(sources: Sources, batch_id: int) -> None:
+    reading = sources.readings.get(MYSQL, ("offsets", batch_id), lambda: queries.batch_offsets(sources.mysql, batch_id))
+    if reading.frame is not None:
+        ranges = [
+            f"partition {row.kafka_partition}: {row.from_offset:,} up to {row.until_offset:,}"
+            for row in reading.frame.itertuples()
+        ]
+        st.caption("Kafka offsets · " + " · ".join(ranges))
+
+
+def _draw_findings(sources: Sources, batch_id: int, batch: pd.Series) -> None:
+    reading = sources.readings.get(
+        MYSQL, ("findings", batch_id), lambda: queries.batch_findings(sources.mysql, batch_id)
+    )
+    if reading.frame is None:
+        return
+    if reading.frame.empty:
+        st.success(
+            "Every expectation held." if batch.verdict == "passed" else "No finding so far.", icon=":material/check:"
+        )
+    for finding in reading.frame.itertuples():
+        with st.container(border=True, gap="small"):
+            st.markdown(f"**{as_text(str(finding.expectation))}** · {as_text(str(finding.severity))}")
+            st.caption("observed")
+            st.code(str(finding.observed), language=None, wrap_lines=True)
+            st.caption("expected")
+            st.code(str(finding.expected), language=None, wrap_lines=True)
+
+
+def draw_dead_letters(sources: Sources) -> None:
+    """What could not land, by reason, with the beginnings of some raw values as they came."""
+    st.subheader("Dead letters", anchor=False)
+    ranges = sources.readings.get(MYSQL, "dead ranges", lambda: queries.ranges_with_dead_letters(sources.mysql))
+    explain(ranges, MYSQL, why=False)
+    if ranges.frame is None:
+        return
+    if ranges.frame.empty:
+        st.info("Every tick so far was fit to land.")
+        return
+    spans = ranges.frame
+    reading = sources.readings.get(
+        CASSANDRA, "dead letters", lambda: queries.dead_letters(sources.cassandra, sources.topic, spans)
+    )
+    explain(reading, CASSANDRA, why=False)
+    if reading.frame is None or reading.frame.empty:
+        return
+    draw(charts.reasons_chart(reading.frame, dark=is_dark()), "reasons")
+    st.caption(f"In the newest {queries.BATCHES_WITH_DEAD_LETTERS} batches that had any.")
+    _draw_samples(sources, reading.frame)
+
+
+def _draw_samples(sources: Sources, letters: pd.DataFrame) -> None:
+    reason = st.selectbox("Samples of", letters.reason.value_counts().index.tolist(), key="reason", width=320)
+    some = letters[letters.reason == reason].head(SAMPLES)
+    keys = tuple(some[["kafka_partition", "kafka_offset", "position"]].itertuples(index=False, name=None))
+    reading = sources.readings.get(
+        CASSANDRA, ("raw values", keys), lambda: queries.raw_values(sources.cassandra, sources.topic, some)
+    )
+    if reading.frame is None:
+        return
+    for letter in some.merge(reading.frame, on=["kafka_partition", "kafka_offset", "position"]).itertuples():
+        element = "whole message" if letter.position < 0 else f"element {letter.position}"
+        place = f"partition {letter.kafka_partition}, offset {letter.kafka_offset:,}, {element}"
+        st.caption(f"{as_text(str(letter.detail))} · {place}")
+        st.code(str(letter.raw_value), language=None, wrap_lines=True)
+
+
+def _word(verdict: str) -> str:
+    return looks.VERDICTS.get(verdict, (verdict,))[0]

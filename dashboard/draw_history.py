@@ -1,0 +1,56 @@
+"""The part of the page for earlier trading days."""
+
+from datetime import UTC, date, datetime, timedelta
+
+import pandas as pd
+import streamlit as st
+
+from dashboard import charts, queries
+from dashboard.drawing import clock, colours_of, draw, explain, is_dark
+from dashboard.sources import MYSQL, Sources
+
+#: Days in one picture, today among them.
+DAYS_SHOWN = 30
+#: What is past changes only by late ticks, and today's bar is told by the figures on top.
+HISTORY_SECONDS = 20
+
+
+def draw_history(sources: Sources) -> None:
+    """Volume by day and sector up to a day that the viewer picks, and that day alone."""
+    st.subheader("Volume by day and sector", anchor=False)
+    today = datetime.now(UTC).date()
+    picked = st.date_input("Trading day", value=None, max_value=today, key="day", width=240, format="YYYY-MM-DD")
+    day = picked if isinstance(picked, date) else today
+    first, last = _span(day, today)
+    reading = sources.readings.get(
+        MYSQL,
+        ("history", first, last),
+        lambda: queries.volume_by_day(sources.mysql, first, last),
+        fresh_seconds=HISTORY_SECONDS,
+    )
+    explain(reading, MYSQL, why=False)
+    if reading.frame is None:
+        return
+    if reading.frame.empty:
+        st.info(f"No tick of {first:%d %B} to {last:%d %B %Y} has landed.")
+        return
+    left, right = st.columns([7, 5], gap="medium")
+    with left:
+        draw(charts.history_chart(reading.frame, colours_of(sources, reading.frame)), "history")
+    with right:
+        _draw_day(sources, day, reading.frame[reading.frame.date == pd.Timestamp(day)])
+    st.caption(f"Read at {clock(reading.read_at)}")
+
+
+def _span(day: date, today: date) -> tuple[date, date]:
+    """The days that are shown around the picked one: it is among them, and none lies ahead."""
+    last = min(today, day + timedelta(days=DAYS_SHOWN // 2))
+    return last - timedelta(days=DAYS_SHOWN - 1), last
+
+
+def _draw_day(sources: Sources, day: date, volumes: pd.DataFrame) -> None:
+    st.markdown(f"**{day:%A, %d %B %Y}** · {int(volumes.total_volume.sum()):,} shares in {volumes.ticks.sum():,} ticks")
+    if volumes.empty:
+        st.info("No tick of this day has landed.")
+        return
+    draw(charts.day_chart(volumes, colours_of(sources, volumes), dark=is_dark()), "day")

@@ -1,0 +1,126 @@
+"""The part of the page for prices: candles of the companies that the viewer picks, and all companies as a heat map."""
+
+from datetime import UTC, datetime
+
+import pandas as pd
+import streamlit as st
+
+from dashboard import charts, queries
+from dashboard.drawing import clock, companies_of, draw, explain, is_dark
+from dashboard.sources import CASSANDRA, MYSQL, Sources
+
+SHOWN_FIRST = 2
+#: Each chart costs Cassandra two questions a day of its window.
+MOST_SHOWN = 6
+COLUMNS = 2
+
+
+def draw_prices(sources: Sources) -> None:
+    """Candles of the companies and the time that the viewer picks."""
+    st.subheader("Prices", anchor=False)
+    known = companies_of(sources)
+    if known.frame is None:
+        explain(known, MYSQL)
+        return
+    if known.frame.empty:
+        st.info("The profile holds no company yet. Load it: `cd dbt_project && dbt seed`")
+        return
+    tickers, name = _choose(list(known.frame.ticker))
+    if not tickers:
+        st.info("Choose at least one ticker.")
+        return
+    window, question, until = queries.WINDOWS[name], ("candles", tickers, name), _now()
+    reading = sources.readings.get(
+        CASSANDRA,
+        question,
+        lambda: queries.candles(sources.cassandra, tickers, window, until, sources.readings.kept(question)),
+    )
+    explain(reading, CASSANDRA)
+    if reading.frame is None:
+        return
+    sectors = dict(zip(known.frame.ticker, known.frame.sector, strict=True))
+    for start in range(0, len(tickers), COLUMNS):
+        row = tickers[start : start + COLUMNS]
+        for ticker, column in zip(row, st.columns(len(row)), strict=True):
+            with column, st.container(border=True):
+                candles = reading.frame[reading.frame.ticker == ticker]
+                _draw_candles(f"{ticker} · {sectors[ticker]}", ticker, candles, name, until)
+    if reading.frame.attrs["to_come"]:
+        st.caption(f"{reading.frame.attrs['to_come']} earlier days are read next.")
+    st.caption(
+        f"Read at {clock(reading.read_at)} · a candle is {window.candle}, hollow where the price rose; times without a"
+        " tick stay empty · Shift and wheel zoom, a drag moves, a double click shows all again"
+    )
+
+
+def _choose(tickers: list[str]) -> tuple[tuple[str, ...], str]:
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        chosen = st.multiselect(
+            "Tickers", tickers, default=tickers[:SHOWN_FIRST], key="tickers", max_selections=MOST_SHOWN, width=420
+        )
+        window = st.segmented_control("The last", list(queries.WINDOWS), default="1 hour", required=True, key="window")
+    return tuple(sorted(chosen)), str(window)
+
+
+def _draw_candles(name: str, ticker: str, candles: pd.DataFrame, window: str, until: datetime) -> None:
+    if candles.empty:
+        st.metric(name, "no tick", delta=f"in the last {window}", delta_color="off", delta_arrow="off")
+        return
+    first, last = candles.open.iloc[0], candles.close.iloc[-1]
+    st.metric(
+        name,
+        f"{last:,.2f} IDR",
+        delta=f"{last / first - 1:+.2%} in {window}" if first else None,
+        delta_color="blue" if last >= first else "orange",
+    )
+    asked = queries.WINDOWS[window]
+    begin = pd.Timestamp(queries.floor(until - asked.length, asked), tz="UTC")
+    shown = candles.assign(window_start=begin, window_end=begin + asked.length + asked.candle_length)
+    draw(charts.candle_chart(shown, asked.candle_length, dark=is_dark()), f"candles {ticker} {window}")
+
+
+def draw_companies(sources: Sources) -> None:
+    """All companies by market capitalisation and change, as a heat map and as a table."""
+    st.subheader("Companies by market capitalisation", anchor=False)
+    known = companies_of(sources)
+    if known.frame is None or known.frame.empty:
+        return
+    names, day = known.frame, _now().date()
+    reading = sources.readings.get(
+        CASSANDRA, ("quotes", day), lambda: queries.quotes(sources.cassandra, list(names.ticker), day)
+    )
+    explain(reading, CASSANDRA, why=False)
+    if reading.frame is None:
+        return
+    if reading.frame.empty:
+        st.info("No tick of today is in Cassandra yet.")
+        return
+    quotes = reading.frame.merge(names, on="ticker").sort_values("market_cap", ascending=False, ignore_index=True)
+    left, right = st.columns([7, 5], gap="medium")
+    with left:
+        draw(charts.heat_map_chart(quotes, dark=is_dark()), "heat map")
+    with right:
+        _draw_table(quotes)
+    st.caption(
+        f"Read at {clock(reading.read_at)} · the change is that of the newest price since the day's first, in UTC"
+    )
+
+
+def _draw_table(quotes: pd.DataFrame) -> None:
+    number = st.column_config.NumberColumn
+    st.dataframe(
+        quotes[["ticker", "price", "change", "market_cap"]].assign(change=quotes.change * 100),
+        hide_index=True,
+        height=charts.HEAT_PIXELS,
+        row_height=31,
+        column_config={
+            "ticker": st.column_config.TextColumn("Company"),
+            "price": number("Price (IDR)", format="localized"),
+            "change": number("Today (%)", format="%+.2f"),
+            "market_cap": number("Market cap. (IDR)", format="compact"),
+        },
+    )
+
+
+def _now() -> datetime:
+    return datetime.now(UTC).replace(tzinfo=None)

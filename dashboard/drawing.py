@@ -1,0 +1,80 @@
+"""What the parts of the page draw with: charts that stay while data change, words for times and for what is amiss."""
+
+from datetime import datetime
+from typing import Any, cast
+
+import altair as alt
+import pandas as pd
+import streamlit as st
+
+from dashboard import looks, queries
+from dashboard.readings import Reading
+from dashboard.sources import MYSQL, Sources
+
+
+def draw(chart: alt.LayerChart, key: str) -> None:
+    """Show a chart whose data travel beside its specification, under a name that stays.
+
+    `st.altair_chart` names the data by their hash: each refresh would draw another chart, flicker and lose the zoom.
+    """
+    rows = cast(pd.DataFrame, chart.data).copy(deep=False)
+    rows.attrs = {}
+    chart.data = alt.NamedData("rows")
+    spec = chart.to_dict(validate=False) | {"config": looks.theme(dark=is_dark()), "datasets": {"rows": rows}}
+    st.vega_lite_chart(spec=spec, theme=None, key=key)
+
+
+def explain(reading: Reading, store: str, *, why: bool = True) -> None:
+    """Say that an answer is missing or old, if it is, and (once a store is enough) why."""
+    if reading.error is None:
+        return
+    since = f"Below is what it last said, at {clock(reading.read_at)}." if reading.read_at else "Nothing was read yet."
+    reason = f"{as_text(str(reading.error))}\n\n" if why else ""
+    again = " It is asked again every few seconds." if why else ""
+    st.warning(f"{reason}{store} gives no answer. {since}{again}", icon=":material/cloud_off:")
+
+
+def companies_of(sources: Sources) -> Reading:
+    """The companies of `profile`, which every part names and colours by."""
+    return sources.readings.get(
+        MYSQL, "companies", lambda: queries.companies(sources.mysql), fresh_seconds=COMPANIES_SECONDS
+    )
+
+
+def colours_of(sources: Sources, frame: pd.DataFrame) -> dict[str, str]:
+    """The colours of the sectors that a frame or `profile` names."""
+    known = companies_of(sources).frame
+    sectors = [*frame.sector, *([] if known is None else known.sector)]
+    return looks.sector_colours(sectors, dark=is_dark())
+
+
+#: `profile` changes when somebody seeds it anew.
+COMPANIES_SECONDS = 10
+
+
+def is_dark() -> bool:
+    """Whether this viewer's page is dark."""
+    return st.context.theme.type == "dark"
+
+
+def count_column(title: str, width: int | None = None) -> Any:
+    """A column of whole numbers with thousands."""
+    return st.column_config.NumberColumn(title, format="localized", width=width)
+
+
+def clock(moment: datetime | None) -> str:
+    """The time of day of a moment."""
+    return f"{moment:%H:%M:%S} UTC" if moment else "no time yet"
+
+
+def duration(seconds: float) -> str:
+    """A length of time in its two largest units."""
+    whole = max(int(seconds), 0)
+    units = ((whole // 86400, "d"), (whole // 3600 % 24, "h"), (whole // 60 % 60, "min"), (whole % 60, "s"))
+    first = next((place for place, (count, _) in enumerate(units) if count), 3)
+    return " ".join(f"{count} {unit}" for count, unit in units[first : first + 2])
+
+
+def as_text(text: str) -> str:
+    """Text for a place that reads Markdown: what a store or a user wrote must not become formatting."""
+    return "".join(f"\\{letter}" if letter in r"\`*_{}[]()<>#|~$:" else letter for letter in text)

@@ -1,0 +1,134 @@
+"""A reader for each store: one connection, made when first needed, with an account that may only read.
+
+Both raise StoreUnavailable while their store does not answer and ConfigurationError for what only the user can mend;
+asking again later is always safe.
+"""
+
+import threading
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import Any, cast
+
+import mysql.connector
+from cassandra import DriverException, InvalidRequest, RequestExecutionException, Unauthorized
+from cassandra.cluster import NoHostAvailable, Session
+from cassandra.query import PreparedStatement
+from mysql.connector import errorcode
+from mysql.connector.abstracts import MySQLConnectionAbstract
+
+from streaming.errors import ConfigurationError, StoreUnavailable
+from streaming.settings import Settings
+from streaming.stores import connect_cassandra, connect_mysql
+
+#: A page that waits longer for one answer than this looks frozen.
+ANSWER_SECONDS = 4
+
+_NOT_THERE = (errorcode.ER_NO_SUCH_TABLE, errorcode.ER_BAD_FIELD_ERROR, errorcode.ER_TABLEACCESS_DENIED_ERROR)
+
+
+class MySQLReader:
+    """Reads MySQL over one connection, made when first needed and made anew after a failure. Safe between threads."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._connection: MySQLConnectionAbstract | None = None
+        self._lock = threading.Lock()
+
+    def rows(self, statement: str, parameters: Mapping[str, Any] | None = None) -> list[tuple[Any, ...]]:
+        """All rows of one SELECT."""
+        with self._lock:
+            try:
+                if self._connection is not None:
+                    # The server may have closed the connection, or started anew, since the question before.
+                    with suppress(mysql.connector.OperationalError, mysql.connector.InterfaceError):
+                        return self._read(statement, parameters or {})
+                    self._drop()
+                return self._read(statement, parameters or {})
+            except mysql.connector.Error as error:
+                self._drop()
+                raise self._explained(error) from None
+
+    def _read(self, statement: str, parameters: Mapping[str, Any]) -> list[tuple[Any, ...]]:
+        if self._connection is None:
+            self._connection = connect_mysql(
+                self._settings,
+                user=self._settings.dashboard_mysql_user,
+                password=self._settings.dashboard_mysql_password,
+                answer_seconds=ANSWER_SECONDS,
+                account="DASHBOARD_MYSQL",
+            )
+        cursor = self._connection.cursor()
+        cursor.execute(statement, dict(parameters))
+        rows = cursor.fetchall()
+        cursor.close()
+        self._connection.rollback()
+        return cast("list[tuple[Any, ...]]", rows)
+
+    def _drop(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with suppress(mysql.connector.Error, OSError):
+                connection.shutdown()
+
+    def _explained(self, error: mysql.connector.Error) -> ConfigurationError | StoreUnavailable:
+        where = f"{self._settings.mysql_host}:{self._settings.mysql_port}"
+        if error.errno in _NOT_THERE:
+            return ConfigurationError(
+                f"MYSQL_DATABASE is {self._settings.mysql_database!r}; it should hold the project's tables "
+                f"('dbt seed' and 'dbt run' create them): {error.msg}"
+            )
+        reason = " ".join(str(error.msg).split())
+        return StoreUnavailable(f"MySQL at {where} (MYSQL_HOST, MYSQL_PORT) does not answer: {reason}")
+
+    def close(self) -> None:
+        """Close the connection; the next question opens another."""
+        with self._lock:
+            self._drop()
+
+
+class CassandraReader:
+    """Reads Cassandra over one session, made when first needed; the session itself reconnects. Safe between threads."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._session: Session | None = None
+        self._statements: dict[str, PreparedStatement] = {}
+        self._lock = threading.Lock()
+
+    def rows(self, statement: str, parameters: Sequence[tuple[Any, ...]]) -> list[Any]:
+        """All rows of one SELECT, asked once for each of `parameters`, at the same time."""
+        try:
+            session, prepared = self._prepared(statement)
+            answers = [session.execute_async(prepared, values, timeout=ANSWER_SECONDS) for values in parameters]
+            return [row for answer in answers for row in answer.result()]
+        except (InvalidRequest, Unauthorized) as error:
+            raise ConfigurationError(
+                f"CASSANDRA_KEYSPACE is {self._settings.cassandra_keyspace!r}; it should hold the project's tables "
+                f"('make services' creates them) and DASHBOARD_CASSANDRA_USER should be allowed to read them: {error}"
+            ) from None
+        except (NoHostAvailable, DriverException, RequestExecutionException) as error:
+            where = f"{','.join(self._settings.cassandra_hosts)}:{self._settings.cassandra_port}"
+            raise StoreUnavailable(
+                f"Cassandra at {where} (CASSANDRA_HOSTS, CASSANDRA_PORT) does not answer: {type(error).__name__}"
+            ) from None
+
+    def _prepared(self, statement: str) -> tuple[Session, PreparedStatement]:
+        with self._lock:
+            if self._session is None:
+                self._session = connect_cassandra(
+                    self._settings,
+                    user=self._settings.dashboard_cassandra_user,
+                    password=self._settings.dashboard_cassandra_password,
+                    account="DASHBOARD_CASSANDRA",
+                )
+            if statement not in self._statements:
+                self._statements[statement] = self._session.prepare(statement)
+            return self._session, self._statements[statement]
+
+    def close(self) -> None:
+        """Close the session; the next question opens another."""
+        with self._lock:
+            session, self._session = self._session, None
+            self._statements.clear()
+        if session is not None:
+            session.cluster.shutdown()

@@ -1,0 +1,87 @@
+"""What all viewers of the page share: a reader for each store, the newest good answers, and the stream's lag."""
+
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+
+import pandas as pd
+import streamlit as st
+
+from dashboard.readers import CassandraReader, MySQLReader
+from dashboard.readings import Readings
+from streaming.errors import ConfigurationError
+from streaming.settings import Settings, load_settings
+from streaming.topic import LagMeter
+
+MYSQL, CASSANDRA = "MySQL", "Cassandra"
+#: For how long a part of the page waits for Kafka before it goes on without.
+LAG_SECONDS = 0.3
+
+
+class LagWatch:
+    """Asks Kafka for the lag in a thread of its own, so that a broker that is silent holds up no part of the page."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._meter = LagMeter(settings)
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="lag")
+        self._asked: Future[int | None] | None = None
+
+    def behind(self, ends: pd.DataFrame) -> int | None:
+        """Messages in the topic behind the ledger's ends; None where Kafka does not say, or not yet.
+
+        `ends` has one row per Kafka partition: kafka_partition, until_offset.
+        """
+        if self._asked is None:
+            landed = dict(zip(ends.kafka_partition.tolist(), ends.until_offset.tolist(), strict=True))
+            self._asked = self._pool.submit(self._meter.behind, landed)
+        wait([self._asked], LAG_SECONDS)
+        if not self._asked.done():
+            return None
+        done, self._asked = self._asked, None
+        return done.result()
+
+    def close(self) -> None:
+        """Close the connection, without waiting for an answer that is under way."""
+        self._pool.submit(self._meter.close)
+        self._pool.shutdown(wait=False)
+
+
+@dataclass(frozen=True)
+class Sources:
+    """What the parts of the page read from. `topic` is the one that the ledger lands."""
+
+    mysql: MySQLReader
+    cassandra: CassandraReader
+    readings: Readings
+    lag: LagWatch
+    topic: str
+
+    def close(self) -> None:
+        """Close all connections."""
+        self.mysql.close()
+        self.cassandra.close()
+        self.lag.close()
+
+
+def page_settings() -> Settings:
+    """The settings, with the accounts that only read.
+
+    Streamlit puts what stands in dashboard/.streamlit/secrets.toml into the environment, which wins over .env. Raises
+    ConfigurationError, also where an account is missing: with that of the stream the page could write.
+    """
+    settings = load_settings()
+    for name in ("dashboard_mysql_user", "dashboard_cassandra_user"):
+        if not getattr(settings, name):
+            raise ConfigurationError(
+                f"{name.upper()} is not set; it should be an account that may only read: 'make services' makes it and "
+                "adds it to .env"
+            )
+    return settings
+
+
+@st.cache_resource(max_entries=1, show_spinner=False, hash_funcs={Settings: hash}, on_release=Sources.close)
+def sources_of(settings: Settings) -> Sources:
+    """The sources, made once for the server; other settings (after a reload) make others."""
+    # Somewhat less than the refresh, so that a refresh never finds the answer of the one before it.
+    readings = Readings(settings.dashboard_refresh_seconds * 0.8)
+    mysql, cassandra = MySQLReader(settings), CassandraReader(settings)
+    return Sources(mysql, cassandra, readings, LagWatch(settings), settings.kafka_topic)
