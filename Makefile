@@ -75,7 +75,7 @@ cql: $(INSTALLED)  ## A CQL prompt on the ticks' keyspace
 topics: $(INSTALLED)  ## List the topics
 	@exec $(BIN)/python -m services topics
 
-picture: $(INSTALLED)  ## A picture of the running dashboard into docs/ (needs Chromium, and `make demo` beside it)
+picture: $(INSTALLED)  ## Pictures of the dashboard into docs/: light, dark, phone (needs Chromium)
 	@exec $(BIN)/python tests/picture.py
 
 lock:  ## Resolve requirements.lock anew from pyproject.toml (needs uv)

@@ -15,6 +15,8 @@ from dashboard.sources import page_settings, sources_of
 from streaming.errors import ConfigurationError
 
 TITLE = "tickledger"
+#: Between two refreshes of what is about whole days.
+CALM_SECONDS = 20
 
 
 def page() -> None:
@@ -32,13 +34,14 @@ def page() -> None:
         st.title(TITLE, width="content", anchor=False)
         live = st.toggle("Refresh by itself", value=True, key="live", width="content")
     alive = st.fragment(run_every=settings.dashboard_refresh_seconds if live else None)
+    calm = st.fragment(run_every=CALM_SECONDS if live else None)
 
     alive(draw_today)(sources)
     left, right = st.columns([7, 5], gap="medium")
     with left:
         alive(draw_volumes)(sources)
     with right:
-        alive(draw_average)(sources)
+        calm(draw_average)(sources)
     alive(draw_prices)(sources)
     alive(draw_companies)(sources)
     alive(draw_batches)(sources)
@@ -47,7 +50,7 @@ def page() -> None:
         alive(draw_batch)(sources)
     with right:
         alive(draw_dead_letters)(sources)
-    alive(draw_history)(sources)
+    calm(draw_history)(sources)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,10 @@ A chart's specification depends on the names it shows but not on the numbers, so
 into a chart that stands, zoomed or not, instead of drawing it anew. Every axis names its unit.
 """
 
-from functools import cache
+from collections.abc import Callable
+from copy import copy
+from functools import cache, wraps
+from typing import ParamSpec, cast
 
 import altair as alt
 import pandas as pd
@@ -30,8 +33,27 @@ STATES = {"checked": (1.0, [1, 0]), "not yet checked": (0.55, [1, 0]), "failed i
 _STATE_OF = {"passed": "checked", "warned": "checked", "unchecked": "not yet checked", "failed": "failed its checks"}
 _THICK = alt.RelativeBandSize(band=0.72)
 _SECTORS = alt.Axis(labelLimit=180, domain=False, ticks=False)
+#: Labels of a time axis, by what distinguishes them from their neighbours.
+_CLOCK = {
+    **{"milliseconds": "%H:%M:%S.%L", "seconds": "%H:%M:%S", "minutes": "%H:%M", "hours": "%H:%M"},
+    **{"day": "%d %b", "date": "%d %b", "week": "%d %b", "month": "%d %b", "quarter": "%d %b", "year": "%d %b %Y"},
+}
 #: Layers share one axis, and a shared axis can be sorted by a largest value but not by a sum, which "-x" would be.
 _LARGEST_FIRST = alt.EncodingSortField(field="whole", op="max", order="descending")
+
+
+Names = ParamSpec("Names")
+
+
+def _made_once(make: Callable[Names, alt.LayerChart]) -> Callable[Names, alt.LayerChart]:
+    """Layers depend on the names they show alone, and are made once for these; `usermeta` says for which."""
+
+    @wraps(make)
+    def made(*names: Names.args, **more: Names.kwargs) -> alt.LayerChart:
+        layers: alt.LayerChart = make(*names, **more).properties(usermeta={"layers": f"{make.__name__} {names} {more}"})
+        return layers
+
+    return cast("Callable[Names, alt.LayerChart]", cache(made))
 
 
 def volume_chart(volumes: pd.DataFrame, colours: Colours, *, dark: bool = False) -> alt.LayerChart:
@@ -46,11 +68,11 @@ def volume_chart(volumes: pd.DataFrame, colours: Colours, *, dark: bool = False)
     return _on(_volume_layers(tuple(colours.items()), dark), data)
 
 
-@cache
+@_made_once
 def _volume_layers(colours: Named, dark: bool) -> alt.LayerChart:
     base = alt.Chart().encode(y=_by_size(), x=_volume_axis("Volume today (shares)"))
     solid, dashes = (alt.Scale(domain=list(STATES), range=list(part)) for part in zip(*STATES.values(), strict=True))
-    legend = alt.Legend(title=None, orient="bottom", symbolType="square", symbolFillColor="#8C8C8C")
+    legend = alt.Legend(title=None, orient="bottom", columns=2, symbolType="square", symbolFillColor="#8C8C8C")
     bars = base.mark_bar(cornerRadiusEnd=2, strokeWidth=1.2, height=_THICK).encode(
         color=_by_sector(colours),
         stroke=alt.Stroke("sector:N", scale=_sector_scale(colours), legend=None),
@@ -73,7 +95,7 @@ def day_chart(volumes: pd.DataFrame, colours: Colours, *, dark: bool = False) ->
     return _on(_day_layers(tuple(colours.items()), dark), data)
 
 
-@cache
+@_made_once
 def _day_layers(colours: Named, dark: bool) -> alt.LayerChart:
     base = alt.Chart().encode(y=_by_size(), x=_volume_axis("Volume of the day (shares)"))
     bars = base.mark_bar(cornerRadiusEnd=2, height=_THICK).encode(
@@ -95,7 +117,7 @@ def average_chart(days: pd.DataFrame, colours: Colours, *, dark: bool = False) -
     return _on(_average_layers(tuple(colours.items()), dark), data)
 
 
-@cache
+@_made_once
 def _average_layers(colours: Named, dark: bool) -> alt.LayerChart:
     base = alt.Chart().encode(y=alt.Y("sector:N", title=None, axis=_SECTORS))
     bars = base.mark_bar(cornerRadiusEnd=2, height=_THICK).encode(
@@ -128,12 +150,12 @@ def candle_chart(candles: pd.DataFrame, length: pd.Timedelta, *, dark: bool = Fa
         direction=(candles.close >= candles.open).map({True: "up", False: "down"}),
         moment=candles.start.dt.strftime("%d %b %H:%M:%S"),
     )
-    return _on(_candle_layers(length, dark), data)
+    return _on(_candle_layers(dark), data)
 
 
-@cache
-def _candle_layers(length: pd.Timedelta, dark: bool) -> alt.LayerChart:
-    time_axis = alt.Axis(format=_time_format(length), tickCount=6, grid=False)
+@_made_once
+def _candle_layers(dark: bool) -> alt.LayerChart:
+    time_axis = alt.Axis(format=_CLOCK, tickCount=6, grid=False)
     utc = alt.Scale(type="utc")
     base = alt.Chart().encode(x=alt.X("body_start:T", title="Time (UTC)", scale=utc, axis=time_axis))
     up, down = looks.direction_colours(dark=dark)
@@ -178,7 +200,7 @@ def heat_map_chart(quotes: pd.DataFrame, *, dark: bool = False) -> alt.LayerChar
     return _on(_heat_map_layers(dark), data.assign(sign=[_percent(change) for change in data.change]))
 
 
-@cache
+@_made_once
 def _heat_map_layers(dark: bool) -> alt.LayerChart:
     up, down = looks.direction_colours(dark=dark)
     shades = [down, "#3A3F4B" if dark else "#E9EAEE", up]
@@ -233,11 +255,11 @@ def batches_chart(batches: pd.DataFrame) -> alt.LayerChart:
     return _on(_batches_layers(), data)
 
 
-@cache
+@_made_once
 def _batches_layers() -> alt.LayerChart:
     words, colours, shapes = (list(part) for part in zip(*looks.VERDICTS.values(), strict=True))
     legend = alt.Legend(title=None, symbolOpacity=1)
-    time_axis = alt.Axis(format="%H:%M:%S", tickCount=6, grid=False)
+    time_axis = alt.Axis(format=_CLOCK, tickCount=6, grid=False)
     base = alt.Chart().encode(
         x=alt.X("landed_at:T", title="Landed at (UTC)", scale=alt.Scale(type="utc", padding=6), axis=time_axis),
         color=alt.Color("word:N", scale=alt.Scale(domain=words, range=colours), legend=legend),
@@ -264,14 +286,14 @@ def reasons_chart(letters: pd.DataFrame, *, dark: bool = False) -> alt.LayerChar
     return _on(_reasons_layers(len(counts), dark), _with_wholes(counts, by="reason"))
 
 
-@cache
+@_made_once
 def _reasons_layers(bars: int, dark: bool) -> alt.LayerChart:
     base = alt.Chart().encode(
         y=alt.Y("reason:N", sort=_LARGEST_FIRST, title=None, axis=_SECTORS),
         x=alt.X(
             "total_volume:Q",
             title="Dead letters",
-            axis=alt.Axis(format="~s", tickCount=4, tickMinStep=1),
+            axis=alt.Axis(format="~s", tickMinStep=1),
             scale=alt.Scale(nice=False, range=[0, alt.ExprRef(f"width - {FIGURE_PIXELS}")]),
         ),
         tooltip=[alt.Tooltip("reason:N", title="Reason"), alt.Tooltip("whole:Q", title="Dead letters", format=WHOLE)],
@@ -287,7 +309,7 @@ def history_chart(volumes: pd.DataFrame, colours: Colours) -> alt.LayerChart:
     return _on(_history_layers(tuple(colours.items())), data[["day", "sector", "place", "total_volume"]])
 
 
-@cache
+@_made_once
 def _history_layers(colours: Named) -> alt.LayerChart:
     day_axis = alt.Axis(labelExpr="utcFormat(toDate(datum.value), '%d %b')", labelAngle=0)
     bars = (
@@ -312,9 +334,13 @@ def _history_layers(colours: Named) -> alt.LayerChart:
 
 
 def _on(layers: alt.LayerChart, rows: pd.DataFrame) -> alt.LayerChart:
-    """A chart of these layers on these rows. The layers, which cost the time, are made once for the names they show."""
-    chart: alt.LayerChart = layers.copy(deep=False)
-    chart.data = rows
+    """A chart of these layers on these rows.
+
+    Altair's own copy checks and copies all that is below, which for a page of charts, every two seconds and for each
+    viewer, costs more than all else.
+    """
+    chart: alt.LayerChart = copy(layers)
+    object.__setattr__(chart, "_kwds", {**layers._kwds, "data": rows})
     return chart
 
 
@@ -375,12 +401,6 @@ def _lower_axis(field: str, title: str) -> alt.Y:
 def _zoom() -> alt.Parameter:
     """Zoom and move along the time axis. A wheel without Shift scrolls the page, as everywhere else on it."""
     return alt.selection_interval(bind="scales", encodings=["x"], zoom="wheel![event.shiftKey]")
-
-
-def _time_format(length: pd.Timedelta) -> str:
-    if length < pd.Timedelta(minutes=1):
-        return "%H:%M:%S"
-    return "%H:%M" if length < pd.Timedelta(hours=1) else "%d %b %H:%M"
 
 
 def _percent(change: float) -> str:

@@ -109,7 +109,7 @@ _BADGES: dict[str, Literal["green", "yellow", "red"]] = {"passed": "green", "war
 
 def _draw_offsets(sources: Sources, batch_id: int) -> None:
     reading = sources.readings.get(MYSQL, ("offsets", batch_id), lambda: queries.batch_offsets(sources.mysql, batch_id))
-    if reading.frame is not None:
+    if reading.frame is not None and not reading.frame.empty:
         ranges = [
             f"partition {row.kafka_partition}: {row.from_offset:,} up to {row.until_offset:,}"
             for row in reading.frame.itertuples()
@@ -123,10 +123,10 @@ def _draw_findings(sources: Sources, batch_id: int, batch: pd.Series) -> None:
     )
     if reading.frame is None:
         return
-    if reading.frame.empty:
-        st.success(
-            "Every expectation held." if batch.verdict == "passed" else "No finding so far.", icon=":material/check:"
-        )
+    if reading.frame.empty and batch.verdict == "passed":
+        st.success("Every expectation held.", icon=":material/check:")
+    elif reading.frame.empty:
+        st.info("No finding is kept of this batch." if batch.verdict in _BADGES else "Its checks have not run yet.")
     for finding in reading.frame.itertuples():
         with st.container(border=True, gap="small"):
             st.markdown(f"**{as_text(str(finding.expectation))}** · {as_text(str(finding.severity))}")
@@ -170,7 +170,7 @@ def _draw_samples(sources: Sources, letters: pd.DataFrame) -> None:
     for letter in some.merge(reading.frame, on=["kafka_partition", "kafka_offset", "position"]).itertuples():
         element = "whole message" if letter.position < 0 else f"element {letter.position}"
         place = f"partition {letter.kafka_partition}, offset {letter.kafka_offset:,}, {element}"
-        st.caption(f"{as_text(str(letter.detail))} · {place}")
+        st.caption(" · ".join(filter(None, [as_text(str(letter.detail)), place])))
         st.code(str(letter.raw_value), language=None, wrap_lines=True)
 
 

@@ -47,13 +47,17 @@ def _draw_figures(figures: pd.Series, now: datetime, lag: int | None, average: f
         _figure(
             "Volume today (shares)",
             f"{figures.volume:,}",
-            f"{figures.volume / average:.0%} of the average" if average else "no day to compare",
+            _against(figures.volume / average) if average else "no day to compare",
         )
         _figure("Ticks landed today", f"{figures.ticks:,}", f"in {figures.batches:,} batches")
         _figure("Ticks a second now", f"{figures.ticks_a_second:,.1f}", f"over the last {queries.PACE_SECONDS} s")
         _figure("Age of the newest tick", _age(figures.made_at, now), f"batch {_age(figures.landed_at, now)}")
         _figure("Lag (messages)", "unknown" if lag is None else f"{lag:,}", "not landed yet")
         _figure("Batches checked today", share, f"{figures.failed:,} failed · {figures.warned:,} warned", alarm)
+
+
+def _against(share: float) -> str:
+    return f"{share:.0%} of the average" if share < 10 else f"{share:,.0f} × the average"
 
 
 def _figure(label: str, value: str, beside: str, colour: Colour = "off") -> None:

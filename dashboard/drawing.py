@@ -1,5 +1,6 @@
 """What the parts of the page draw with: charts that stay while data change, words for times and for what is amiss."""
 
+from copy import deepcopy
 from datetime import datetime
 from typing import Any, cast
 
@@ -13,15 +14,31 @@ from dashboard.sources import MYSQL, Sources
 
 
 def draw(chart: alt.LayerChart, key: str) -> None:
-    """Show a chart whose data travel beside its specification, under a name that stays.
+    """Show a chart whose data travel beside its specification.
 
-    `st.altair_chart` names the data by their hash: each refresh would draw another chart, flicker and lose the zoom.
+    `st.altair_chart` writes a name of the data into it: each refresh would draw another chart, flicker and lose the
+    zoom.
     """
-    rows = cast(pd.DataFrame, chart.data).copy(deep=False)
+    rows = cast(pd.DataFrame, chart.data).reset_index(drop=True)
     rows.attrs = {}
-    chart.data = alt.NamedData("rows")
-    spec = chart.to_dict(validate=False) | {"config": looks.theme(dark=is_dark()), "datasets": {"rows": rows}}
-    st.vega_lite_chart(spec=spec, theme=None, key=key)
+    # Streamlit's page takes data of the same names, rows and bytes for the same, whatever the values: a name tells it.
+    rows[f"changed {pd.util.hash_pandas_object(rows).sum()}"] = 0
+    st.vega_lite_chart(rows, _specification(chart) | {"config": looks.theme(dark=is_dark())}, theme=None, key=key)
+
+
+_specifications: dict[str, dict[str, Any]] = {}
+
+
+def _specification(chart: alt.LayerChart) -> dict[str, Any]:
+    """The specification without its rows, written once for all charts of the same layers."""
+    layers = chart.usermeta["layers"] if isinstance(chart.usermeta, dict) else ""
+    if layers not in _specifications:
+        chart.data = alt.NamedData("rows")
+        written = {name: value for name, value in chart.to_dict().items() if name != "data"}
+        if not layers:
+            return written
+        _specifications[layers] = written
+    return deepcopy(_specifications[layers])
 
 
 def explain(reading: Reading, store: str, *, why: bool = True) -> None:

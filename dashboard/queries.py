@@ -305,7 +305,8 @@ def dead_letters(reader: CassandraReader, topic: str, ranges: pd.DataFrame) -> p
             low, high = buckets.get((partition, bucket), (begin, end))
             buckets[partition, bucket] = min(low, begin), max(high, end)
     parameters = [(topic, *place, *span) for place, span in list(buckets.items())[:BUCKETS]]
-    rows = [tuple(row) for row in reader.rows(_DEAD_LETTERS.format(limit=LETTERS_A_BUCKET), parameters)]
+    found = reader.rows(_DEAD_LETTERS.format(limit=LETTERS_A_BUCKET), parameters)
+    rows = [(*row[:4], row.detail or "", row.dead_at) for row in found]
     whole = dict.fromkeys(("kafka_partition", "kafka_offset", "position"), "int64")
     frame = _frame(rows, **whole, reason="str", detail="str", dead_at=UTC_TIME)
     return frame.sort_values("dead_at", ascending=False, ignore_index=True)

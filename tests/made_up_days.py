@@ -68,6 +68,13 @@ class Filler:
         self._batch_id = 0
         self.landed = 0
 
+    @classmethod
+    def behind(cls, settings: Settings) -> "Filler":
+        """One that goes on where the ledger ends."""
+        head, filler = Ledger(settings).head(), cls(settings)
+        filler._batch_id, filler._offsets = head.batch_id, {0: 0, 1: 0} | head.ends
+        return filler
+
     def land(self, moments: list[datetime], landed_at: datetime, *, bad: int = 0, verdict: str = "passed") -> None:
         """Land a batch of one round a moment and some messages that nobody can land."""
         begins = dict(self._offsets)
@@ -160,8 +167,8 @@ class Filler:
                 self.land(kept, batch[-1].replace(microsecond=0), **_fate(f"{day}-{place}"))
 
     def land_live(self, end: datetime) -> None:
-        """Land the two seconds up to `end`, as a running stream lands them."""
-        moments = [end - timedelta(milliseconds=200 * number) for number in range(10, 0, -1)]
+        """Land a round of the two seconds up to `end`, as a running stream lands them."""
+        moments = [end - timedelta(milliseconds=self._random.randrange(2_000))]
         fate = _fate(str(self._batch_id))
         newest = utc_now() - end < timedelta(seconds=3)
         self.land(moments, end, **fate | ({"verdict": "unchecked"} if newest else {}))

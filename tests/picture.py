@@ -1,30 +1,112 @@
-"""`make picture`: a picture of the running dashboard for the README, taken with the Chromium of this machine."""
+"""`make picture`: pictures of the dashboard for the README, light, dark and on a phone; or its first paint, measured.
 
-import shutil
+    python tests/picture.py                           # docs/dashboard-light.png, -dark.png, -phone.png
+    python tests/picture.py --first-paint 1000000     # seconds to the first paint, with a million ticks in the table
+
+Starts the servers of the tests' instance where they do not run, fills a database and a keyspace of its own with
+made-up days, and drops them in the end. Neither Spark nor a running demo is needed.
+"""
+
+import os
+import statistics
 import sys
+import tempfile
+import threading
+import time
+from argparse import ArgumentParser
+from contextlib import ExitStack
+from pathlib import Path
 
-from playwright.sync_api import sync_playwright
+from browser import VIEWS, Viewer, chromium, running_browser, served_page
+from made_up_days import Filler, fill
+from pipeline import Pipeline, dbt_statements, fresh_pipeline
+from playwright.sync_api import Browser
 
+from services.instance import Instance
+from streaming.ledger import utc_now
 from streaming.settings import PROJECT_ROOT
 
-PAGE = "http://127.0.0.1:8501"
-TARGET = PROJECT_ROOT / "docs" / "dashboard.png"
+TARGET = PROJECT_ROOT / "docs"
+#: Charts of a page whose stores have all that it can show.
+CHARTS = 9
+#: Pixels of a picture's height: the top of the page, which is what a README has room for.
+HEIGHTS = {"light": 2_000, "dark": 2_000, "phone": 2_000}
+VISITS = 7
 
 
 def main() -> None:
-    """Open the page, wait until its charts are drawn, and save it whole. Needs `make demo` in another terminal."""
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if chromium is None:
+    """Take the pictures, or measure."""
+    parser = ArgumentParser(description="Pictures of the dashboard on made-up days, or its first paint, measured.")
+    parser.add_argument("--first-paint", type=int, metavar="TICKS", help="measure, with so many ticks in the table")
+    ticks = parser.parse_args().first_paint
+    if chromium() is None:
         sys.exit("error: no Chromium on PATH; install one, such as your distribution's package 'chromium'")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
-        page = browser.new_page(viewport={"width": 1280, "height": 1600})
-        page.goto(PAGE)
-        page.wait_for_selector("canvas", timeout=60_000)
-        page.wait_for_timeout(5_000)
-        page.screenshot(path=TARGET, full_page=True)
-        browser.close()
-    print(f"wrote {TARGET}")
+    instance = Instance(os.environ.get("TICKLEDGER_TEST_INSTANCE", "test"))
+    ran_before = all(server.pid for server in instance.servers()) if instance.env_file.exists() else False
+    instance.start()
+    try:
+        with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+            template = dbt_statements(instance, instance.settings(), Path(folder) / "dbt")
+            pipeline = stack.enter_context(fresh_pipeline(instance, instance.settings(), template, Path(folder)))
+            if ticks:
+                landed = fill(pipeline.settings, ticks=ticks)
+            else:
+                landed = fill(pipeline.settings, ticks=40_000, earlier_days=11, live_seconds=3_900)
+            print(f"{landed:,} ticks are in the stores", flush=True)
+            url = stack.enter_context(served_page(pipeline.environment, Path(folder)))
+            browser = stack.enter_context(running_browser())
+            if ticks:
+                measure(browser, url)
+            else:
+                take_pictures(browser, url, pipeline)
+    finally:
+        if not ran_before:
+            instance.stop()
+
+
+def measure(browser: Browser, url: str) -> None:
+    """Open the page again and again; print how long its figures and then all charts of the first screen took."""
+    figures, charts = [], []
+    for _ in range(VISITS):
+        begun = time.monotonic()
+        viewer = Viewer(browser, url)
+        figures.append(time.monotonic() - begun)
+        viewer.wait_for_charts(2)
+        charts.append(time.monotonic() - begun)
+        viewer.page.close()
+    print(f"first visit to a server that has just started: figures {figures[0]:.2f} s, charts {charts[0]:.2f} s")
+    print(f"{VISITS - 1} more visits, figures:  median {statistics.median(figures[1:]):.2f} s, {_range(figures[1:])}")
+    print(f"{VISITS - 1} more visits, charts:   median {statistics.median(charts[1:]):.2f} s, {_range(charts[1:])}")
+
+
+def _range(seconds: list[float]) -> str:
+    return f"from {min(seconds):.2f} to {max(seconds):.2f} s"
+
+
+def take_pictures(browser: Browser, url: str, pipeline: Pipeline) -> None:
+    """Save the pictures, while batches go on landing."""
+    stop = threading.Event()
+    landing = threading.Thread(target=_go_on, args=(pipeline, stop), daemon=True)
+    landing.start()
+    try:
+        for view in VIEWS:
+            viewer = Viewer(browser, url, view)
+            viewer.wait_for_charts(CHARTS)
+            viewer.show_whole()
+            path = TARGET / f"dashboard-{view}.png"
+            viewer.save(path, HEIGHTS[view])
+            viewer.page.close()
+            print(f"wrote {path} ({path.stat().st_size // 1024} KiB)", flush=True)
+    finally:
+        stop.set()
+        landing.join()
+
+
+def _go_on(pipeline: Pipeline, stop: threading.Event) -> None:
+    filler = Filler.behind(pipeline.settings)
+    while not stop.wait(2):
+        filler.land_live(utc_now())
+    filler.close()
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 from dotenv import dotenv_values
 from healthy_batch import dead_offset, first_offset, land_ticks
+from page_data import empty, land, tick
 from pipeline import Pipeline, fresh_pipeline
 from streamlit.testing.v1 import AppTest
 
@@ -27,35 +28,6 @@ from streaming.stores import connect_mysql
 
 APP = PROJECT_ROOT / "dashboard" / "app.py"
 NOW = datetime.now(UTC).replace(tzinfo=None, microsecond=0)
-
-
-def land(pipeline: Pipeline, batch_id: int, at: datetime, volumes: dict[str, int], verdict: str = "passed") -> None:
-    """Write what the stream writes for a batch of one tick a sector."""
-    with closing(pipeline.mysql()) as connection:
-        cursor = connection.cursor()
-        for place, (sector, volume) in enumerate(volumes.items()):
-            cursor.execute(
-                "INSERT INTO aggregated_data (processing_id, processed_at, sector, total_volume, date, batch_id, ticks,"
-                " first_created_at, last_created_at) VALUES (%s, %s, %s, %s, %s, %s, 1, %s, %s)",
-                (batch_id * 100 + place, at, sector, volume, at.date(), batch_id, at, at),
-            )
-        cursor.execute(
-            "INSERT INTO landed_batches (batch_id, topic, topic_id, messages, ticks_read, ticks_landed, dead_letters,"
-            " duplicates, late_ticks, volume, first_created_at, last_created_at, landed_at, landing_seconds,"
-            " contract_hash, verdict, checked_at)"
-            " VALUES (%s, 'ticks', 'id', 1, %s, %s, 3, 1, 0, %s, %s, %s, %s, 0.75, 'hash', %s, %s)",
-            (batch_id, len(volumes) + 4, len(volumes), sum(volumes.values()), at, at, at, verdict, at),
-        )
-        connection.commit()
-
-
-def tick(pipeline: Pipeline, ticker: str, at: datetime, price: str, tick_id: int = 1) -> None:
-    """Write one tick as the stream writes it."""
-    pipeline.cassandra.execute(
-        "INSERT INTO real_time_data (ticker, trade_date, created_at, id, volume, market_cap, price, sector,"
-        f" kafka_partition, kafka_offset) VALUES (%s, %s, %s, %s, 100, 1, {price}, 'Coal', 0, 0)",
-        (ticker, at.date(), at, tick_id),
-    )
 
 
 @pytest.fixture(scope="module")
@@ -73,10 +45,7 @@ def stores(
 @pytest.fixture
 def pipeline(stores: Pipeline) -> Pipeline:
     """The pipeline, emptied of what the test before has landed."""
-    for table in ("aggregated_data", "batch_findings", "landed_offsets", "landed_batches"):
-        stores.execute(f"DELETE FROM {table}")
-    for table in ("real_time_data", "dead_letters"):
-        stores.cassandra.execute(f"TRUNCATE {table}")
+    empty(stores)
     return stores
 
 
@@ -138,8 +107,8 @@ def test_an_empty_ledger_is_no_error(mysql: MySQLReader) -> None:
     assert (figures.volume, figures.ticks, figures.batches, figures.ticks_a_second) == (0, 0, 0, 0)
     assert pd.isna(figures.landed_at)
     assert pd.isna(figures.made_at)
-    empty = (queries.volume_by_verdict, queries.average_day, queries.newest_batches, queries.landed_ends)
-    assert all(question(mysql).empty for question in empty)
+    questions = (queries.volume_by_verdict, queries.average_day, queries.newest_batches, queries.landed_ends)
+    assert all(question(mysql).empty for question in questions)
     assert queries.newest_batch_with_findings(mysql).empty
     assert queries.ranges_with_dead_letters(mysql).empty
     assert queries.volume_by_day(mysql, NOW.date(), NOW.date()).empty
@@ -203,17 +172,17 @@ def test_a_day_of_the_history_is_that_day_alone(pipeline: Pipeline, mysql: MySQL
 
 @pytest.mark.integration
 def test_a_missing_table_names_the_setting_and_the_command(pipeline: Pipeline) -> None:
-    empty = f"{pipeline.settings.mysql_database}_empty"
-    pipeline.execute(f"CREATE DATABASE {empty}")
+    bare = f"{pipeline.settings.mysql_database}_bare"
+    pipeline.execute(f"CREATE DATABASE {bare}")
     try:
-        settings = pipeline.settings.model_copy(update={"mysql_database": empty})
+        settings = pipeline.settings.model_copy(update={"mysql_database": bare})
         with (
             closing(MySQLReader(settings)) as reader,
             pytest.raises(ConfigurationError, match=r"MYSQL_DATABASE is .* 'dbt run'"),
         ):
             queries.volume_by_verdict(reader)
     finally:
-        pipeline.execute(f"DROP DATABASE {empty}")
+        pipeline.execute(f"DROP DATABASE {bare}")
 
 
 @pytest.mark.integration

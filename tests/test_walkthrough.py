@@ -145,5 +145,7 @@ def give_away_one_tick(pipeline: Pipeline) -> None:
 
 
 def x_titles(chart: dict[str, Any]) -> set[str]:
-    """The titles of a chart's horizontal axes."""
-    return {str(layer["encoding"]["x"]["title"]) for layer in chart["layer"]}
+    """The titles of a chart's horizontal axes, those of layers in layers too."""
+    if "layer" in chart:
+        return {title for layer in chart["layer"] for title in x_titles(layer)}
+    return {str(chart["encoding"]["x"].get("title"))}
