@@ -42,7 +42,8 @@ def main() -> None:
     if chromium() is None:
         sys.exit("error: no Chromium on PATH; install one, such as your distribution's package 'chromium'")
     instance = Instance(os.environ.get("TICKLEDGER_TEST_INSTANCE", "test"))
-    ran_before = all(server.pid for server in instance.servers()) if instance.env_file.exists() else False
+    instance.prepare()
+    ran_before = all(server.pid for server in instance.servers())
     instance.start()
     try:
         with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
