@@ -41,10 +41,28 @@ class Difference(NamedTuple):
     live: str
 
     @property
-    def is_addition(self) -> bool:
-        """Whether it is a nullable column that one side has more: rows and writers can do without it."""
-        found = self.live if self.contract == MISSING else self.contract
-        return self.what.startswith("column ") and MISSING in self[3:] and " NOT NULL" not in found
+    def found(self) -> str:
+        """What the side that has something has; both sides may."""
+        return self.live if self.contract == MISSING else self.contract
+
+    @property
+    def new_column(self) -> str:
+        """The name of a nullable column that one side has more; empty for any other difference."""
+        is_column = self.store == "MySQL" and self.what.startswith("column ")
+        is_new = is_column and MISSING in (self.contract, self.live) and " NOT NULL" not in self.found
+        return self.what.removeprefix("column ") if is_new else ""
+
+
+def is_addition(one: Difference, found: list[Difference]) -> bool:
+    """Whether rows and writers can do without it: a nullable column that one side has more, or a check or key on one.
+
+    `found` holds all differences: MySQL shows a column's check apart from the column.
+    """
+    if one.new_column:
+        return True
+    names = [f"`{other.new_column}`" for other in found if other.table == one.table and other.new_column]
+    is_rule = one.what in ("check", "key") and not one.found.startswith("PRIMARY")
+    return is_rule and any(name in one.found for name in names)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """What must hold before the stream reads its first message: tables, and a ledger that the topic continues."""
 
-from streaming.check_contract import MISSING, Difference, differences
+from streaming.check_contract import MISSING, Difference, differences, is_addition
 from streaming.contract import insert_statement
 from streaming.errors import ConfigurationError
 from streaming.ledger import LedgerHead, filled_columns
@@ -17,8 +17,11 @@ def check_tables(settings: Settings) -> None:
     """
     for table, filled in filled_columns().items():
         insert_statement(table, filled)
-    grave = [one for one in differences(settings) if not _is_harmless(one)]
+    found = differences(settings)
+    grave = [one for one in found if not is_addition(one, found) or _is_needed(one)]
     if not grave:
+        for one in found:
+            _tell(one)
         return
     first, more = grave[0], f" and {len(grave) - 1} more" if len(grave) > 1 else ""
     if first.what == "table":
@@ -31,17 +34,15 @@ def check_tables(settings: Settings) -> None:
     )
 
 
-def _is_harmless(difference: Difference) -> bool:
-    if difference.store != "MySQL" or not difference.is_addition:
-        return False
-    name = difference.what.removeprefix("column ")
-    if difference.contract == MISSING:
-        print(f"table {difference.table!r} has a {difference.what} that its contract lacks; it stays null", flush=True)
-        return True
-    if name in filled_columns().get(difference.table, ()):
-        return False
-    print(f"table {difference.table!r} lacks {difference.what} of its contract; 'dbt run' adds it", flush=True)
-    return True
+def _is_needed(one: Difference) -> bool:
+    return one.live == MISSING and one.new_column in filled_columns().get(one.table, ())
+
+
+def _tell(one: Difference) -> None:
+    if one.new_column and one.live == MISSING:
+        print(f"table {one.table!r} lacks {one.what} of its contract; 'dbt run' adds it", flush=True)
+    elif one.new_column:
+        print(f"table {one.table!r} has a {one.what} that its contract lacks; it stays null", flush=True)
 
 
 def check_continuity(settings: Settings, head: LedgerHead, topic: TopicFacts) -> None:

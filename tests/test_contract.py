@@ -102,6 +102,23 @@ def test_drift_of_mysqls_tables_is_found_and_nothing_else(
 
 
 @pytest.mark.integration
+def test_a_check_that_is_gone_is_found(database: Database, dbt_template: list[str]) -> None:
+    with closing(database.connect()) as connection:
+        cursor: Any = connection.cursor()
+        for one in dbt_template:
+            cursor.execute(one)
+        cursor.execute(
+            "SELECT constraint_name FROM information_schema.check_constraints"
+            " WHERE constraint_schema = DATABASE() AND check_clause LIKE '%until_offset%from_offset%'"
+        )
+        ((name,),) = cursor.fetchall()
+        cursor.execute(f"ALTER TABLE landed_offsets DROP CONSTRAINT `{name}`")
+        ((_, table, what, wanted, live),) = mysql_differences(connection)
+    assert (table, what, live) == ("landed_offsets", "check", "missing")
+    assert "until_offset" in wanted
+
+
+@pytest.mark.integration
 def test_drift_of_cassandras_tables_is_a_table_of_differences_and_refused(pipeline: Pipeline) -> None:
     def check_contract() -> "subprocess.CompletedProcess[str]":
         command = [sys.executable, "-m", "streaming.check_contract"]

@@ -23,7 +23,9 @@
   {%- else -%}
     {%- set additions = contract_additions(target) -%}
     {%- if additions -%}
+      {% do take_alter_lock(target) %}
       {% do run_query('alter table ' ~ target ~ ' ' ~ additions | join(', ')) %}
+      {% do run_query("do release_lock('" ~ alter_lock_name(target) ~ "')") %}
       {% call noop_statement('main', 'ALTERED', 'ALTERED', 0) %}{% endcall %}
     {%- else -%}
       {% call noop_statement('main', 'UNCHANGED', 'UNCHANGED', 0) %}{% endcall %}
@@ -56,6 +58,21 @@
 {% macro bound_lock_wait() %}
   {% do run_query('set session lock_wait_timeout = ' ~ var('lock_wait_seconds', 10)) %}
 {% endmacro %}
+
+
+{#- One ALTER at a time: beside a stream that lands into both tables, MySQL ends one of two with a deadlock. -#}
+{% macro take_alter_lock(target) %}
+  {%- set got = run_query("select get_lock('" ~ alter_lock_name(target) ~ "', " ~ 6 * var('lock_wait_seconds', 10) ~ ")") -%}
+  {%- if got.columns[0].values()[0] | int != 1 -%}
+    {% do exceptions.raise_compiler_error("another dbt run is altering a table of " ~ target.schema) %}
+  {%- endif -%}
+{% endmacro %}
+
+
+{#- MySQL's limit for the name of a lock is 64 characters. -#}
+{% macro alter_lock_name(target) -%}
+  {{ return('alter:' ~ local_md5(target.schema)) }}
+{%- endmacro %}
 
 
 {#
