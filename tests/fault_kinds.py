@@ -434,7 +434,6 @@ def dbt_beside(run: Run, _number: int) -> None:
     over = threading.Event()
     reader = threading.Thread(target=_poll, args=(run, over))
     reader.start()
-    since = time.monotonic()
     dbt = subprocess.run(
         [sys.executable, "-c", _DBT_ROUNDS, str(run.kind.times)],
         cwd=PROJECT_ROOT / "dbt_project",
@@ -450,7 +449,7 @@ def dbt_beside(run: Run, _number: int) -> None:
     if dbt.returncode:
         run.problems.append(f"{dbt.stdout[-300:]} {dbt.stderr[-500:]}")
     run.met += dbt.stdout.count("round") - 1
-    run.recovered(since)
+    run.recovered(time.monotonic())
 
 
 def _poll(run: Run, over: threading.Event) -> None:

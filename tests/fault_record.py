@@ -81,12 +81,14 @@ def table_of(rows: list[FaultRow]) -> Table:
 
 def append_run(seed: int, rows: list[FaultRow], services: Instance, seconds: float) -> None:
     """Add a run to docs/faults.jsonl: one line a run, with date, seed, versions and figures."""
-    servers = {server.name: server.version() for server in services.servers()}
+    servers = ((server.title, server.version()) for server in services.servers())
     facts = {
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
         "seed": seed,
         "seconds": round(seconds),
-        "versions": {"Python": platform.python_version(), "PySpark": version("pyspark")} | servers,
+        # What stands in for MySQL says its own name with its version.
+        "versions": [f"PySpark {version('pyspark')}", f"Python {platform.python_version()}"]
+        + [number if " " in number else f"{title} {number}" for title, number in servers],
         "rows": [_figures(row) for row in rows],
     }
     with RUNS.open("a", encoding="utf-8") as file:
@@ -100,6 +102,10 @@ def render_page() -> None:
     PAGE.write_text(f"{before}{_BEGIN}\n\n{_page(runs)}\n{_END}{rest.partition(_END)[2]}", encoding="utf-8")
 
 
+def _when(run: dict[str, Any]) -> str:
+    return str(run["at"][:16]).replace("T", " ")
+
+
 def _page(runs: list[dict[str, Any]]) -> str:
     rows = [row for run in runs for row in run["rows"]]
     names = list(dict.fromkeys(row["fault"] for row in rows))
@@ -111,12 +117,13 @@ def _page(runs: list[dict[str, Any]]) -> str:
     lines = ["| run (UTC) | seed | faults | minutes | versions |", "|---|---|---|---|---|"]
     for run in runs:
         faults = sum(row["times"] for row in run["rows"] if not row["rounds"])
-        versions = ", ".join(f"{name} {number}" for name, number in run["versions"].items())
-        lines.append(f"| {run['at'][:16]} | {run['seed']} | {faults} | {run['seconds'] / 60:.0f} | {versions} |")
+        lines.append(
+            f"| {_when(run)} | {run['seed']} | {faults} | {run['seconds'] / 60:.0f} | {', '.join(run['versions'])} |"
+        )
     lines += ["", f"| {' | '.join(HEADINGS)} |", f"|---|{'---:|' * (len(HEADINGS) - 1)}"]
     lines += [f"| {' | '.join(_cells(row))} |" for row in (*by_fault, _sum(by_fault))]
     problems = [
-        f"- {run['at'][:16]}, {row['fault']}: {one}" for run in runs for row in run["rows"] for one in row["problems"]
+        f"- {_when(run)}, {row['fault']}: {one}" for run in runs for row in run["rows"] for one in row["problems"]
     ]
     lines += ["", "Problems that the runs met:", "", *problems] if problems else []
     return "\n".join(lines) + "\n"
