@@ -36,6 +36,8 @@ class BatchChecks:
         self._checker: Checker | None = None
         self._told: set[str] = set()
         self._begun = not settings.checks_enabled
+        #: The first batch that landed since the start; 0 where none has yet.
+        self._first = 0
         address = settings.checks_webhook_url.get_secret_value()
         self._webhook = None if address == "none" else Webhook(address, self._say_once)
 
@@ -47,6 +49,7 @@ class BatchChecks:
 
     def landed(self, batch: LandedBatch, lag: Callable[[], int | None]) -> None:
         """Check a batch and print its line, soon. Waits where too many are ahead of it."""
+        self._first = self._first or batch.batch_id
         self.begin()
         self._waiting.acquire()
         self._thread.submit(self._check_and_say, batch, lag).add_done_callback(self._raise_bugs)
@@ -63,6 +66,9 @@ class BatchChecks:
         try:
             self._checker = self._patience.wait_for(lambda: Checker(self._settings))
             for batch_id in self._patience.wait_for(self._checker.unchecked):
+                if self._first and batch_id >= self._first:
+                    # Its own turn comes, and its own line.
+                    break
                 verdict, seconds = self._verdict(batch_id)
                 print(f"batch {batch_id} · caught up · {verdict} (check {seconds:.2f} s)", flush=True)
         except TickledgerError as error:

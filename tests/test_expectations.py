@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from expectations.read_back import UnknownBatch
 from expectations.suites import PROJECT_FOLDER, stale_files, write_project
 from streaming.check_landed import BatchChecks
 from streaming.errors import StoreUnavailable
+from streaming.ledger import LandedBatch
 from streaming.patience import Patience
 from streaming.tick import DEAD_LETTER_BUCKET
 
@@ -270,6 +271,10 @@ CASES: dict[str, tuple[Doctor, str, set[str]]] = {
 }
 
 
+#: What the stream's line of a batch is made from.
+LANDED = LandedBatch(0, "", "", {}, 20, 17, 1, 1, 0, [], datetime(2026, 3, 2), 0.5)
+
+
 @pytest.fixture
 def checker(pipeline: Pipeline) -> Iterator[Checker]:
     """A checker on the test's own stores."""
@@ -439,6 +444,27 @@ def test_broken_project_leaves_the_batch_unchecked(pipeline: Pipeline, tmp_path:
     with pytest.raises(CheckFailedToRun, match=r"python -m expectations\.suites"):
         Checker(pipeline.settings, project)
     assert verdict_of(pipeline, 1) == "unchecked"
+
+
+@pytest.mark.integration
+def test_what_landed_since_the_start_is_checked_once_and_what_was_unchecked_before_it_caught_up(
+    pipeline: Pipeline, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for batch_id in (1, 2, 3):
+        land_ticks(pipeline, batch_id)
+
+    checks = BatchChecks(pipeline.settings, Patience(30, threading.Event()), lambda _: None)
+    for batch_id in (2, 3):
+        checks.landed(replace(LANDED, batch_id=batch_id), lambda: 0)
+    checks.close()
+
+    lines = [line.split(" · ") for line in capsys.readouterr().out.splitlines()]
+    assert [(line[0], line[1]) for line in lines] == [
+        ("batch 1", "caught up"),
+        ("batch 2", "20 messages"),
+        ("batch 3", "20 messages"),
+    ]
+    assert pipeline.rows("SELECT DISTINCT verdict FROM landed_batches") == [("passed",)]
 
 
 BROKEN_SUITES: dict[str, tuple[dict[str, Any] | None, str]] = {
