@@ -387,7 +387,7 @@ def _price_axis(field: str) -> alt.Y:
 
 def _upper_axis(field: str, title: str, *, form: str, zero: bool = False) -> alt.Y:
     """A vertical axis over the upper part of a chart that has another below."""
-    scale = alt.Scale(zero=zero, nice=True, range=[alt.ExprRef("height * 0.72"), 0])
+    scale = alt.Scale(zero=zero, nice=True, range=[alt.ExprRef("height * 0.72"), 8])
     return alt.Y(field, title=title, scale=scale, axis=alt.Axis(format=form, tickCount=5, orient="left"))
 
 

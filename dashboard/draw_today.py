@@ -42,6 +42,7 @@ def draw_today(sources: Sources) -> None:
 
 def _draw_figures(figures: pd.Series, now: datetime, lag: int | None, average: float | None) -> None:
     share = f"{figures.checked / figures.batches:.0%}" if figures.batches else "none yet"
+    found = f"{figures.failed:,} failed" if figures.failed else f"{figures.warned:,} warned"
     alarm: Colour = "red" if figures.failed else "yellow" if figures.warned else "green"
     with st.container(horizontal=True, gap="small"):
         _figure(
@@ -53,7 +54,7 @@ def _draw_figures(figures: pd.Series, now: datetime, lag: int | None, average: f
         _figure("Ticks a second now", f"{figures.ticks_a_second:,.1f}", f"over the last {queries.PACE_SECONDS} s")
         _figure("Age of the newest tick", _age(figures.made_at, now), f"batch {_age(figures.landed_at, now)}")
         _figure("Lag (messages)", "unknown" if lag is None else f"{lag:,}", "not landed yet")
-        _figure("Batches checked today", share, f"{figures.failed:,} failed · {figures.warned:,} warned", alarm)
+        _figure("Batches checked today", share, found, alarm)
 
 
 def _against(share: float) -> str:

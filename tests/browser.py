@@ -141,12 +141,12 @@ class Viewer:
         self.page.set_viewport_size({"width": width, "height": height})
         self.page.wait_for_timeout(2_500)
 
-    def save(self, path: Path, height: int | None = None) -> None:
-        """Save a picture of the page down to a height."""
+    def save(self, path: Path, top: int = 0, bottom: int | None = None) -> None:
+        """Save a picture of the page, or of the part between two heights."""
         path.parent.mkdir(parents=True, exist_ok=True)
         size = self.page.viewport_size or {"width": 0, "height": 0}
-        whole = min(height or size["height"], size["height"])
-        self.page.screenshot(path=path, clip={"x": 0, "y": 0, "width": size["width"], "height": whole})
+        height = min(bottom or size["height"], size["height"]) - top
+        self.page.screenshot(path=path, clip={"x": 0, "y": top, "width": size["width"], "height": height})
         # Without the alpha channel, and packed as well as can be: a clone carries it for ever.
         Image.open(path).convert("RGB").save(path, optimize=True)
 

@@ -39,14 +39,14 @@ FINDINGS = {
     "warned": (
         "raw_ticks.market_cap_is_price_times_shares",
         "warning",
-        "3 of 417 ticks, such as market_cap 31,377,500,000,000 at price 550",
+        "1 of {ticks} ticks: market_cap 31,377,500,000,000 at price 551",
         "market_cap = price × shares, to a thousandth",
     ),
     "failed": (
         "books.cassandra_has_every_landed_tick",
         "critical",
-        "416 ticks in real_time_data",
-        "417 ticks, as landed_batches has it",
+        "{fewer} ticks in real_time_data",
+        "{ticks} ticks, as landed_batches has it",
     ),
 }
 
@@ -94,7 +94,7 @@ class Filler:
         self._commit(groups, begins, len(moments), bad, landed_at)
         self.landed += len(moments) * self.companies
         if verdict != "unchecked":
-            self._judge(verdict, landed_at)
+            self._judge(verdict, landed_at, len(moments) * self.companies)
 
     def _trade(self, moment: datetime) -> list[Tick]:
         at, day = datetime_to_ms(moment), (moment.date() - date(1970, 1, 1)).days
@@ -140,7 +140,7 @@ class Filler:
         )
         self._ledger.commit(batch)
 
-    def _judge(self, verdict: str, landed_at: datetime) -> None:
+    def _judge(self, verdict: str, landed_at: datetime, ticks: int) -> None:
         cursor: Any = self._mysql.cursor()
         checked = landed_at + timedelta(seconds=1)
         cursor.execute(
@@ -151,7 +151,7 @@ class Filler:
             cursor.execute(
                 "INSERT INTO batch_findings (batch_id, expectation, severity, observed, expected)"
                 " VALUES (%s, %s, %s, %s, %s)",
-                (self._batch_id, *FINDINGS[verdict]),
+                (self._batch_id, *(text.format(ticks=ticks, fewer=ticks - 1) for text in FINDINGS[verdict])),
             )
         self._mysql.commit()
 

@@ -1,6 +1,6 @@
 """`make picture`: pictures of the dashboard for the README, light, dark and on a phone; or its first paint, measured.
 
-    python tests/picture.py                           # docs/dashboard-light.png, -dark.png, -phone.png
+    python tests/picture.py                           # docs/dashboard-light.png, -ledger.png, -dark.png, -phone.png
     python tests/picture.py --first-paint 1000000     # seconds to the first paint, with a million ticks in the table
 
 Starts the servers of the tests' instance where they do not run, fills a database and a keyspace of its own with
@@ -29,8 +29,12 @@ from streaming.settings import PROJECT_ROOT
 TARGET = PROJECT_ROOT / "docs"
 #: Charts of a page whose stores have all that it can show.
 CHARTS = 9
-#: Pixels of a picture's height: the top of the page, which is what a README has room for.
-HEIGHTS = {"light": 2_000, "dark": 2_000, "phone": 2_000}
+#: From where to where on the page each picture goes, in pixels; the page is the same in all.
+PARTS = {
+    "light": {"dashboard-light.png": (0, 1_960), "dashboard-ledger.png": (1_960, 3_300)},
+    "dark": {"dashboard-dark.png": (0, 1_960)},
+    "phone": {"dashboard-phone.png": (0, 1_835)},
+}
 VISITS = 7
 
 
@@ -94,10 +98,11 @@ def take_pictures(browser: Browser, url: str, pipeline: Pipeline) -> None:
             viewer = Viewer(browser, url, view)
             viewer.wait_for_charts(CHARTS)
             viewer.show_whole()
-            path = TARGET / f"dashboard-{view}.png"
-            viewer.save(path, HEIGHTS[view])
+            for name, (top, bottom) in PARTS[view].items():
+                path = TARGET / name
+                viewer.save(path, top, bottom)
+                print(f"wrote {path} ({path.stat().st_size // 1024} KiB)", flush=True)
             viewer.page.close()
-            print(f"wrote {path} ({path.stat().st_size // 1024} KiB)", flush=True)
     finally:
         stop.set()
         landing.join()
