@@ -99,7 +99,7 @@ class Demo:
     @contextmanager
     def _servers(self) -> Iterator[None]:
         say("servers: Kafka, Cassandra and MySQL")
-        ran_before = self._instance.env_file.exists() and any(server.pid for server in self._instance.servers())
+        ran_before = bool(self._instance.running())
         self._instance.start()
         try:
             yield

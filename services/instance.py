@@ -85,6 +85,10 @@ class Instance:
         with self._lock():
             return [kind.title for kind in SERVERS if process_of(self.folder, kind.name).stop()]
 
+    def running(self) -> list[str]:
+        """The titles of the servers that run; needs no settings."""
+        return [kind.title for kind in SERVERS if process_of(self.folder, kind.name).pid]
+
     def clean(self) -> bool:
         """Delete the instance's data and logs; False where there were none. The env file of `demo` stays.
 
@@ -92,8 +96,7 @@ class Instance:
         """
         if not self.folder.is_dir():
             return False
-        running = [kind.title for kind in SERVERS if process_of(self.folder, kind.name).pid]
-        if running:
+        if running := self.running():
             raise ConfigurationError(
                 f"{', '.join(running)} of instance {self.name} still run: "
                 f"'python -m services stop --instance {self.name}' comes first"

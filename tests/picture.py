@@ -47,7 +47,7 @@ def main() -> None:
         sys.exit("error: no Chromium on PATH; install one, such as your distribution's package 'chromium'")
     instance = Instance(os.environ.get("TICKLEDGER_TEST_INSTANCE", "test"))
     instance.prepare()
-    ran_before = all(server.pid for server in instance.servers())
+    ran_before = bool(instance.running())
     instance.start()
     try:
         with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:

@@ -181,8 +181,12 @@ class StreamProcess:
         """Wait until so many lines begin with the text. Fails with the output where the process ends before."""
         deadline = time.monotonic() + seconds
         while sum(line.startswith(text) for line in self.lines) < times:
-            alive = self.process.poll() is None
-            assert alive, f"the stream ended before {text!r}:\n{self.output}"
+            if self.process.poll() is not None:
+                # What it said last may still be on its way.
+                self._reader.join(10)
+                said = sum(line.startswith(text) for line in self.lines) >= times
+                assert said, f"the stream ended before {text!r}:\n{self.output}"
+                return
             assert time.monotonic() < deadline, f"no {text!r} within {seconds} s:\n{self.output}"
             time.sleep(0.05)
 

@@ -128,6 +128,7 @@ class TestRefusals:
         with pytest.raises(ConfigurationError, match=r"has [\d.]+ GiB free; the services should have at least"):
             scratch_instance.start()
         assert [server.pid for server in scratch_instance.servers()] == [None, None, None]
+        assert scratch_instance.running() == []
 
     def test_a_mysqld_that_does_not_run_is_named(
         self, scratch_instance: Instance, monkeypatch: pytest.MonkeyPatch
