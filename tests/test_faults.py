@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from batches import Lander, tick
 from fault_kinds import KINDS, Kind, at_points
-from fault_record import FaultRow, table_of
+from fault_record import table_of
 from faults import try_kind
 from oracle import judge
 from pipeline import Pipeline
@@ -83,15 +83,3 @@ def test_the_oracle_sees_what_is_lost_doubled_altered_and_made_up(lander: Lander
 
     assert (lost.lost, made_up.never_sent, altered.volume_difference, doubled.double_counted) == (1, 1, 93, 1)
     assert not any(one.clean for one in (lost, made_up, altered, doubled))
-
-
-def test_the_table_says_each_figure_and_their_sum(lander: Lander, tmp_path: Path) -> None:
-    lander.land((0, 0, [tick(1)]))
-    judgement = judge(lander.pipeline, oracle_log(tmp_path, (0, 0, [tick(1)])))
-    console = Console(width=160, record=True, file=(tmp_path / "table").open("w"))
-
-    console.print(table_of([FaultRow("one", 2, 1.5, judgement), FaultRow("rounds", 5, 2.5, judgement, rounds=True)]))
-
-    lines = console.export_text().splitlines()
-    assert [line.split("│")[1:3] for line in lines if "all" in line] == [[f" all{' ' * 5}", "     2 "]]
-    assert "2.5" in lines[-2]
