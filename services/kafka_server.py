@@ -84,7 +84,8 @@ class KafkaServer(Server):
         (self.conf / "log4j2.xml").write_text(_LOG4J)
         if not (self.data / "meta.properties").exists():
             cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).rstrip(b"=").decode()
-            format_data = ["format", "--config", str(self.conf / "server.properties"), "--cluster-id", cluster_id]
+            # In one word: one in 64 ids begins with a dash.
+            format_data = ["format", "--config", str(self.conf / "server.properties"), f"--cluster-id={cluster_id}"]
             java = str(java_home() / "bin" / "java")
             run_once(
                 [java, "-cp", classpath(jars), self._logging, "kafka.tools.StorageTool", *format_data],

@@ -145,8 +145,9 @@ def at_points(name: str, points: Sequence[tuple[str, str]], times: int) -> Kind:
         since = time.monotonic()
         if victim == "answer":
             run.recovered(since)
-            run.stop_stream()
-            run.start_stream(number + 1)
+            if number + 1 < run.kind.times:
+                run.stop_stream()
+                run.start_stream(number + 1)
         else:
             run.stream.wait(60)
             run.start_stream(number + 1)
