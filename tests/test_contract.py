@@ -289,13 +289,14 @@ def test_columns_and_a_company_reach_the_live_tables_by_dbt_while_batches_land_a
             while not landing.done() and pipeline.rows("SELECT COUNT(*) FROM landed_batches") < [(3,)]:
                 time.sleep(0.05)
             done = database.dbt("run", "--select", "landed_batches", "aggregated_data", project=project)
-            assert database.dbt("seed", project=project).returncode == 0
-            altered.set()
+            sown = database.dbt("seed", project=project)
         finally:
+            altered.set()
             stop.set()
         after, verdicts = landing.result()
 
     assert done.returncode == 0, done.stdout
+    assert sown.returncode == 0, sown.stdout
     assert done.stdout.count("ALTERED") >= 2
     # Each tick's market_cap is a made-up one, which is a warning.
     assert set(verdicts) == {"warned"}
