@@ -5,7 +5,7 @@ BIN := .venv/bin
 INSTALLED := .venv/installed
 SECONDS ?= 0
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test faults check check-contract lint hooks format services services-stop services-status services-clean shell sql cql topics picture lock
+.PHONY: help setup demo test faults check unit check-contract lint hooks format services services-stop services-status services-clean shell sql cql topics picture lock
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,8 +31,10 @@ test: $(INSTALLED)  ## Lint, types and all tests, on real servers that they star
 faults: $(INSTALLED)  ## Kill the real parts under load, many times, and compare with an oracle. ARGS="--seed 7 --share 0.2"
 	@exec $(BIN)/python tests/faults.py $(ARGS)
 
-check: $(INSTALLED)  ## Lint, types and the tests that need no server
-	@$(MAKE) --no-print-directory lint
+check: $(INSTALLED)  ## Lint, types and the tests that need no server, side by side
+	@$(MAKE) --no-print-directory --jobs=2 lint unit
+
+unit: $(INSTALLED)  ## The tests that need no server
 	@exec $(BIN)/python -m pytest -m "not integration"
 
 check-contract: $(INSTALLED)  ## Compare the live tables with the dbt contract and the tick; print what differs
