@@ -6,7 +6,7 @@ import pandas as pd
 import streamlit as st
 
 from dashboard import charts, looks, queries
-from dashboard.drawing import as_text, clock, count_column, draw, explain, is_dark
+from dashboard.drawing import as_text, clock, count_column, draw, explain, is_dark, rows_of
 from dashboard.readings import Reading
 from dashboard.sources import CASSANDRA, MYSQL, Sources
 
@@ -19,18 +19,15 @@ _SHADES = {word: f"background-color: {colour}40" for word, colour, _ in looks.VE
 def draw_batches(sources: Sources) -> None:
     """The newest batches over time, with their verdicts."""
     st.subheader("Newest batches", anchor=False)
-    reading = _newest(sources)
-    explain(reading, MYSQL, why=False)
-    if reading.frame is None:
-        return
-    if reading.frame.empty:
-        st.info("No batch has landed yet. Start the stream: `SPARK_CONF_DIR=. spark-submit streaming/stream_ticks.py`")
+    nothing = "No batch has landed yet. Start the stream: `SPARK_CONF_DIR=. spark-submit streaming/stream_ticks.py`"
+    batches = rows_of(_newest(sources), MYSQL, nothing)
+    if batches is None:
         return
     left, right = st.columns(2, gap="medium")
     with left:
-        draw(charts.batches_chart(reading.frame), "batches")
+        draw(charts.batches_chart(batches), "batches")
     with right:
-        _draw_table(reading.frame)
+        _draw_table(batches)
 
 
 def _newest(sources: Sources) -> Reading:
@@ -68,15 +65,12 @@ def draw_batch(sources: Sources) -> None:
         st.info("No batch has landed yet.")
         return
     reading = sources.readings.get(MYSQL, ("batch", batch_id), lambda: queries.batch(sources.mysql, batch_id))
-    explain(reading, MYSQL, why=False)
-    if reading.frame is None:
+    found = rows_of(reading, MYSQL, f"Batch {batch_id:,} has not landed.")
+    if found is None:
         return
-    if reading.frame.empty:
-        st.info(f"Batch {batch_id:,} has not landed.")
-        return
-    _draw_counts(reading.frame.iloc[0])
+    _draw_counts(found.iloc[0])
     _draw_offsets(sources, batch_id)
-    _draw_findings(sources, batch_id, reading.frame.iloc[0])
+    _draw_findings(sources, batch_id, found.iloc[0])
 
 
 def _interesting(sources: Sources) -> int | None:
@@ -96,7 +90,7 @@ def _draw_counts(batch: pd.Series) -> None:
         st.badge(_word(batch.verdict), color=_BADGES.get(batch.verdict, "gray"))
     st.caption(
         f"Landed {batch.landed_at:%d %B %Y}, {clock(batch.landed_at)}, in {batch.landing_seconds:.2f} s · {checked} · "
-        f"{batch.messages:,} messages · volume {batch.volume:,} shares"
+        f"{batch.messages:,} messages · volume {batch.volume:,.0f} shares"
     )
     st.markdown(
         f"{batch.ticks_read:,} ticks read = **{batch.ticks_landed:,} landed** + {batch.dead_letters:,} dead letters "
@@ -140,13 +134,9 @@ def draw_dead_letters(sources: Sources) -> None:
     """What could not land, by reason, with the beginnings of some raw values as they came."""
     st.subheader("Dead letters", anchor=False)
     ranges = sources.readings.get(MYSQL, "dead ranges", lambda: queries.ranges_with_dead_letters(sources.mysql))
-    explain(ranges, MYSQL, why=False)
-    if ranges.frame is None:
+    spans = rows_of(ranges, MYSQL, "Every tick so far was fit to land.")
+    if spans is None:
         return
-    if ranges.frame.empty:
-        st.info("Every tick so far was fit to land.")
-        return
-    spans = ranges.frame
     reading = sources.readings.get(
         CASSANDRA, "dead letters", lambda: queries.dead_letters(sources.cassandra, sources.topic, spans)
     )

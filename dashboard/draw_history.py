@@ -6,7 +6,7 @@ import pandas as pd
 import streamlit as st
 
 from dashboard import charts, queries
-from dashboard.drawing import clock, colours_of, draw, explain, is_dark
+from dashboard.drawing import clock, colours_of, draw, is_dark, rows_of
 from dashboard.sources import MYSQL, Sources
 
 #: Days in one picture, today among them.
@@ -28,17 +28,14 @@ def draw_history(sources: Sources) -> None:
         lambda: queries.volume_by_day(sources.mysql, first, last),
         fresh_seconds=HISTORY_SECONDS,
     )
-    explain(reading, MYSQL, why=False)
-    if reading.frame is None:
-        return
-    if reading.frame.empty:
-        st.info(f"No tick of {first:%d %B} to {last:%d %B %Y} has landed.")
+    volumes = rows_of(reading, MYSQL, f"No tick of {first:%d %B} to {last:%d %B %Y} has landed.")
+    if volumes is None:
         return
     left, right = st.columns([7, 5], gap="medium")
     with left:
-        draw(charts.history_chart(reading.frame, colours_of(sources, reading.frame)), "history")
+        draw(charts.history_chart(volumes, colours_of(sources, volumes)), "history")
     with right:
-        _draw_day(sources, day, reading.frame[reading.frame.date == pd.Timestamp(day)])
+        _draw_day(sources, day, volumes[volumes.date == pd.Timestamp(day)])
     st.caption(f"Read at {clock(reading.read_at)}")
 
 
@@ -49,7 +46,8 @@ def _span(day: date, today: date) -> tuple[date, date]:
 
 
 def _draw_day(sources: Sources, day: date, volumes: pd.DataFrame) -> None:
-    st.markdown(f"**{day:%A, %d %B %Y}** · {int(volumes.total_volume.sum()):,} shares in {volumes.ticks.sum():,} ticks")
+    shares, ticks = int(volumes.total_volume.sum()), int(volumes.ticks.sum())
+    st.markdown(f"**{day:%A, %d %B %Y}** · {shares:,} shares in {ticks:,} ticks")
     if volumes.empty:
         st.info("No tick of this day has landed.")
         return

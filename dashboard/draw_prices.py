@@ -6,7 +6,7 @@ import pandas as pd
 import streamlit as st
 
 from dashboard import charts, queries
-from dashboard.drawing import clock, companies_of, draw, explain, is_dark
+from dashboard.drawing import clock, companies_of, draw, explain, is_dark, rows_of
 from dashboard.sources import CASSANDRA, MYSQL, Sources
 
 SHOWN_FIRST = 2
@@ -89,13 +89,10 @@ def draw_companies(sources: Sources) -> None:
     reading = sources.readings.get(
         CASSANDRA, ("quotes", day), lambda: queries.quotes(sources.cassandra, list(names.ticker), day)
     )
-    explain(reading, CASSANDRA, why=False)
-    if reading.frame is None:
+    found = rows_of(reading, CASSANDRA, "No tick of today is in Cassandra yet.")
+    if found is None:
         return
-    if reading.frame.empty:
-        st.info("No tick of today is in Cassandra yet.")
-        return
-    quotes = reading.frame.merge(names, on="ticker").sort_values("market_cap", ascending=False, ignore_index=True)
+    quotes = found.merge(names, on="ticker").sort_values("market_cap", ascending=False, ignore_index=True)
     left, right = st.columns([7, 5], gap="medium")
     with left:
         draw(charts.heat_map_chart(quotes, dark=is_dark()), "heat map")

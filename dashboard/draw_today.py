@@ -8,7 +8,7 @@ import pandas as pd
 import streamlit as st
 
 from dashboard import charts, queries
-from dashboard.drawing import clock, colours_of, draw, duration, explain, is_dark
+from dashboard.drawing import clock, colours_of, draw, duration, explain, is_dark, rows_of
 from dashboard.readings import Reading
 from dashboard.sources import MYSQL, Sources
 
@@ -97,14 +97,10 @@ def _average_volume(sources: Sources) -> float | None:
 def draw_volumes(sources: Sources) -> None:
     """The bar chart of today's volume by sector, with what failed its checks or awaits them."""
     st.subheader("Volume by sector", anchor=False)
-    reading = _volumes(sources)
-    explain(reading, MYSQL, why=False)
-    if reading.frame is None:
-        return
-    if reading.frame.empty:
-        st.info("No tick of today has landed yet. Start the producer and the stream, or `make demo` for all of it.")
-        return
-    draw(charts.volume_chart(reading.frame, colours_of(sources, reading.frame), dark=is_dark()), "volumes")
+    nothing = "No tick of today has landed yet. Start the producer and the stream, or `make demo` for all of it."
+    volumes = rows_of(_volumes(sources), MYSQL, nothing)
+    if volumes is not None:
+        draw(charts.volume_chart(volumes, colours_of(sources, volumes), dark=is_dark()), "volumes")
 
 
 def _volumes(sources: Sources) -> Reading:
@@ -114,15 +110,12 @@ def _volumes(sources: Sources) -> Reading:
 def draw_average(sources: Sources) -> None:
     """Today's volume against the average of earlier days, by sector."""
     st.subheader("Today against an average day", anchor=False)
-    reading, today = _average(sources), _volumes(sources)
-    explain(reading, MYSQL, why=False)
-    if reading.frame is None or today.frame is None:
+    nothing = "There is no earlier trading day to compare with yet: this fills in from tomorrow on."
+    average, today = rows_of(_average(sources), MYSQL, nothing), _volumes(sources).frame
+    if average is None or today is None:
         return
-    if reading.frame.empty:
-        st.info("There is no earlier trading day to compare with yet: this fills in from tomorrow on.")
-        return
-    now = today.frame.groupby("sector").total_volume.sum()
-    days = reading.frame.assign(total_volume=reading.frame.sector.map(now).fillna(0.0))
+    now = today.groupby("sector").total_volume.sum()
+    days = average.assign(total_volume=average.sector.map(now).fillna(0.0))
     draw(charts.average_chart(days, colours_of(sources, days), dark=is_dark()), "average")
     count = int(days.days.iloc[0])
     st.caption(f"The average of the last {count} trading day{'s' if count > 1 else ''}, from midnight to midnight UTC.")

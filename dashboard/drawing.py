@@ -67,6 +67,15 @@ def colours_of(sources: Sources, frame: pd.DataFrame) -> dict[str, str]:
 
 #: `profile` changes when somebody seeds it anew.
 COMPANIES_SECONDS = 10
+def rows_of(reading: Reading, store: str, nothing: str, *, why: bool = False) -> pd.DataFrame | None:
+    """The rows of an answer; None where there are none, and then the page says why, or `nothing` (Markdown)."""
+    explain(reading, store, why=why)
+    if reading.frame is not None and reading.frame.empty:
+        st.info(nothing)
+        return None
+    return reading.frame
+
+
 
 
 def is_dark() -> bool:

@@ -57,6 +57,15 @@ def pipeline(
         yield pipeline
 
 
+@pytest.fixture(scope="module")
+def stores(
+    services: Instance, test_settings: Settings, dbt_template: list[str], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Pipeline]:
+    """One pipeline for all tests of a file, which empty it by themselves: making one takes longer than most of them."""
+    with fresh_pipeline(services, test_settings, dbt_template, tmp_path_factory.mktemp("stores")) as pipeline:
+        yield pipeline
+
+
 @pytest.fixture(scope="session")
 def spark() -> Iterator[SparkSession]:
     """A Spark session with two cores, as the stream has it but without Kafka's packages."""

@@ -7,11 +7,11 @@ import pytest
 from browser import VIEWS, Viewer, chromium, running_browser, served_page, shown_time, wait_until
 from healthy_batch import land_ticks
 from page_data import empty, land, tick
-from pipeline import Pipeline, fresh_pipeline
+from pipeline import Pipeline
 from playwright.sync_api import Browser, Locator
 
 from services.instance import Instance
-from streaming.settings import PROJECT_ROOT, Settings
+from streaming.settings import PROJECT_ROOT
 
 pytestmark = [
     pytest.mark.integration,
@@ -26,15 +26,6 @@ CHARTS = 9
 
 def now() -> datetime:
     return datetime.now(UTC).replace(tzinfo=None, microsecond=0)
-
-
-@pytest.fixture(scope="module")
-def stores(
-    services: Instance, test_settings: Settings, dbt_template: list[str], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Pipeline]:
-    """A pipeline for all tests here."""
-    with fresh_pipeline(services, test_settings, dbt_template, tmp_path_factory.mktemp("browser")) as pipeline:
-        yield pipeline
 
 
 @pytest.fixture
