@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import mysql.connector
 
-from expectations.read_back import ReadBack, UnknownBatch, mysql_errors
+from expectations.read_back import ReadBack, RolledUp, UnknownBatch, mysql_errors
 from expectations.suites import CHECKPOINT, PROJECT_FOLDER, ROW_NAMES
 from streaming.errors import TickledgerError
 from streaming.ledger import utc_now
@@ -81,8 +81,8 @@ class Checker:
     def check(self, batch_id: int) -> Verdict:
         """Read the batch back from both stores, judge it, write verdict and findings in one transaction.
 
-        Checking again replaces them. Raises UnknownBatch, StoreUnavailable (call again), ConfigurationError and
-        CheckFailedToRun; then nothing is written.
+        Checking again replaces them. Raises UnknownBatch, RolledUp, StoreUnavailable (call again), ConfigurationError
+        and CheckFailedToRun; then nothing is written.
         """
         frames = self._read_back.frames(batch_id)
         results = tuple(result for suite in self._suites for result in suite.judge(frames[suite.name]))
@@ -95,8 +95,11 @@ class Checker:
         return self._batch_ids("SELECT batch_id FROM landed_batches WHERE verdict = 'unchecked' ORDER BY batch_id")
 
     def since(self, moment: datetime) -> list[int]:
-        """The batches that landed at or after a moment (UTC), oldest first. Raises StoreUnavailable."""
-        query = "SELECT batch_id FROM landed_batches WHERE landed_at >= %s ORDER BY batch_id"
+        """The batches that landed at or after a moment (UTC) and can still be checked. Raises StoreUnavailable.
+
+        Oldest first; those that were rolled up cannot be.
+        """
+        query = "SELECT batch_id FROM landed_batches WHERE landed_at >= %s AND rolled_up_at IS NULL ORDER BY batch_id"
         return self._batch_ids(query, moment)
 
     def newest(self) -> int | None:
@@ -125,10 +128,14 @@ class Checker:
                 cursor: Any = connection.cursor()
                 # The batch's row comes first: its lock makes two checks of one batch take turns.
                 cursor.execute(
-                    "SELECT batch_id FROM landed_batches WHERE batch_id = %s FOR UPDATE", (verdict.batch_id,)
+                    "SELECT rolled_up_at FROM landed_batches WHERE batch_id = %s FOR UPDATE", (verdict.batch_id,)
                 )
-                if cursor.fetchone() is None:
+                found = cursor.fetchone()
+                if found is None:
                     raise UnknownBatch(f"the ledger has no batch {verdict.batch_id} any more")
+                if found[0] is not None:
+                    # Rolled up while it was read: what was read is no ground for a verdict.
+                    raise RolledUp(verdict.batch_id)
                 cursor.execute(
                     "UPDATE landed_batches SET verdict = %s, checked_at = %s WHERE batch_id = %s",
                     (verdict.verdict, utc_now(), verdict.batch_id),

@@ -57,6 +57,17 @@ class UnknownBatch(TickledgerError):
     exit_code = 2
 
 
+class RolledUp(TickledgerError):
+    """The batch's aggregates are no longer kept by batch, so it cannot be checked again. Exit code 2."""
+
+    exit_code = 2
+
+    def __init__(self, batch_id: int) -> None:
+        super().__init__(
+            f"batch {batch_id} was rolled up into daily_volume and cannot be checked again; its verdict stays"
+        )
+
+
 class Company(NamedTuple):
     """What `profile` says of a ticker: its sector and its shares outstanding."""
 
@@ -127,7 +138,7 @@ class ReadBack:
             )
 
     def frames(self, batch_id: int) -> "dict[str, pd.DataFrame]":
-        """The batch's frame for each suite. Raises UnknownBatch where the ledger has no such batch."""
+        """The batch's frame for each suite. Raises UnknownBatch where the ledger has no such batch, or RolledUp."""
         ledger = self._ledger(batch_id)
         ticks = self._ticks(ledger)
         return {
@@ -144,6 +155,8 @@ class ReadBack:
                 batches, _ = _select(connection, "SELECT * FROM landed_batches WHERE batch_id = %s", (batch_id,))
                 if not batches:
                     raise UnknownBatch(f"the ledger has no batch {batch_id}")
+                if batches[0].get("rolled_up_at"):
+                    raise RolledUp(batch_id)
                 ranges, _ = _select(connection, "SELECT * FROM landed_offsets WHERE batch_id = %s", (batch_id,))
                 query = "SELECT * FROM aggregated_data WHERE batch_id = %s ORDER BY date, sector"
                 aggregates, columns = _select(connection, query, (batch_id,))

@@ -16,7 +16,7 @@ from streaming.settings import PROJECT_ROOT
 DBT_FOLDER = PROJECT_ROOT / "dbt_project"
 #: The tables that one landed batch writes, in the order in which it writes them.
 LANDED_TABLES = ("aggregated_data", "landed_batches", "landed_offsets")
-CONTRACT_TABLES = (*LANDED_TABLES, "batch_findings")
+CONTRACT_TABLES = (*LANDED_TABLES, "batch_findings", "daily_volume")
 #: The seed, whose types stand in its config.
 PROFILE = "profile"
 #: How the tables compare texts: byte by byte. The dbt macro `exact_text_table_options` says the same.
@@ -25,7 +25,7 @@ TABLE_OPTIONS = "engine = InnoDB default character set utf8mb4 collate utf8mb4_b
 
 @dataclass(frozen=True)
 class TableContract:
-    """One contract model, or the seed: its columns in order, each with its MySQL type, and the YAML that said so."""
+    """One model, or the seed: its columns in order, each with its MySQL type, and the YAML that said so."""
 
     name: str
     types: dict[str, str]
@@ -75,12 +75,26 @@ def load_contract() -> dict[str, TableContract]:
 
     Raises ConfigurationError where one is missing or broken.
     """
-    return _load(DBT_FOLDER)
+    return {name: _contract(DBT_FOLDER, name) for name in (*CONTRACT_TABLES, PROFILE)}
+
+
+def model_types(model: str) -> dict[str, str]:
+    """The columns of a table or view, in order, each with its MySQL type. Raises ConfigurationError as above."""
+    return _contract(DBT_FOLDER, model).types
+
+
+@lru_cache(maxsize=64)
+def _contract(folder: Path, name: str) -> TableContract:
+    described = _described(folder)
+    if name not in described:
+        raise ConfigurationError(f"no YAML below {folder} describes {name!r}")
+    return _table_contract(*described[name])
 
 
 @lru_cache(maxsize=4)
-def _load(folder: Path) -> dict[str, TableContract]:
-    found: dict[str, TableContract] = {}
+def _described(folder: Path) -> dict[str, tuple[dict[str, Any], Path]]:
+    """Every model and seed as its YAML has it, with the file."""
+    found: dict[str, tuple[dict[str, Any], Path]] = {}
     for path in sorted(path for part in ("models", "seeds") for path in (folder / part).rglob("*.yml")):
         try:
             document = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
@@ -89,11 +103,7 @@ def _load(folder: Path) -> dict[str, TableContract]:
         if not isinstance(document, dict):
             raise ConfigurationError(f"{path} is a {type(document).__name__}; it should be the YAML of dbt models")
         for model in (*document.get("models", ()), *document.get("seeds", ())):
-            if model.get("name") in (*CONTRACT_TABLES, PROFILE):
-                found[model["name"]] = _table_contract(model, path)
-    for table in (*CONTRACT_TABLES, PROFILE):
-        if table not in found:
-            raise ConfigurationError(f"no YAML below {folder} describes {table!r}")
+            found[model.get("name")] = model, path
     return found
 
 

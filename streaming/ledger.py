@@ -13,7 +13,7 @@ from streaming import fault_points
 from streaming.contract import contract_hash, insert_statement
 from streaming.errors import ConfigurationError, LedgerMoved, StoreUnavailable
 from streaming.settings import Settings
-from streaming.stores import connect_mysql, first_sentence
+from streaming.stores import connect_mysql, fetch_rows, first_sentence
 
 #: A stream that was killed a moment ago, or whose connection broke, may hold the advisory lock for so long.
 LOCK_SECONDS = 10
@@ -94,13 +94,13 @@ class Ledger:
     def sectors(self) -> dict[str, str]:
         """`profile` as ticker → sector; empty where nothing is seeded. Raises StoreUnavailable."""
         with self._transaction() as connection:
-            return {str(row[0]): str(row[1]) for row in _rows(connection, "SELECT ticker, sector FROM profile")}
+            return {str(row[0]): str(row[1]) for row in fetch_rows(connection, "SELECT ticker, sector FROM profile")}
 
     def unchecked(self) -> list[int]:
         """The batches that no check has seen, oldest first. Raises StoreUnavailable."""
         query = "SELECT batch_id FROM landed_batches WHERE verdict = 'unchecked' ORDER BY batch_id"
         with self._transaction() as connection:
-            return [int(row[0]) for row in _rows(connection, query)]
+            return [int(row[0]) for row in fetch_rows(connection, query)]
 
     def commit(self, batch: LandedBatch) -> None:
         """Write the batch's aggregates and its ledger rows in one transaction, if the ledger ends where it begins.
@@ -131,7 +131,7 @@ class Ledger:
         if head.batch_id != batch.batch_id:
             return False
         query = "SELECT landed_at FROM landed_batches WHERE batch_id = %s"
-        ours = _rows(connection, query, (batch.batch_id,))[0][0] == batch.landed_at
+        ours = fetch_rows(connection, query, (batch.batch_id,))[0][0] == batch.landed_at
         return ours and all(head.ends.get(partition) == until for partition, (_, until) in batch.ranges.items())
 
     @contextmanager
@@ -158,14 +158,16 @@ class _RefusedByKey(LedgerMoved):
 def _read_head(connection: MySQLConnectionAbstract, *, lock: bool) -> LedgerHead:
     # The newest row's lock makes two streams take turns; the primary key refuses the second batch of one number.
     suffix = " FOR UPDATE" if lock else ""
-    newest = _rows(
+    newest = fetch_rows(
         connection, f"SELECT batch_id, topic, topic_id FROM landed_batches ORDER BY batch_id DESC LIMIT 1{suffix}"
     )
     if not newest:
         return LedgerHead()
     batch_id, topic, topic_id = newest[0]
-    ends = _rows(connection, "SELECT kafka_partition, MAX(until_offset) FROM landed_offsets GROUP BY kafka_partition")
-    newest_created_at = _rows(connection, "SELECT MAX(last_created_at) FROM landed_batches")[0][0]
+    ends = fetch_rows(
+        connection, "SELECT kafka_partition, MAX(until_offset) FROM landed_offsets GROUP BY kafka_partition"
+    )
+    newest_created_at = fetch_rows(connection, "SELECT MAX(last_created_at) FROM landed_batches")[0][0]
     return LedgerHead(int(batch_id), topic, topic_id, {int(p): int(end) for p, end in ends}, newest_created_at)
 
 
@@ -254,15 +256,6 @@ def _batch_row(batch: LandedBatch) -> dict[str, Any]:
     }
 
 
-def _rows(connection: MySQLConnectionAbstract, query: str, values: tuple[Any, ...] = ()) -> list[Any]:
-    cursor = connection.cursor()
-    try:
-        cursor.execute(query, values)
-        return list(cursor.fetchall())
-    finally:
-        cursor.close()
-
-
 def _close_quietly(connection: MySQLConnectionAbstract) -> None:
     # A connection that is lost needs no closing.
     with suppress(mysql.connector.Error):
@@ -295,7 +288,7 @@ class StreamLock:
                 self._connection = None
         connection = connect_mysql(self._settings)
         try:
-            taken = _rows(connection, "SELECT GET_LOCK(%s, %s)", (self._name, LOCK_SECONDS))[0][0]
+            taken = fetch_rows(connection, "SELECT GET_LOCK(%s, %s)", (self._name, LOCK_SECONDS))[0][0]
         except mysql.connector.Error as error:
             raise StoreUnavailable(f"MySQL does not answer: {first_sentence(error)}") from None
         if taken != 1:

@@ -1,8 +1,9 @@
-"""`python -m streaming.rebuild --date …`: make one day's `aggregated_data` anew from Cassandra, beside the stream.
+"""`python -m streaming.rebuild --date …`: make one day's aggregates anew from Cassandra, beside the stream.
 
 The ledger says which batches have landed and which offsets each covers; Cassandra holds their ticks. Both are read
-first, then one transaction replaces the day's rows of exactly those batches. A batch that lands meanwhile is not
-touched. Running it again leaves the same numbers.
+first, then one transaction replaces the day's rows of exactly those batches: in `aggregated_data`, and in
+`daily_volume` for batches that were rolled up. A batch that lands meanwhile is not touched. Running it again leaves the
+same numbers.
 """
 
 from collections import defaultdict
@@ -13,41 +14,86 @@ import typer
 from cassandra.cluster import Session
 
 from streaming.contract import insert_statement
-from streaming.errors import run_command
+from streaming.errors import LedgerMoved, run_command
 from streaming.ledger import SectorVolume, aggregate_row, utc_now
 from streaming.reconcile import OffsetRanges, read_ranges
+from streaming.roll_up import add_to_days, newest_rolled_up
 from streaming.settings import Settings, load_settings
 from streaming.stores import connect_cassandra, connect_mysql
 from streaming.tick import RAW_TABLE
 
+#: What the ticks of one day add up to, by batch and sector.
+BatchSums = dict[tuple[int, str], SectorVolume]
+
 
 def rebuild_day(settings: Settings, day: date) -> tuple[int, int]:
-    """Replace the day's aggregates by sums over Cassandra's ticks; (rows before, rows after).
+    """Replace the day's aggregates by sums over Cassandra's ticks; (rows before, rows after), of both tables.
 
-    Raises StoreUnavailable where a store is away; nothing is changed then.
+    Raises StoreUnavailable where a store is away and LedgerMoved where batches that landed meanwhile were rolled up
+    (run it again); nothing is changed then.
     """
     connection: Any = connect_mysql(settings)
     try:
         ranges = read_ranges(connection)
         connection.rollback()
         sums = _sums(settings, day, ranges)
-        cursor = connection.cursor()
-        cursor.execute("SELECT COALESCE(MAX(batch_id), 0) FROM landed_batches FOR UPDATE")
-        cursor.fetchall()
-        cursor.execute("DELETE FROM aggregated_data WHERE date = %s AND batch_id <= %s", (day, ranges.newest_batch))
-        before = int(cursor.rowcount)
-        cursor.execute("SELECT COALESCE(MAX(processing_id), 0) FROM aggregated_data")
-        last_id, rebuilt_at = int(cursor.fetchone()[0]), utc_now()
-        for number, ((batch_id, _), one) in enumerate(sorted(sums.items()), start=1):
-            row = aggregate_row(batch_id, rebuilt_at, one, last_id + number)
-            cursor.execute(insert_statement("aggregated_data", row), row)
+        newest_moved = newest_rolled_up(connection, lock=True)
+        if newest_moved > ranges.newest_batch:
+            raise LedgerMoved(f"batches up to {newest_moved} were rolled up meanwhile; run it again")
+        before = _delete_day(connection, day, ranges.newest_batch)
+        moved = {key: one for key, one in sums.items() if key[0] <= newest_moved}
+        kept = {key: one for key, one in sums.items() if key[0] > newest_moved}
+        days = _day_rows(moved)
+        add_to_days(connection, days)
+        _insert_aggregates(connection, kept)
         connection.commit()
-        return before, len(sums)
+        return before, len(kept) + len(days)
     finally:
         connection.close()
 
 
-def _sums(settings: Settings, day: date, ranges: OffsetRanges) -> dict[tuple[int, str], SectorVolume]:
+def _delete_day(connection: Any, day: date, newest_batch: int) -> int:
+    cursor = connection.cursor()
+    cursor.execute("DELETE FROM aggregated_data WHERE date = %s AND batch_id <= %s", (day, newest_batch))
+    before = int(cursor.rowcount)
+    cursor.execute("DELETE FROM daily_volume WHERE date = %s", (day,))
+    return before + int(cursor.rowcount)
+
+
+def _day_rows(moved: BatchSums) -> list[dict[str, Any]]:
+    """Rows of `daily_volume`: one per sector of the batches that were rolled up."""
+    by_sector: dict[str, list[int]] = defaultdict(list)
+    for batch_id, sector in sorted(moved):
+        by_sector[sector].append(batch_id)
+    rebuilt_at = utc_now()
+    return [
+        {
+            "date": parts[0].date,
+            "sector": sector,
+            "total_volume": sum(one.volume for one in parts),
+            "ticks": sum(one.ticks for one in parts),
+            "batches": len(parts),
+            "first_batch_id": batches[0],
+            "last_batch_id": batches[-1],
+            "first_created_at": min(one.first_created_at for one in parts),
+            "last_created_at": max(one.last_created_at for one in parts),
+            "rolled_up_at": rebuilt_at,
+        }
+        for sector, batches in by_sector.items()
+        for parts in [[moved[batch_id, sector] for batch_id in batches]]
+    ]
+
+
+def _insert_aggregates(connection: Any, sums: BatchSums) -> None:
+    cursor = connection.cursor()
+    cursor.execute("SELECT COALESCE(MAX(processing_id), 0) FROM aggregated_data")
+    last_id, rebuilt_at = int(cursor.fetchone()[0]), utc_now()
+    for number, ((batch_id, _), one) in enumerate(sorted(sums.items()), start=1):
+        row = aggregate_row(batch_id, rebuilt_at, one, last_id + number)
+        cursor.execute(insert_statement("aggregated_data", row), row)
+
+
+def _sums(settings: Settings, day: date, ranges: OffsetRanges) -> BatchSums:
     session = connect_cassandra(settings)
     try:
         ticks: dict[tuple[int, str], list[tuple[int, datetime]]] = defaultdict(list)
@@ -84,9 +130,9 @@ def _tickers(session: Session, day: date) -> list[str]:
 def main(
     day: Annotated[datetime, typer.Option("--date", formats=["%Y-%m-%d"], help="The trading day (UTC).")],
 ) -> None:
-    """Make one day's aggregated_data anew from the ticks in Cassandra, in one transaction, beside the stream."""
+    """Make one day's aggregates anew from the ticks in Cassandra, in one transaction, beside the stream."""
     before, after = rebuild_day(load_settings(), day.date())
-    print(f"{day.date()}: {before:,} rows of aggregated_data replaced by {after:,}")
+    print(f"{day.date()}: {before:,} rows of its aggregates replaced by {after:,}")
 
 
 if __name__ == "__main__":

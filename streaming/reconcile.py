@@ -1,6 +1,7 @@
 """`python -m streaming.reconcile`: do Cassandra, MySQL and the ledger tell the same story?
 
-Compares ticks and volume by date, sector and batch, dead letters by batch, and the ledger's own ranges. Reads only.
+Compares ticks and volume by date, sector and batch, dead letters by batch, and the ledger's own ranges. Batches that
+were rolled up are compared together, by date and sector. Reads only.
 """
 
 from bisect import bisect_right
@@ -18,8 +19,9 @@ from rich.console import Console
 from rich.table import Table
 
 from streaming.errors import run_command
+from streaming.roll_up import newest_rolled_up
 from streaming.settings import Settings, load_settings
-from streaming.stores import connect_cassandra, connect_mysql
+from streaming.stores import connect_cassandra, connect_mysql, fetch_rows
 from streaming.tick import DEAD_LETTER_TABLE, RAW_TABLE
 
 
@@ -37,7 +39,9 @@ class Amount(NamedTuple):
         return Amount(self.ticks - other.ticks, self.volume - other.volume)
 
 
-#: (batch id, trading day, sector)
+#: Stands for all batches that were rolled up.
+ROLLED_UP = 0
+#: (batch id or ROLLED_UP, trading day, sector)
 SliceKey = tuple[int, date, str]
 
 
@@ -93,34 +97,37 @@ def reconcile(settings: Settings) -> Books:
     with connect_mysql(settings) as connection:
         connection.cursor().execute("SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ")
         ranges = read_ranges(connection)
-        batches = _rows(
+        batches = fetch_rows(
             connection,
-            "SELECT batch_id, messages, ticks_read, ticks_landed, dead_letters, duplicates, volume, verdict, topic"
+            "SELECT batch_id, messages, ticks_read, ticks_landed, dead_letters, duplicates, volume, verdict"
             " FROM landed_batches ORDER BY batch_id",
         )
+        newest_moved = newest_rolled_up(connection)
         aggregates = {
             (int(batch_id), day, sector): Amount(int(ticks), int(volume))
-            for batch_id, day, sector, ticks, volume in _rows(
-                connection, "SELECT batch_id, date, sector, ticks, total_volume FROM aggregated_data"
+            for batch_id, day, sector, ticks, volume in fetch_rows(
+                connection,
+                "SELECT batch_id, date, sector, ticks, total_volume FROM aggregated_data"
+                f" UNION ALL SELECT {ROLLED_UP}, date, sector, ticks, total_volume FROM daily_volume",
             )
         }
     session = connect_cassandra(settings)
     try:
-        ticks = _ticks_by_slice(session, ranges)
+        ticks = _ticks_by_slice(session, ranges, newest_moved)
         dead = _dead_by_batch(session, ranges)
     finally:
         session.cluster.shutdown()
     _add_up(books, batches, aggregates, ticks)
     books.differences.extend(ranges.gaps())
     books.differences.extend(_compare_slices(aggregates, ticks))
-    books.differences.extend(_compare_batches(batches, aggregates, dead))
+    books.differences.extend(_compare_batches(batches, aggregates, dead, newest_moved))
     return books
 
 
 def read_ranges(connection: MySQLConnectionAbstract) -> OffsetRanges:
     """The ledger's ranges as this connection sees them."""
     return OffsetRanges(
-        _rows(connection, "SELECT batch_id, kafka_partition, from_offset, until_offset FROM landed_offsets")
+        fetch_rows(connection, "SELECT batch_id, kafka_partition, from_offset, until_offset FROM landed_offsets")
     )
 
 
@@ -128,7 +135,7 @@ def _add_up(
     books: Books, batches: list[Any], aggregates: dict[SliceKey, Amount], ticks: dict[SliceKey, Amount]
 ) -> None:
     books.batches = len(batches)
-    for _, messages, read, landed, dead, duplicates, _, verdict, _ in batches:
+    for _, messages, read, landed, dead, duplicates, _, verdict in batches:
         books.messages += messages
         books.ticks_read += read
         books.ticks_landed += landed
@@ -145,23 +152,31 @@ def _compare_slices(aggregates: dict[SliceKey, Amount], ticks: dict[SliceKey, Am
         if in_mysql != in_cassandra:
             batch_id, day, sector = key
             yield (
-                f"batch {batch_id}, {day}, {sector}: Cassandra has {in_cassandra.ticks:,} ticks of"
+                f"{_name(batch_id)}, {day}, {sector}: Cassandra has {in_cassandra.ticks:,} ticks of"
                 f" {in_cassandra.volume:,} shares, MySQL {in_mysql.ticks:,} of {in_mysql.volume:,}"
             )
 
 
-def _compare_batches(batches: list[Any], aggregates: dict[SliceKey, Amount], dead: dict[int, int]) -> Iterator[str]:
+def _compare_batches(
+    batches: list[Any], aggregates: dict[SliceKey, Amount], dead: dict[int, int], newest_moved: int
+) -> Iterator[str]:
     landed: dict[int, Amount] = defaultdict(Amount)
     for (batch_id, _, _), amount in aggregates.items():
         landed[batch_id] += amount
-    for expected, (batch_id, _, read, ticks, dead_letters, duplicates, volume, _, _) in enumerate(batches, start=1):
+    moved = sum((Amount(ticks, int(volume)) for _, _, _, ticks, _, _, volume, _ in batches[:newest_moved]), Amount())
+    if landed[ROLLED_UP] != moved:
+        yield (
+            f"batches 1 to {newest_moved}, rolled up: the ledger says {moved.ticks:,} ticks of {moved.volume:,} shares,"
+            f" daily_volume {landed[ROLLED_UP].ticks:,} of {landed[ROLLED_UP].volume:,}"
+        )
+    for expected, (batch_id, _, read, ticks, dead_letters, duplicates, volume, _) in enumerate(batches, start=1):
         if batch_id != expected:
             yield f"batch {expected} is missing from the ledger, which goes on with {batch_id}"
             return
         if read != ticks + dead_letters + duplicates:
             parts = f"landed {ticks:,} + dead letters {dead_letters:,} + duplicates {duplicates:,}"
             yield f"batch {batch_id}: read {read:,} is not {parts}"
-        if landed[batch_id] != Amount(ticks, int(volume)):
+        if landed[batch_id] != (Amount(ticks, int(volume)) if batch_id > newest_moved else Amount()):
             yield (
                 f"batch {batch_id}: the ledger says {ticks:,} ticks of {volume:,} shares, aggregated_data"
                 f" {landed[batch_id].ticks:,} of {landed[batch_id].volume:,}"
@@ -171,7 +186,11 @@ def _compare_batches(batches: list[Any], aggregates: dict[SliceKey, Amount], dea
             yield f"batch {batch_id}: the ledger says {dead_letters:,} dead letters, Cassandra has {stored:,}"
 
 
-def _ticks_by_slice(session: Session, ranges: OffsetRanges) -> dict[SliceKey, Amount]:
+def _name(batch_id: int) -> str:
+    return "rolled up" if batch_id == ROLLED_UP else f"batch {batch_id}"
+
+
+def _ticks_by_slice(session: Session, ranges: OffsetRanges, newest_moved: int) -> dict[SliceKey, Amount]:
     found: dict[SliceKey, Amount] = defaultdict(Amount)
     rows = session.execute(
         f"SELECT trade_date, sector, volume, kafka_partition, kafka_offset FROM {RAW_TABLE}", timeout=60
@@ -179,7 +198,8 @@ def _ticks_by_slice(session: Session, ranges: OffsetRanges) -> dict[SliceKey, Am
     for day, sector, volume, partition, offset in rows:
         batch_id = ranges.batch_of(partition, offset)
         if batch_id is not None:
-            found[batch_id, day.date(), sector] += Amount(1, volume)
+            place = batch_id if batch_id > newest_moved else ROLLED_UP
+            found[place, day.date(), sector] += Amount(1, volume)
     return found
 
 
@@ -194,14 +214,6 @@ def _dead_by_batch(session: Session, ranges: OffsetRanges) -> dict[int, int]:
     return found
 
 
-def _rows(connection: MySQLConnectionAbstract, query: str) -> list[Any]:
-    cursor = connection.cursor()
-    cursor.execute(query)
-    rows = list(cursor.fetchall())
-    cursor.close()
-    return rows
-
-
 def print_books(books: Books, console: Console) -> None:
     """Show the books as a table, then every difference."""
     table = Table(title="The books of every landed batch", title_justify="left")
@@ -213,7 +225,7 @@ def print_books(books: Books, console: Console) -> None:
     table.add_row("+ dead letters", f"{books.dead_letters:,}", "")
     table.add_row("+ duplicates", f"{books.duplicates:,}", "", end_section=True)
     table.add_row("in Cassandra, real_time_data", f"{books.cassandra.ticks:,}", f"{books.cassandra.volume:,}")
-    table.add_row("in MySQL, aggregated_data", f"{books.mysql.ticks:,}", f"{books.mysql.volume:,}")
+    table.add_row("in MySQL, aggregated_data + daily_volume", f"{books.mysql.ticks:,}", f"{books.mysql.volume:,}")
     console.print(table)
     verdicts = ", ".join(f"{count:,} {verdict}" for verdict, count in sorted(books.verdicts.items()))
     console.print(f"{books.batches:,} batches of {books.messages:,} messages: {verdicts or 'none landed yet'}")

@@ -5,7 +5,7 @@ import socket
 from typing import Any, cast
 
 import mysql.connector
-from cassandra import AuthenticationFailed, ConsistencyLevel, InvalidRequest, Unauthorized
+from cassandra import AuthenticationFailed, ConsistencyLevel, InvalidRequest, Unauthorized, UnresolvableContactPoints
 from cassandra.auth import PlainTextAuthProvider
 from cassandra.cluster import EXEC_PROFILE_DEFAULT, Cluster, ExecutionProfile, NoHostAvailable, Session
 from cassandra.policies import ConstantReconnectionPolicy, DCAwareRoundRobinPolicy, TokenAwarePolicy
@@ -74,6 +74,16 @@ def connect_mysql(
     return cast(MySQLConnectionAbstract, connection)
 
 
+def fetch_rows(connection: MySQLConnectionAbstract, query: str, values: Any = ()) -> list[Any]:
+    """All rows of one query, with its values bound by place or name. Raises mysql.connector.Error."""
+    cursor = connection.cursor()
+    try:
+        cursor.execute(query, values)
+        return list(cursor.fetchall())
+    finally:
+        cursor.close()
+
+
 def first_sentence(error: mysql.connector.Error) -> str:
     """What the connector says, without the advice that it adds for programmers on further lines."""
     return " ".join(str(error.msg).split()).partition(". ")[0]
@@ -99,10 +109,22 @@ def connect_cassandra(
     keyspace = settings.cassandra_keyspace if keyspace is None else keyspace
     where = f"{','.join(settings.cassandra_hosts)}:{settings.cassandra_port}"
     secret = (password or settings.cassandra_password).get_secret_value()
-    cluster = Cluster(
+    try:
+        cluster = _cluster(settings, PlainTextAuthProvider(user, secret))
+    except UnresolvableContactPoints as error:
+        raise _cassandra_error(error, where, user, keyspace, account) from None
+    try:
+        return cluster.connect(keyspace or None)
+    except Exception as error:
+        cluster.shutdown()
+        raise _cassandra_error(error, where, user, keyspace, account) from None
+
+
+def _cluster(settings: Settings, accounts: PlainTextAuthProvider) -> Cluster:
+    return Cluster(
         contact_points=list(settings.cassandra_hosts),
         port=settings.cassandra_port,
-        auth_provider=PlainTextAuthProvider(user, secret),
+        auth_provider=accounts,
         connect_timeout=CONNECT_SECONDS,
         compression=False,
         # The driver sends in 4 KiB chunks; Nagle's algorithm makes each wait for the one before it.
@@ -117,11 +139,6 @@ def connect_cassandra(
             )
         },
     )
-    try:
-        return cluster.connect(keyspace or None)
-    except Exception as error:
-        cluster.shutdown()
-        raise _cassandra_error(error, where, user, keyspace, account) from None
 
 
 def _cassandra_error(error: Exception, where: str, user: str, keyspace: str, account: str) -> Exception:

@@ -1,6 +1,7 @@
 """`python -m streaming.trace`: the batches, offsets, findings and verdicts behind one number of the dashboard."""
 
-from datetime import UTC, datetime
+from contextlib import closing
+from datetime import UTC, date, datetime
 from typing import Annotated, Any
 
 import typer
@@ -9,9 +10,9 @@ from rich.table import Table
 
 from streaming.errors import ConfigurationError, run_command
 from streaming.settings import load_settings
-from streaming.stores import connect_mysql
+from streaming.stores import connect_mysql, fetch_rows
 
-_QUERY = """
+_BY_BATCH = """
 SELECT a.batch_id, a.ticks, a.total_volume, b.landed_at, b.verdict,
        (SELECT GROUP_CONCAT(CONCAT(o.kafka_partition, ':', o.from_offset, '-', o.until_offset - 1)
                             ORDER BY o.kafka_partition SEPARATOR ' ')
@@ -23,20 +24,37 @@ SELECT a.batch_id, a.ticks, a.total_volume, b.landed_at, b.verdict,
  ORDER BY a.batch_id
 """
 
+#: What is left of batches that were rolled up: their sum, and what the ledger says of the batches from first to last.
+_ROLLED_UP = """
+SELECT d.batches, d.ticks, d.total_volume,
+       (SELECT MAX(landed_at) FROM landed_batches WHERE batch_id = d.last_batch_id) AS landed_at,
+       (SELECT GROUP_CONCAT(CONCAT(n.batches, ' ', n.verdict) ORDER BY n.verdict SEPARATOR ', ')
+          FROM (SELECT verdict, COUNT(*) AS batches FROM landed_batches
+                 WHERE batch_id BETWEEN %(first)s AND %(last)s GROUP BY verdict) AS n) AS verdicts,
+       (SELECT GROUP_CONCAT(CONCAT(o.kafka_partition, ':', o.begins, '-', o.ends)
+                            ORDER BY o.kafka_partition SEPARATOR ' ')
+          FROM (SELECT kafka_partition, MIN(from_offset) AS begins, MAX(until_offset) - 1 AS ends FROM landed_offsets
+                 WHERE batch_id BETWEEN %(first)s AND %(last)s GROUP BY kafka_partition) AS o) AS offsets,
+       (SELECT GROUP_CONCAT(CONCAT(f.expectation, ' (', f.severity, ') of ', f.batches) SEPARATOR '; ')
+          FROM (SELECT expectation, severity, COUNT(*) AS batches FROM batch_findings
+                 WHERE batch_id BETWEEN %(first)s AND %(last)s GROUP BY expectation, severity) AS f) AS findings
+  FROM daily_volume d WHERE d.date = %(day)s AND d.sector = %(sector)s
+"""
+
 
 def main(
     sector: Annotated[str, typer.Option(help="The sector, as in profile.")],
-    date: Annotated[datetime | None, typer.Option(formats=["%Y-%m-%d"], help="The trading day (UTC); today.")] = None,
+    on: Annotated[
+        datetime | None, typer.Option("--date", formats=["%Y-%m-%d"], help="The trading day (UTC); today.")
+    ] = None,
 ) -> None:
     """List the batches that a day's volume of a sector is made of: offsets, findings and verdict of each.
 
-    Offsets read partition:first-last. The batches' volumes add up to the number that `volume_today` shows.
+    Offsets read partition:first-last. The volumes add up to the number that `volume_today` or `volume_by_day` shows.
+    Batches that were rolled up share one line, with what the ledger says of all batches from the first to the last.
     """
-    day = (date or datetime.now(UTC)).date()
-    with connect_mysql(load_settings()) as connection:
-        cursor: Any = connection.cursor()
-        cursor.execute(_QUERY, (day, sector))
-        rows = list(cursor.fetchall())
+    day = (on or datetime.now(UTC)).date()
+    rows, batches = _rows(day, sector)
     if not rows:
         raise ConfigurationError(f"--sector is {sector!r}; nothing of it has landed for {day}")
     table = Table("batch", "ticks", "volume (shares)", "landed at (UTC)", "verdict", "offsets", "findings", box=None)
@@ -45,7 +63,20 @@ def main(
         table.add_row(str(batch_id), f"{ticks:,}", f"{volume:,}", when, verdict, offsets, findings or "")
     console = Console(highlight=False)
     (console if console.is_terminal else Console(highlight=False, width=200)).print(table)
-    print(f"{day}, {sector}: {sum(row[2] for row in rows):,} shares from {len(rows):,} batches")
+    print(f"{day}, {sector}: {sum(row[2] for row in rows):,} shares from {batches:,} batches")
+
+
+def _rows(day: date, sector: str) -> tuple[list[tuple[Any, ...]], int]:
+    """The table's rows, and of how many batches they are."""
+    rows, rolled_up = [], 0
+    with closing(connect_mysql(load_settings())) as connection:
+        spans = "SELECT first_batch_id, last_batch_id FROM daily_volume WHERE date = %s AND sector = %s"
+        for first, last in fetch_rows(connection, spans, (day, sector)):
+            names = {"day": day, "sector": sector, "first": first, "last": last}
+            ((rolled_up, *said),) = fetch_rows(connection, _ROLLED_UP, names)
+            rows.append((f"{first}-{last}, rolled up", *said))
+        by_batch = fetch_rows(connection, _BY_BATCH, (day, sector))
+    return rows + by_batch, rolled_up + len(by_batch)
 
 
 if __name__ == "__main__":

@@ -37,7 +37,7 @@ def tick(pipeline: Pipeline, ticker: str, at: datetime, price: str, tick_id: int
 
 def empty(pipeline: Pipeline) -> None:
     """Take out of both stores what has landed."""
-    for table in ("aggregated_data", "batch_findings", "landed_offsets", "landed_batches"):
+    for table in ("aggregated_data", "daily_volume", "batch_findings", "landed_offsets", "landed_batches"):
         pipeline.execute(f"DELETE FROM {table}")
     for table in ("real_time_data", "dead_letters"):
         pipeline.cassandra.execute(f"TRUNCATE {table}")

@@ -20,8 +20,8 @@ from streaming.stores import connect_mysql
 pytestmark = pytest.mark.integration
 
 DBT_PROJECT = PROJECT_ROOT / "dbt_project"
-DBT_TESTS = 88
-STREAMED_TABLES = ("aggregated_data", "landed_batches", "landed_offsets", "batch_findings")
+DBT_TESTS = 101
+STREAMED_TABLES = ("aggregated_data", "daily_volume", "landed_batches", "landed_offsets", "batch_findings")
 VIEWS = ("batch_health", "volume_by_day", "volume_today", "volume_today_against_average", "volume_today_by_verdict")
 
 
@@ -132,6 +132,18 @@ FINDING: dict[str, object] = {
     "observed": "1 of 3",
     "expected": "0",
 }
+DAY: dict[str, object] = {
+    "date": "2024-08-24",
+    "sector": "Coal",
+    "total_volume": 600,
+    "ticks": 3,
+    "batches": 1,
+    "first_batch_id": 1,
+    "last_batch_id": 1,
+    "first_created_at": "2024-08-24 07:04:45.123",
+    "last_created_at": "2024-08-24 07:04:46.000",
+    "rolled_up_at": "2024-09-24 00:00:00.000",
+}
 LANDED: dict[str, dict[str, object]] = {
     "landed_batches": BATCH,
     "aggregated_data": AGGREGATE,
@@ -152,11 +164,14 @@ DEAD_BATCH = BATCH | {
 
 
 def land(client: Client) -> None:
-    """Two healthy batches: one with ticks, one of a single dead letter."""
+    """Two healthy batches, one with ticks and one of a single dead letter; and one before them, rolled up."""
     for table, row in LANDED.items():
-        client.insert(table, **row)
-    client.insert("landed_batches", **DEAD_BATCH)
-    client.insert("landed_offsets", **OFFSETS | {"batch_id": 2, "from_offset": 9, "until_offset": 10})
+        client.insert(table, **row | {"batch_id": 2})
+    client.insert("landed_batches", **DEAD_BATCH | {"batch_id": 3})
+    client.insert("landed_offsets", **OFFSETS | {"batch_id": 3, "from_offset": 9, "until_offset": 10})
+    client.insert("landed_batches", **BATCH | {"verdict": "passed", "rolled_up_at": DAY["rolled_up_at"]})
+    client.insert("landed_offsets", **OFFSETS | {"from_offset": 5, "until_offset": 7})
+    client.insert("daily_volume", **DAY)
 
 
 def test_seed_and_models_are_built_and_every_test_runs(database: Database) -> None:
@@ -176,27 +191,32 @@ def test_seed_and_models_are_built_and_every_test_runs(database: Database) -> No
 
 def test_the_tests_find_what_is_wrong_with_the_books(database: Database, client: Client) -> None:
     land(client)
-    client.insert("landed_batches", **BATCH | {"batch_id": 4})
+    client.insert("landed_batches", **BATCH | {"batch_id": 5})
     client.insert("landed_offsets", **OFFSETS | {"batch_id": 9, "from_offset": 11, "until_offset": 12})
+    client.query("UPDATE daily_volume SET last_batch_id = 8")
+    client.query("UPDATE landed_batches SET rolled_up_at = NULL WHERE batch_id = 1")
     output = database.dbt("test").stdout
     assert set(re.findall(r"(?:FAIL \d+|ERROR) (\w+)", output)) == {
-        "aggregates_add_up_to_their_batch",  # batch 4 has none
-        "batch_ids_are_dense",  # 3 is missing
-        "days_add_up_to_the_ledger",  # the ledger has batch 4, no day has its volume
-        "every_batch_has_offsets",  # batch 4 has none
+        "aggregates_add_up_to_their_batch",  # batches 1 and 5 have none
+        "batch_ids_are_dense",  # 4 is missing
+        "days_add_up_to_the_ledger",  # the ledger has batch 5, no day has its volume
+        "every_batch_has_offsets",  # batch 5 has none
         "offsets_are_contiguous",  # offset 10 is in no batch
+        "relationships_daily_volume_last_batch_id__batch_id__ref_landed_batches_",  # 8 is no batch
         "relationships_landed_offsets_batch_id__batch_id__ref_landed_batches_",  # 9 is no batch
-        "verdicts_follow_findings",  # batch 4 warned of nothing
+        "rolled_up_days_add_up_to_their_batches",  # daily_volume has batch 1, the ledger says it was not rolled up
+        "verdicts_follow_findings",  # batch 5 warned of nothing
     }
 
 
 def test_the_server_refuses_rows_that_break_a_contract(client: Client) -> None:
-    for table, row in LANDED.items():
+    rows = LANDED | {"daily_volume": DAY}
+    for table, row in rows.items():
         client.insert(table, **row)
     nullable = {"first_created_at", "last_created_at", "checked_at"}
     bad: list[tuple[str, dict[str, object]]] = [
         (table, {column: None})
-        for table, row in LANDED.items()
+        for table, row in rows.items()
         for column in row
         if table != "landed_batches" or column not in nullable
     ]
@@ -220,12 +240,19 @@ def test_the_server_refuses_rows_that_break_a_contract(client: Client) -> None:
         ("landed_offsets", {"batch_id": 1}),
         ("batch_findings", {"severity": "severe"}),
         ("batch_findings", {"batch_id": 1}),
+        ("daily_volume", {"total_volume": -1}),
+        ("daily_volume", {"ticks": 0}),
+        ("daily_volume", {"batches": 0}),
+        ("daily_volume", {"sector": "Coal"}),
     ]
-    fresh_key: dict[str, dict[str, object]] = {"aggregated_data": {"processing_id": 2}}
+    fresh_key: dict[str, dict[str, object]] = {
+        "aggregated_data": {"processing_id": 2},
+        "daily_volume": {"sector": "Beverages"},
+    }
     accepted = []
     for table, change in bad:
         try:
-            client.insert(table, **LANDED[table] | fresh_key.get(table, {"batch_id": 2}) | change)
+            client.insert(table, **rows[table] | fresh_key.get(table, {"batch_id": 2}) | change)
         except mysql.connector.Error:
             continue
         accepted.append((table, change))
@@ -233,6 +260,7 @@ def test_the_server_refuses_rows_that_break_a_contract(client: Client) -> None:
     assert accepted == []
     # The same rows without their fault are taken.
     client.insert("aggregated_data", **AGGREGATE | {"processing_id": 2, "sector": "Beverages"})
+    client.insert("daily_volume", **DAY | {"sector": "Beverages"})
     for table in ("landed_batches", "landed_offsets", "batch_findings"):
         client.insert(table, **LANDED[table] | {"batch_id": 2})
 
@@ -277,12 +305,15 @@ def test_volume_by_day_sums_each_day_and_sector(client: Client) -> None:
     aggregate(client, 2, 0, "Coal", 30, batch_id=2)
     aggregate(client, 3, 0, "Beverages", 5)
     aggregate(client, 4, 1, "Coal", 7)
+    client.query(
+        "INSERT INTO daily_volume SELECT UTC_DATE() - INTERVAL 1 DAY, 'Coal', 40, 2, 1, 1, 1, NOW(), NOW(), NOW()"
+    )
     today = client.query("SELECT UTC_DATE() AS today")[0]["today"]
     found = {
         (row["date"] == today, row["sector"]): (row["total_volume"], row["ticks"])
         for row in client.rows("volume_by_day")
     }
-    assert found == {(True, "Coal"): (630, 6), (True, "Beverages"): (5, 3), (False, "Coal"): (7, 3)}
+    assert found == {(True, "Coal"): (630, 6), (True, "Beverages"): (5, 3), (False, "Coal"): (47, 5)}
 
 
 def test_volume_today_by_verdict_tells_what_failed_or_unchecked_batches_brought(client: Client) -> None:
@@ -318,16 +349,23 @@ def test_volume_today_stands_beside_the_average_of_the_last_trading_days(client:
         aggregate(client, number, number, "Coal", 0)
     # Of 22 trading days before today the newest 20 count.
     assert averages()["Coal"] == (600, 15, 20)
+    # A day that was rolled up counts as it did, also where a late tick came after.
+    client.query("DELETE FROM aggregated_data WHERE processing_id IN (2, 3)")
+    for days_ago, volume in ((1, 100), (9, 80)):
+        day = client.query(f"SELECT UTC_DATE() - INTERVAL {days_ago} DAY AS day")[0]["day"]
+        client.insert("daily_volume", **DAY | {"date": day, "total_volume": volume})
+    aggregate(client, 3, 9, "Coal", 120)
+    assert averages()["Coal"] == (600, 15, 20)
 
 
 def test_batch_health_gives_shares_of_what_was_read(client: Client) -> None:
     land(client)
-    client.insert("landed_batches", **DEAD_BATCH | {"batch_id": 3, "ticks_read": 0, "dead_letters": 0})
+    client.insert("landed_batches", **DEAD_BATCH | {"batch_id": 4, "ticks_read": 0, "dead_letters": 0})
     health = {row["batch_id"]: row for row in client.rows("batch_health")}
     shares = ("dead_letter_share", "duplicate_share", "late_share", "findings")
-    assert [health[1][name] for name in shares] == [Decimal("0.2"), Decimal("0.2"), 0, 1]
-    assert [health[2][name] for name in shares] == [1, 0, 0, 0]
-    assert [health[3][name] for name in shares] == [None, None, None, 0]
+    assert [health[2][name] for name in shares] == [Decimal("0.2"), Decimal("0.2"), 0, 1]
+    assert [health[3][name] for name in shares] == [1, 0, 0, 0]
+    assert [health[4][name] for name in shares] == [None, None, None, 0]
     for row in client.rows("landed_batches"):
         assert {name: health[row["batch_id"]][name] for name in row if name in health[1]} == {
             name: value for name, value in row.items() if name in health[1]
@@ -359,12 +397,12 @@ NULLABLE_COLUMN = """\
 def test_an_added_nullable_column_reaches_the_live_table(database: Database, client: Client, tmp_path: Path) -> None:
     land(client)
     before = client.rows("landed_batches")
-    wider = edited_project(tmp_path, {"models/landed_batches.yml": with_column(NULLABLE_COLUMN)})
+    wider = edited_project(tmp_path, {"models/landed/landed_batches.yml": with_column(NULLABLE_COLUMN)})
     for _ in range(2):  # the second run finds nothing to do
         succeed(database, "run", *within(wider))
     assert client.rows("landed_batches") == [row | {"spark_version": None} for row in before]
     with pytest.raises(mysql.connector.Error):
-        client.insert("landed_batches", **DEAD_BATCH | {"batch_id": 3, "spark_version": ""})
+        client.insert("landed_batches", **DEAD_BATCH | {"batch_id": 4, "spark_version": ""})
     # The narrower contract does not take the column away again.
     refusal = database.dbt("run", "--full-refresh")
     assert refusal.returncode == 1
@@ -381,10 +419,10 @@ def test_a_change_that_landed_rows_cannot_follow_is_refused(database: Database, 
     changed = edited_project(
         tmp_path,
         {
-            "models/aggregated_data.yml": replaced("decimal(20,0)", "decimal(30,0)"),
-            "models/landed_batches.yml": with_column(required),
-            "models/landed_offsets.yml": replaced("until_offset > from_offset", "until_offset >= from_offset"),
-            "models/batch_findings.yml": lambda text: text[: text.index("      - name: expected")],
+            "models/landed/aggregated_data.yml": replaced("decimal(20,0)", "decimal(30,0)"),
+            "models/landed/landed_batches.yml": with_column(required),
+            "models/landed/landed_offsets.yml": replaced("until_offset > from_offset", "until_offset >= from_offset"),
+            "models/landed/batch_findings.yml": lambda text: text[: text.index("      - name: expected")],
         },
     )
     for command in (["run"], ["run", "--full-refresh"]):
@@ -406,7 +444,7 @@ def test_a_change_that_landed_rows_cannot_follow_is_refused(database: Database, 
 def test_an_alter_gives_up_while_a_transaction_holds_the_table(
     database: Database, client: Client, tmp_path: Path
 ) -> None:
-    wider = edited_project(tmp_path, {"models/landed_batches.yml": with_column(NULLABLE_COLUMN)})
+    wider = edited_project(tmp_path, {"models/landed/landed_batches.yml": with_column(NULLABLE_COLUMN)})
     command = ["run", "--select", "landed_batches", *within(wider), "--vars", "lock_wait_seconds: 1"]
     client.query("START TRANSACTION")
     client.query("SELECT * FROM landed_batches")
@@ -465,7 +503,7 @@ def test_an_empty_seed_is_refused_and_the_profile_stays(database: Database, clie
 
 def test_a_reader_never_misses_the_view(database: Database, client: Client, tmp_path: Path) -> None:
     client.insert("aggregated_data", **AGGREGATE)
-    all_days = edited_project(tmp_path, {"models/volume_today.sql": replaced("date = utc_date()", "1 = 1")})
+    all_days = edited_project(tmp_path, {"models/marts/volume_today.sql": replaced("date = utc_date()", "1 = 1")})
     with polled(database.settings, "SELECT sector FROM volume_today") as seen:
         succeed(database, "run", *within(all_days))
         succeed(database, "run", "--full-refresh")

@@ -122,7 +122,7 @@ def test_a_rebuilt_day_is_what_it_was(lander: Lander) -> None:
     done = run(lander.pipeline, "rebuild", "--date", f"{NOON:%Y-%m-%d}")
 
     assert done.returncode == 0, done.stderr
-    assert done.stdout == "2026-03-02: 2 rows of aggregated_data replaced by 3\n"
+    assert done.stdout == "2026-03-02: 2 rows of its aggregates replaced by 3\n"
     assert lander.pipeline.rows(query) == before
     assert_books_agree(lander)
     assert counts(lander.land((0, 2, [tick(6)]))) == (1, 1, 0, 0), "the stream goes on"

@@ -1,9 +1,10 @@
 -- The aggregates of a batch hold the ticks and the volume that the ledger says it landed; a batch without landed
--- ticks has none. One row per batch where they differ.
+-- ticks has none, nor has one that was rolled up. One row per batch where they differ.
 select
     batches.batch_id,
     batches.ticks_landed,
     batches.volume,
+    batches.rolled_up_at,
     sums.ticks,
     sums.total_volume
 from {{ ref('landed_batches') }} as batches
@@ -12,5 +13,5 @@ left join (
     from {{ ref('aggregated_data') }}
     group by batch_id
 ) as sums on sums.batch_id = batches.batch_id
-where batches.ticks_landed <> coalesce(sums.ticks, 0)
-   or batches.volume <> coalesce(sums.total_volume, 0)
+where case when batches.rolled_up_at is null then batches.ticks_landed else 0 end <> coalesce(sums.ticks, 0)
+   or case when batches.rolled_up_at is null then batches.volume else 0 end <> coalesce(sums.total_volume, 0)

@@ -1,0 +1,149 @@
+"""`python -m streaming.roll_up --keep-days 30`: move old batches' aggregates into `daily_volume`, beside the stream.
+
+`aggregated_data` has a row per batch, date and sector and grows with every batch; `daily_volume` has one per date and
+sector. Batches move in their order and as a whole, a thousand at most in one transaction, so every total is the same
+before, while and after, and the ledger says of each batch in which table its volume is (`rolled_up_at`).
+"""
+
+from collections.abc import Callable
+from contextlib import closing
+from datetime import datetime, timedelta
+from typing import Annotated, Any
+
+import mysql.connector
+import typer
+from mysql.connector.abstracts import MySQLConnectionAbstract
+
+from streaming.contract import insert_statement
+from streaming.errors import StoreUnavailable, run_command
+from streaming.ledger import utc_now
+from streaming.settings import Settings, load_settings
+from streaming.stores import connect_mysql, fetch_rows, first_sentence
+
+#: Batches that move in one transaction, for which the stream's commits wait.
+BATCHES_A_STEP = 1000
+
+_SUMS = """
+SELECT date, sector, SUM(total_volume) AS total_volume, SUM(ticks) AS ticks, COUNT(*) AS batches,
+       MIN(batch_id) AS first_batch_id, MAX(batch_id) AS last_batch_id,
+       MIN(first_created_at) AS first_created_at, MAX(last_created_at) AS last_created_at
+  FROM aggregated_data WHERE batch_id BETWEEN %s AND %s GROUP BY date, sector ORDER BY date, sector
+"""
+_ADD_TO_DAY = """
+ON DUPLICATE KEY UPDATE
+    total_volume = total_volume + VALUES(total_volume), ticks = ticks + VALUES(ticks),
+    batches = batches + VALUES(batches), first_batch_id = LEAST(first_batch_id, VALUES(first_batch_id)),
+    last_batch_id = GREATEST(last_batch_id, VALUES(last_batch_id)),
+    first_created_at = LEAST(first_created_at, VALUES(first_created_at)),
+    last_created_at = GREATEST(last_created_at, VALUES(last_created_at)), rolled_up_at = VALUES(rolled_up_at)
+"""
+
+
+#: What keeps a batch where it is, with all after it. Each query gives at most one batch; the lowest one counts.
+_STAYS = {
+    "nothing more has landed": "SELECT COALESCE(MAX(batch_id), 0) + 1 FROM landed_batches",
+    "what landed in the last {keep_days} days stays by batch": """
+        SELECT batch_id FROM landed_batches WHERE batch_id >= %(first)s AND landed_at >= %(keep_from)s
+        ORDER BY batch_id LIMIT 1""",
+    "batch {batch_id} has ticks of the last {keep_days} days and stays, with all after it": """
+        SELECT MIN(batch_id) FROM aggregated_data WHERE date >= DATE(%(keep_from)s)""",
+    # Its number is the one that the next row goes on from.
+    "batch {batch_id} has the newest row of aggregated_data and stays": """
+        SELECT batch_id FROM aggregated_data ORDER BY processing_id DESC LIMIT 1""",
+    "batch {batch_id} is unchecked and stays, with all after it:"
+    " 'great_expectations checkpoint run landed_batch --unchecked' checks it": """
+        SELECT batch_id FROM landed_batches WHERE batch_id >= %(first)s AND verdict = 'unchecked'
+        ORDER BY batch_id LIMIT 1""",
+    "batch {batch_id} is not in aggregated_data as the ledger has it and stays, with all after it:"
+    " 'python -m streaming.reconcile' shows the difference": """
+        SELECT batches.batch_id
+          FROM landed_batches AS batches
+          LEFT JOIN (SELECT batch_id, SUM(ticks) AS ticks, SUM(total_volume) AS volume FROM aggregated_data
+                      WHERE batch_id BETWEEN %(first)s AND %(last)s GROUP BY batch_id) AS sums
+            ON sums.batch_id = batches.batch_id
+         WHERE batches.batch_id BETWEEN %(first)s AND %(last)s
+           AND (batches.ticks_landed <> COALESCE(sums.ticks, 0) OR batches.volume <> COALESCE(sums.volume, 0))
+         ORDER BY batches.batch_id LIMIT 1""",
+}
+
+
+def roll_up(settings: Settings, keep_days: int, told: Callable[[str], None] = lambda _line: None) -> tuple[int, str]:
+    """Move what landed more than `keep_days` whole UTC days ago; the rows moved, and why the next batch stays.
+
+    `told` hears of each transaction once it is committed. Running it again moves what is left. Raises StoreUnavailable
+    where MySQL is away; the transaction in flight is then undone.
+    """
+    keep_from = utc_now().replace(hour=0, minute=0, second=0, microsecond=0) - timedelta(days=keep_days)
+    rows = 0
+    with closing(connect_mysql(settings)) as connection:
+        try:
+            while True:
+                first = newest_rolled_up(connection, lock=True) + 1
+                last, why = _last_to_move(connection, first, keep_from)
+                if last < first:
+                    return rows, why.format(batch_id=last + 1, keep_days=keep_days)
+                moved = _move(connection, first, last)
+                rows += moved
+                told(f"batches {first:,} to {last:,}: {moved:,} rows of aggregated_data rolled up")
+        except mysql.connector.Error as error:
+            raise StoreUnavailable(f"MySQL does not answer: {first_sentence(error)}") from None
+
+
+def newest_rolled_up(connection: MySQLConnectionAbstract, *, lock: bool = False) -> int:
+    """The newest batch that was rolled up, as are all before it; 0 where none was.
+
+    With `lock` no batch lands and none is rolled up until the connection's transaction ends.
+    """
+    if lock:
+        fetch_rows(connection, "SELECT batch_id FROM landed_batches ORDER BY batch_id DESC LIMIT 1 FOR UPDATE")
+    newest = "SELECT COALESCE(MAX(batch_id), 0) FROM landed_batches WHERE rolled_up_at IS NOT NULL"
+    return int(fetch_rows(connection, newest)[0][0])
+
+
+def add_to_days(connection: MySQLConnectionAbstract, rows: list[dict[str, Any]]) -> None:
+    """Add rows to `daily_volume`, each to the one of its date and sector where there is one; the caller commits."""
+    cursor = connection.cursor()
+    for row in rows:
+        cursor.execute(insert_statement("daily_volume", row) + _ADD_TO_DAY, row)
+
+
+def _move(connection: MySQLConnectionAbstract, first: int, last: int) -> int:
+    moved_at = utc_now()
+    cursor: Any = connection.cursor(dictionary=True)
+    cursor.execute(_SUMS, (first, last))
+    add_to_days(connection, [row | {"rolled_up_at": moved_at} for row in cursor.fetchall()])
+    cursor.execute("DELETE FROM aggregated_data WHERE batch_id BETWEEN %s AND %s", (first, last))
+    rows = int(cursor.rowcount)
+    cursor.execute(
+        "UPDATE landed_batches SET rolled_up_at = %s WHERE batch_id BETWEEN %s AND %s", (moved_at, first, last)
+    )
+    connection.commit()
+    return rows
+
+
+def _last_to_move(connection: MySQLConnectionAbstract, first: int, keep_from: datetime) -> tuple[int, str]:
+    """The batch before the first one that stays, at most a step's worth, and why that one stays."""
+    last, why = first + BATCHES_A_STEP - 1, ""
+    for reason, query in _STAYS.items():
+        for (batch_id,) in fetch_rows(connection, query, {"first": first, "last": last, "keep_from": keep_from}):
+            if batch_id is not None and batch_id <= last:
+                last, why = int(batch_id) - 1, reason
+    return last, why
+
+
+def main(
+    keep_days: Annotated[int, typer.Option(min=1, help="Whole UTC days that stay in aggregated_data by batch.")] = 30,
+) -> None:
+    """Move the aggregates of batches that landed long ago into daily_volume, one row per date and sector.
+
+    No total changes, and the stream goes on beside it. Made to be run once a day. Ctrl-C ends it between two
+    transactions; the next run goes on from there. Exit code 2: MySQL is away.
+    """
+    rows, why = roll_up(load_settings(), keep_days, lambda line: print(line, flush=True))
+    print(f"{rows:,} rows rolled up; {why}")
+
+
+if __name__ == "__main__":
+    app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+    app.command()(main)
+    run_command(lambda: app(prog_name="python -m streaming.roll_up"))
