@@ -252,7 +252,10 @@ def batches_chart(batches: pd.DataFrame) -> alt.LayerChart:
         moment=batches.landed_at.dt.strftime("%d %b %H:%M:%S"),
         word=[looks.VERDICTS.get(verdict, (verdict,))[0] for verdict in batches.verdict],
     )
-    return _on(_batches_layers(), data)
+    return _on(_batches_layers(), data[[*_OF_BATCH, "moment", "word"]])
+
+
+_OF_BATCH = ["batch_id", "landed_at", "landing_seconds", "ticks_landed", "findings"]
 
 
 @_made_once

@@ -1,13 +1,13 @@
 """What the page asks the two stores, each question a function that returns a DataFrame.
 
-Every statement is a constant here and every value in it is bound; only a :class:`Window`'s candle is written into CQL,
-and windows come from the list below. Numbers arrive as int64 or float64 and moments as UTC timestamps, never as
-Decimal or without a zone, which charts would misread. No answer grows with the age of the stores: each is cut by time
-or by number. All raise what the readers raise.
+Every statement is a constant here and every value in it is bound, but for two lists of names: MySQL's columns, which
+come with their types from the YAML of the dbt model that has them, and a :class:`Window`'s candle, from the list below.
+Numbers arrive as int64 or float64 and moments as UTC timestamps, never as Decimal or without a zone, which charts would
+misread. No answer grows with the age of the stores: each is cut by time or by number. All raise what the readers raise.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from typing import Any
@@ -15,6 +15,8 @@ from typing import Any
 import pandas as pd
 
 from dashboard.readers import CassandraReader, MySQLReader
+from streaming.contract import model_types
+from streaming.errors import ConfigurationError
 from streaming.tick import DEAD_LETTER_BUCKET
 
 UTC_TIME = "datetime64[ns, UTC]"
@@ -59,8 +61,7 @@ WINDOWS = {
 
 def companies(reader: MySQLReader) -> pd.DataFrame:
     """The seed `profile`. One row per company: ticker, company_name, sector."""
-    rows = reader.rows("SELECT ticker, company_name, sector FROM profile ORDER BY ticker")
-    return _frame(rows, ticker="str", company_name="str", sector="str")
+    return _read(reader, "profile", "ORDER BY ticker", columns=("ticker", "company_name", "sector"))
 
 
 _TODAY = """
@@ -100,8 +101,8 @@ def landed_ends(reader: MySQLReader) -> pd.DataFrame:
 
 def volume_by_verdict(reader: MySQLReader) -> pd.DataFrame:
     """The view `volume_today_by_verdict`. One row per sector and verdict: sector, verdict, total_volume (shares)."""
-    rows = reader.rows("SELECT sector, verdict, total_volume FROM volume_today_by_verdict ORDER BY sector, verdict")
-    return _frame(rows, sector="str", verdict="str", total_volume="float64")
+    columns = ("sector", "verdict", "total_volume")
+    return _read(reader, "volume_today_by_verdict", "ORDER BY sector, verdict", columns=columns)
 
 
 def average_day(reader: MySQLReader) -> pd.DataFrame:
@@ -109,53 +110,35 @@ def average_day(reader: MySQLReader) -> pd.DataFrame:
 
     sector, total_volume (shares, today), average_volume (shares a day) over the last `days` trading days before today.
     """
-    rows = reader.rows(
-        "SELECT sector, total_volume, average_volume, days FROM volume_today_against_average"
-        " WHERE average_volume IS NOT NULL ORDER BY sector"
-    )
-    return _frame(rows, sector="str", total_volume="float64", average_volume="float64", days="int64")
-
-
-_COUNTS = ("messages", "ticks_read", "ticks_landed", "dead_letters", "duplicates", "late_ticks", "volume", "findings")
-_BATCHES = f"SELECT batch_id, verdict, landed_at, landing_seconds, checked_at, {', '.join(_COUNTS)} FROM batch_health"
+    return _read(reader, "volume_today_against_average", "WHERE average_volume IS NOT NULL ORDER BY sector")
 
 
 def newest_batches(reader: MySQLReader, limit: int = BATCHES_SHOWN) -> pd.DataFrame:
     """The ledger's newest batches, newest first, from `batch_health`. One row per landed batch.
 
-    landing_seconds in s, volume in shares; findings counts the expectations that did not hold.
+    All columns of the view: landing_seconds in s, volume in shares; findings counts the expectations that did not hold.
     """
-    return _batches(reader.rows(f"{_BATCHES} ORDER BY batch_id DESC LIMIT %(limit)s", {"limit": limit}))
+    return _read(reader, "batch_health", "ORDER BY batch_id DESC LIMIT %(limit)s", {"limit": limit})
 
 
 def batch(reader: MySQLReader, batch_id: int) -> pd.DataFrame:
     """One batch as :func:`newest_batches` has it; no row where it has not landed."""
-    return _batches(reader.rows(f"{_BATCHES} WHERE batch_id = %(batch_id)s", {"batch_id": batch_id}))
-
-
-def _batches(rows: Sequence[tuple[Any, ...]]) -> pd.DataFrame:
-    types = {"batch_id": "int64", "verdict": "str", "landed_at": UTC_TIME, "landing_seconds": "float64"}
-    return _frame(rows, **types, checked_at=UTC_TIME, **dict.fromkeys(_COUNTS, "int64"))
+    return _read(reader, "batch_health", "WHERE batch_id = %(batch_id)s", {"batch_id": batch_id})
 
 
 def batch_offsets(reader: MySQLReader, batch_id: int) -> pd.DataFrame:
     """What a batch covers. One row per Kafka partition: kafka_partition, from_offset, until_offset, offsets."""
-    rows = reader.rows(
-        "SELECT kafka_partition, from_offset, until_offset, until_offset - from_offset FROM landed_offsets"
-        " WHERE batch_id = %(batch_id)s ORDER BY kafka_partition",
-        {"batch_id": batch_id},
-    )
-    return _frame(rows, **dict.fromkeys(("kafka_partition", "from_offset", "until_offset", "offsets"), "int64"))
+    columns = ("kafka_partition", "from_offset", "until_offset")
+    of_batch = "WHERE batch_id = %(batch_id)s ORDER BY kafka_partition"
+    frame = _read(reader, "landed_offsets", of_batch, {"batch_id": batch_id}, columns=columns)
+    return frame.assign(offsets=frame.until_offset - frame.from_offset)
 
 
 def batch_findings(reader: MySQLReader, batch_id: int) -> pd.DataFrame:
     """What the checks of a batch found wrong. One row per expectation that did not hold, the critical ones first."""
-    rows = reader.rows(
-        "SELECT severity, expectation, observed, expected FROM batch_findings WHERE batch_id = %(batch_id)s"
-        " ORDER BY severity, expectation",
-        {"batch_id": batch_id},
-    )
-    return _frame(rows, severity="str", expectation="str", observed="str", expected="str")
+    of_batch = "WHERE batch_id = %(batch_id)s ORDER BY severity, expectation"
+    columns = ("severity", "expectation", "observed", "expected")
+    return _read(reader, "batch_findings", of_batch, {"batch_id": batch_id}, columns=columns)
 
 
 def newest_batch_with_findings(reader: MySQLReader) -> pd.DataFrame:
@@ -181,12 +164,36 @@ def volume_by_day(reader: MySQLReader, first: date, last: date) -> pd.DataFrame:
 
     date, sector, total_volume (shares), ticks.
     """
-    rows = reader.rows(
-        "SELECT date, sector, total_volume, ticks FROM volume_by_day WHERE date BETWEEN %(first)s AND %(last)s"
-        " ORDER BY date, sector",
-        {"first": first, "last": last},
-    )
-    return _frame(rows, date=DAY, sector="str", total_volume="float64", ticks="int64")
+    between = "WHERE date BETWEEN %(first)s AND %(last)s ORDER BY date, sector"
+    return _read(reader, "volume_by_day", between, {"first": first, "last": last})
+
+
+#: What the types of dbt's YAML, without their lengths, become in a DataFrame.
+_FRAME_TYPES = {
+    "bigint": "int64", "int": "int64", "decimal": "float64", "varchar": "str", "date": DAY, "datetime": UTC_TIME,
+}  # fmt: skip
+
+
+def _read(
+    reader: MySQLReader,
+    model: str,
+    rest: str,
+    values: Mapping[str, Any] | None = None,
+    *,
+    columns: Sequence[str] = (),
+) -> pd.DataFrame:
+    """Rows of a table or view of the dbt project: all its columns or some, named and typed as its YAML says.
+
+    Raises ConfigurationError where the YAML lacks a column that is asked for.
+    """
+    types = model_types(model)
+    if unknown := sorted(set(columns).difference(types)):
+        raise ConfigurationError(
+            f"the contract of {model!r} has no {', '.join(unknown)}, which dashboard/queries.py reads"
+        )
+    names = columns or tuple(types)
+    rows = reader.rows(f"SELECT {', '.join(names)} FROM {model} {rest}", values)
+    return _frame(rows, **{name: _FRAME_TYPES[types[name].partition("(")[0]] for name in names})
 
 
 # Cassandra: prices and dead letters

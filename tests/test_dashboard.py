@@ -1,5 +1,6 @@
 """The page and what it asks, on real stores with known data; the page runs in Streamlit's own test runner."""
 
+import shutil
 import socket
 import threading
 import time
@@ -14,32 +15,20 @@ import pytest
 from dotenv import dotenv_values
 from healthy_batch import dead_offset, first_offset, land_ticks
 from page_data import empty, land, tick
-from pipeline import Pipeline, fresh_pipeline
+from pipeline import Pipeline
 from streamlit.testing.v1 import AppTest
 
-from dashboard import queries
+from dashboard import drawing, queries
 from dashboard.readers import CassandraReader, MySQLReader
 from dashboard.readings import Readings
 from dashboard.sources import LagWatch, sources_of
-from services.instance import Instance
+from streaming import contract
 from streaming.errors import ConfigurationError, StoreUnavailable
-from streaming.settings import PROJECT_ROOT, Settings, load_settings
+from streaming.settings import PROJECT_ROOT, load_settings
 from streaming.stores import connect_mysql
 
 APP = PROJECT_ROOT / "dashboard" / "app.py"
 NOW = datetime.now(UTC).replace(tzinfo=None, microsecond=0)
-
-
-@pytest.fixture(scope="module")
-def stores(
-    services: Instance,
-    test_settings: Settings,
-    dbt_template: list[str],
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[Pipeline]:
-    """A pipeline for all tests here, which only read: making one takes longer than most of them."""
-    with fresh_pipeline(services, test_settings, dbt_template, tmp_path_factory.mktemp("dashboard")) as pipeline:
-        yield pipeline
 
 
 @pytest.fixture
@@ -47,6 +36,12 @@ def pipeline(stores: Pipeline) -> Pipeline:
     """The pipeline, emptied of what the test before has landed."""
     empty(stores)
     return stores
+
+
+@pytest.fixture(autouse=True)
+def without_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No browser looks on that would need a moment."""
+    monkeypatch.setattr(drawing, "PAINT_SECONDS", 0)
 
 
 @pytest.fixture
@@ -437,6 +432,18 @@ def environment(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> pytest.M
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("DASHBOARD_REFRESH_SECONDS", "0.5")
     return monkeypatch
+
+
+def test_a_column_that_the_contract_has_no_more_is_named(
+    mysql: MySQLReader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(contract.DBT_FOLDER, tmp_path / "dbt", ignore=shutil.ignore_patterns("target", "logs"))
+    described = tmp_path / "dbt" / "models" / "landed" / "batch_findings.yml"
+    described.write_text(described.read_text().replace("- name: observed", "- name: seen"))
+    monkeypatch.setattr(contract, "DBT_FOLDER", tmp_path / "dbt")
+
+    with pytest.raises(ConfigurationError, match="contract of 'batch_findings' has no observed, which dashboard/quer"):
+        queries.batch_findings(mysql, 1)
 
 
 def page() -> AppTest:
