@@ -29,10 +29,19 @@ _FONT = '"Source Sans", "Source Sans Pro", sans-serif'
 def sector_colours(sectors: Sequence[str], *, dark: bool = False) -> dict[str, str]:
     """One colour a sector, the same in every chart as long as the profile names the same sectors.
 
-    The palette has nine colours; more sectors begin it anew, and every chart names its sectors in text too.
+    The palette has nine hues. More sectors take them in two further shades, which differ less: every chart names its
+    sectors in text too. The twenty-eighth begins anew.
     """
-    palette = PALETTE_ON_DARK if dark else PALETTE
+    hues = PALETTE_ON_DARK if dark else PALETTE
+    shades = (ink(dark=dark), paper(dark=dark))
+    palette = [*hues, *(_mixed(hue, shade) for shade in shades for hue in hues)]
     return {sector: palette[place % len(palette)] for place, sector in enumerate(sorted(set(sectors)))}
+
+
+def _mixed(colour: str, other: str) -> str:
+    """The colour half way to another one, both as #RRGGBB."""
+    pairs = ((int(colour[at : at + 2], 16), int(other[at : at + 2], 16)) for at in (1, 3, 5))
+    return "#" + "".join(f"{(one + two) // 2:02X}" for one, two in pairs)
 
 
 def direction_colours(*, dark: bool = False) -> tuple[str, str]:

@@ -305,8 +305,11 @@ def test_nine_sectors_have_nine_colours_whatever_their_order(dark: bool) -> None
     assert looks.sector_colours(SECTORS[::-1] + SECTORS[:3], dark=dark) == colours
 
 
-def test_a_tenth_sector_has_a_colour_too() -> None:
-    assert set(looks.sector_colours([*SECTORS, "Water"])) == {*SECTORS, "Water"}
+@pytest.mark.parametrize("dark", [False, True])
+def test_more_sectors_than_hues_have_colours_of_their_own(dark: bool) -> None:
+    colours = looks.sector_colours([f"Sector {place:02}" for place in range(27)], dark=dark)
+    assert len(set(colours.values())) == 27
+    assert looks.paper(dark=dark) not in colours.values()
 
 
 @DARK
