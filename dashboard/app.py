@@ -10,7 +10,7 @@ from dashboard.draw_batches import draw_batch, draw_batches, draw_dead_letters
 from dashboard.draw_history import draw_history
 from dashboard.draw_prices import draw_companies, draw_prices
 from dashboard.draw_today import draw_average, draw_today, draw_volumes
-from dashboard.drawing import as_text
+from dashboard.drawing import as_text, let_it_paint
 from dashboard.sources import page_settings, sources_of
 from streaming.errors import ConfigurationError
 
@@ -37,11 +37,13 @@ def page() -> None:
     calm = st.fragment(run_every=CALM_SECONDS if live else None)
 
     alive(draw_today)(sources)
+    let_it_paint()
     left, right = st.columns([7, 5], gap="medium")
     with left:
         alive(draw_volumes)(sources)
     with right:
         calm(draw_average)(sources)
+    let_it_paint(last=True)
     alive(draw_prices)(sources)
     alive(draw_companies)(sources)
     alive(draw_batches)(sources)

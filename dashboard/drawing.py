@@ -1,5 +1,6 @@
 """What the parts of the page draw with: charts that stay while data change, words for times and for what is amiss."""
 
+import time
 from copy import deepcopy
 from datetime import datetime
 from typing import Any, cast
@@ -24,6 +25,21 @@ def draw(chart: alt.LayerChart, key: str) -> None:
     # Streamlit's page takes data of the same names, rows and bytes for the same, whatever the values: a name tells it.
     rows[f"changed {pd.util.hash_pandas_object(rows).sum()}"] = 0
     st.vega_lite_chart(rows, _specification(chart) | {"config": looks.theme(dark=is_dark())}, theme=None, key=key)
+
+
+def let_it_paint(*, last: bool = False) -> None:
+    """Give the browser of a viewer who has just come a moment to show what it has, the `last` one of its first run.
+
+    Else it works through everything that it gets, charts below the screen too, before it shows the first figure.
+    """
+    if "painted" not in st.session_state:
+        time.sleep(PAINT_SECONDS)
+        if last:
+            st.session_state.painted = True
+
+
+#: Long enough for the figures on a slow machine (`python tests/picture.py --first-paint 1000000` measures it).
+PAINT_SECONDS = 0.3
 
 
 _specifications: dict[str, dict[str, Any]] = {}
@@ -51,6 +67,15 @@ def explain(reading: Reading, store: str, *, why: bool = True) -> None:
     st.warning(f"{reason}{store} gives no answer. {since}{again}", icon=":material/cloud_off:")
 
 
+def rows_of(reading: Reading, store: str, nothing: str, *, why: bool = False) -> pd.DataFrame | None:
+    """The rows of an answer; None where there are none, and then the page says why, or `nothing` (Markdown)."""
+    explain(reading, store, why=why)
+    if reading.frame is not None and reading.frame.empty:
+        st.info(nothing)
+        return None
+    return reading.frame
+
+
 def companies_of(sources: Sources) -> Reading:
     """The companies of `profile`, which every part names and colours by."""
     return sources.readings.get(
@@ -67,15 +92,6 @@ def colours_of(sources: Sources, frame: pd.DataFrame) -> dict[str, str]:
 
 #: `profile` changes when somebody seeds it anew.
 COMPANIES_SECONDS = 10
-def rows_of(reading: Reading, store: str, nothing: str, *, why: bool = False) -> pd.DataFrame | None:
-    """The rows of an answer; None where there are none, and then the page says why, or `nothing` (Markdown)."""
-    explain(reading, store, why=why)
-    if reading.frame is not None and reading.frame.empty:
-        st.info(nothing)
-        return None
-    return reading.frame
-
-
 
 
 def is_dark() -> bool:
