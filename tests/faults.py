@@ -18,7 +18,7 @@ import typer
 from conftest import INSTANCE_VARIABLE, KEEP_VARIABLE
 from fault_kinds import KINDS, Kind, Run, can_mount, small_scratch
 from fault_record import FaultRow, append_run, render_page, table_of
-from oracle import OracleProducer, judge, wait_until_quiet
+from oracle import Judgement, OracleProducer, judge, wait_until_quiet
 from pipeline import Pipeline, dbt_statements, fresh_pipeline
 from rich.console import Console
 
@@ -94,7 +94,10 @@ def run_kinds(kinds: list[Kind], services: Instance, seed: int) -> list[FaultRow
             folder.mkdir()
             begun = time.monotonic()
             console.print(f"{begun - started:5.0f} s  {place:2}/{len(kinds)}  {kind.name}: {kind.times} times …")
-            row = try_kind(kind, services, template, folder, seed + place)
+            try:
+                row = try_kind(kind, services, template, folder, seed + place)
+            except Exception as error:  # a trial that breaks is told as a problem; the others go on
+                row = FaultRow(kind.name, 0, 0.0, Judgement(problems=[f"the trial broke: {error!r}"]), kind.rounds)
             verdict = "[green]agrees[/green]" if row.judgement.clean else "[red]DIFFERS[/red]"
             took = time.monotonic() - begun
             console.print(f"{'':9}{row.met} met, {row.judgement.landed:,} ticks landed in {took:.0f} s, {verdict}")

@@ -7,18 +7,20 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Iterable
+from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from cassandra.cluster import Session
 from kafka import KafkaProducer
 from kafka.errors import KafkaError
 from pipeline import Pipeline
 
 from streaming.ledger import Ledger
 from streaming.reconcile import OffsetRanges, read_ranges, reconcile
-from streaming.stores import connect_mysql
+from streaming.stores import connect_cassandra, connect_mysql
 
 NO_JSON = b"no json"
 #: (ticker, created_at as sent, id)
@@ -141,10 +143,15 @@ def judge(pipeline: Pipeline, log: Path, landed_until: dict[int, int] | None = N
             message["acked"] = False
     acked = {tuple(tick[:3]): tick for message in messages if message["acked"] for tick in message["ticks"]}
     sent = {tuple(tick[:3]): tick for message in messages for tick in message["ticks"]}
-    connection = connect_mysql(pipeline.settings)
-    ranges = read_ranges(connection)
-    connection.close()
-    stored, copies = _stored(pipeline, ranges)
+    with closing(connect_mysql(pipeline.settings)) as connection:
+        ranges = read_ranges(connection)
+    # The pipeline's own session is from before the fault and may not have noticed yet that its server came back.
+    session = connect_cassandra(pipeline.settings)
+    try:
+        stored, copies = _stored(session, ranges)
+        letters = list(session.execute("SELECT raw_value, reason FROM dead_letters", timeout=60))
+    finally:
+        session.cluster.shutdown()
     books = reconcile(pipeline.settings)
     found = Judgement(
         acknowledged=_elements(message for message in messages if message["acked"]),
@@ -161,7 +168,6 @@ def judge(pipeline: Pipeline, log: Path, landed_until: dict[int, int] | None = N
     unknown = _elements(message for message in messages if not message["acked"])
     if not found.acknowledged <= books.ticks_read <= found.acknowledged + unknown:
         found.problems.append(f"the ledger read {books.ticks_read}, not {found.acknowledged} to {unknown} more")
-    letters = pipeline.cassandra.execute("SELECT raw_value, reason FROM dead_letters", timeout=60)
     if wrong := {letter.reason for letter in letters if letter.raw_value != NO_JSON}:
         found.problems.append(f"good ticks are dead letters: {', '.join(sorted(wrong))}")
     if unchecked := books.verdicts.get("unchecked"):
@@ -176,11 +182,11 @@ def _elements(messages: Iterable[dict[str, Any]]) -> int:
     return sum(len(message["ticks"]) or 1 for message in messages)
 
 
-def _stored(pipeline: Pipeline, ranges: OffsetRanges) -> tuple[dict[TickKey, int], int]:
+def _stored(session: Session, ranges: OffsetRanges) -> tuple[dict[TickKey, int], int]:
     """Volume by key of the landed ticks in Cassandra, and how many keys were met twice."""
     stored: dict[TickKey, int] = {}
     copies = 0
-    rows = pipeline.cassandra.execute(
+    rows = session.execute(
         "SELECT ticker, created_at, id, volume, kafka_partition, kafka_offset FROM real_time_data", timeout=60
     )
     for ticker, created_at, id_, volume, partition, offset in rows:
