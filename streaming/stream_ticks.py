@@ -61,7 +61,7 @@ class TickStream:
 
     def run(self) -> None:
         """Land batches until asked to stop. Raises TickledgerError."""
-        topic = self._check_start_up()
+        topic = self.check_start_up()
         self._lock.hold()
         self._checks = BatchChecks(self._settings, self._patience, self._fail)
         spark = SparkSession.builder.appName("tickledger").getOrCreate()
@@ -89,7 +89,8 @@ class TickStream:
             raise self._failure
         print("stopped: every batch that was begun is in the ledger", flush=True)
 
-    def _check_start_up(self) -> TopicFacts:
+    def check_start_up(self) -> TopicFacts:
+        """What must hold before Spark starts: scratch folder, tables, topic, profile. Raises TickledgerError."""
         _new_scratch(self._settings.stream_scratch_dir).rmdir()
         check_tables(self._settings)
         topic = describe_topic(self._settings)

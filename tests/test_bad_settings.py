@@ -1,0 +1,288 @@
+"""A setting that does not hold stops the stream before Spark starts: one line, exit code 2, soon, and no secret in it.
+
+What each line says stands in docs/bad-settings.md, which is compared with the cases here.
+"""
+
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from pipeline import Pipeline
+
+from services.server import free_port
+from streaming.errors import run_command
+from streaming.settings import ENV_FILE_VARIABLE, PROJECT_ROOT, load_settings
+from streaming.stream_ticks import TickStream
+
+pytestmark = pytest.mark.integration
+
+#: No start may be refused later.
+SECONDS = 15
+SECRET = "wr0ng-secret"
+PAGE = PROJECT_ROOT / "docs" / "bad-settings.md"
+
+Doctored = Callable[[Pipeline, Path], dict[str, str]]
+
+
+def _set(**changes: str) -> Doctored:
+    return lambda _pipeline, _folder: changes
+
+
+def _port_of(setting: str, other: str) -> Doctored:
+    """A port at which something answers that is not what it should be."""
+    return lambda pipeline, _folder: {setting: str(getattr(pipeline.settings, other))}
+
+
+def _closed_port(setting: str, before: str = "") -> Doctored:
+    return lambda _pipeline, _folder: {setting: f"{before}{free_port()}"}
+
+
+def _kafka_at_mysqls_port(pipeline: Pipeline, _folder: Path) -> dict[str, str]:
+    return {"KAFKA_BOOTSTRAP_SERVERS": f"127.0.0.1:{pipeline.settings.mysql_port}"}
+
+
+def _without(line: str) -> Doctored:
+    """A settings file that lacks a line."""
+
+    def doctored(pipeline: Pipeline, folder: Path) -> dict[str, str]:
+        text = pipeline.env_file.read_text()
+        (folder / "lacking").write_text(re.sub(rf"^{line}=.*\n", "", text, flags=re.M))
+        return {ENV_FILE_VARIABLE: str(folder / "lacking")}
+
+    return doctored
+
+
+def _no_file(_pipeline: Pipeline, folder: Path) -> dict[str, str]:
+    return {ENV_FILE_VARIABLE: str(folder / "nowhere")}
+
+
+def _scratch_in_a_file(_pipeline: Pipeline, folder: Path) -> dict[str, str]:
+    (folder / "taken").touch()
+    return {"STREAM_SCRATCH_DIR": str(folder / "taken" / "scratch")}
+
+
+def _scratch_on_a_read_only_disk(_pipeline: Pipeline, _folder: Path) -> dict[str, str]:
+    # The kernel's own view of itself takes no folders, not even root's.
+    return {"STREAM_SCRATCH_DIR": "/proc/scratch"}
+
+
+def _after(statement: str) -> Doctored:
+    def doctored(pipeline: Pipeline, _folder: Path) -> dict[str, str]:
+        pipeline.execute(statement)
+        return {}
+
+    return doctored
+
+
+def _after_cql(statement: str) -> Doctored:
+    def doctored(pipeline: Pipeline, _folder: Path) -> dict[str, str]:
+        pipeline.cassandra.execute(statement, timeout=60)
+        return {}
+
+    return doctored
+
+
+def _landed_another_topic(pipeline: Pipeline, topic: str) -> dict[str, str]:
+    pipeline.execute(
+        "INSERT INTO landed_batches (batch_id, topic, topic_id, messages, ticks_read, ticks_landed, dead_letters,"
+        " duplicates, late_ticks, volume, landed_at, landing_seconds, contract_hash, verdict)"
+        " VALUES (1, %s, 'another', 1, 1, 0, 1, 0, 0, 0, UTC_TIMESTAMP(3), 1, '', 'passed')",
+        (topic,),
+    )
+    return {}
+
+
+#: By the kind of mistake, as the page names it: what is done, and what the line says of it.
+CASES: dict[str, tuple[Doctored, str]] = {
+    "no settings file": (_no_file, "is not set; .*which does not exist: run 'make services' or copy .env.example"),
+    "a setting is missing": (_without("MYSQL_HOST"), "MYSQL_HOST is not set; it should be set and not empty"),
+    "a password is missing": (_without("MYSQL_PASSWORD"), "MYSQL_PASSWORD is not set"),
+    "a setting is empty": (_set(MYSQL_USER=""), "MYSQL_USER is ''; it should be set and not empty"),
+    "a broker without a port": (
+        _set(KAFKA_BOOTSTRAP_SERVERS="localhost"),
+        "KAFKA_BOOTSTRAP_SERVERS is 'localhost'; it should be host:port, or several separated by commas",
+    ),
+    "no broker at the port": (
+        _closed_port("KAFKA_BOOTSTRAP_SERVERS", "127.0.0.1:"),
+        r"Kafka at 127.0.0.1:\d+ \(KAFKA_BOOTSTRAP_SERVERS\) does not answer",
+    ),
+    "a broker's host that nobody knows": (
+        _set(KAFKA_BOOTSTRAP_SERVERS="nowhere.invalid:9092"),
+        r"Kafka at nowhere.invalid:9092 \(KAFKA_BOOTSTRAP_SERVERS\) does not answer",
+    ),
+    "another server at the broker's port": (
+        _kafka_at_mysqls_port,
+        r"Kafka at 127.0.0.1:\d+ \(KAFKA_BOOTSTRAP_SERVERS\) does not answer",
+    ),
+    "a topic that is not there": (_set(KAFKA_TOPIC="no_such_topic"), "KAFKA_TOPIC is 'no_such_topic'; it should be"),
+    "a topic's name that Kafka does not take": (_set(KAFKA_TOPIC="a topic"), "KAFKA_TOPIC is 'a topic'; it should be"),
+    "no partitions": (_set(KAFKA_PARTITIONS="0"), "KAFKA_PARTITIONS is '0'; it should be a whole number of at least 1"),
+    "no host of Cassandra": (_set(CASSANDRA_HOSTS=""), "CASSANDRA_HOSTS is ''; it should be a host, or several"),
+    "a host of Cassandra that nobody knows": (
+        _set(CASSANDRA_HOSTS="nowhere.invalid"),
+        "Cassandra at nowhere.invalid:.*does not answer",
+    ),
+    "a port of Cassandra that is no number": (
+        _set(CASSANDRA_PORT="native"),
+        "CASSANDRA_PORT is 'native'; it should be a port from 1 to 65535",
+    ),
+    "no Cassandra at the port": (_closed_port("CASSANDRA_PORT"), "Cassandra at .*CASSANDRA_PORT.* does not answer"),
+    "another server at Cassandra's port": (
+        _port_of("CASSANDRA_PORT", "mysql_port"),
+        "Cassandra at .*CASSANDRA_PORT.* does not answer",
+    ),
+    "a wrong password of Cassandra": (
+        _set(CASSANDRA_PASSWORD=SECRET),
+        "CASSANDRA_USER and CASSANDRA_PASSWORD should name a role of that cluster",
+    ),
+    "a role that Cassandra does not know": (
+        _set(CASSANDRA_USER="nobody"),
+        "CASSANDRA_USER is 'nobody'; Cassandra at .* refuses it",
+    ),
+    "a keyspace that is not there": (
+        _set(CASSANDRA_KEYSPACE="no_such_keyspace"),
+        "CASSANDRA_KEYSPACE is 'no_such_keyspace'; it should be a keyspace at",
+    ),
+    "a keyspace's name that would need quotes": (
+        _set(CASSANDRA_KEYSPACE="Trading-1"),
+        "CASSANDRA_KEYSPACE is 'Trading-1'; it should be a lower-case name",
+    ),
+    "a table of Cassandra that is gone": (
+        _after_cql("DROP TABLE dead_letters"),
+        "Cassandra has no table 'dead_letters'; run 'make services'",
+    ),
+    "a column of Cassandra of another kind": (
+        _after_cql("ALTER TABLE real_time_data DROP price"),
+        "table 'real_time_data' of Cassandra differs from its contract in column price",
+    ),
+    "a host of MySQL that nobody knows": (
+        _set(MYSQL_HOST="nowhere.invalid"),
+        r"MySQL at nowhere.invalid:\d+ \(MYSQL_HOST, MYSQL_PORT\) does not answer",
+    ),
+    "a port of MySQL that is no number": (_set(MYSQL_PORT="many"), "MYSQL_PORT is 'many'; it should be a port from 1"),
+    "a port of MySQL that no machine has": (
+        _set(MYSQL_PORT="70000"),
+        "MYSQL_PORT is '70000'; it should be a port from 1 to 65535",
+    ),
+    "no MySQL at the port": (_closed_port("MYSQL_PORT"), "MySQL at .*MYSQL_PORT.* does not answer"),
+    "a wrong password of MySQL": (
+        _set(MYSQL_PASSWORD=SECRET),
+        "MYSQL_USER and MYSQL_PASSWORD should name an account of that server",
+    ),
+    "an account that MySQL does not know": (_set(MYSQL_USER="nobody"), "MYSQL_USER is 'nobody'; MySQL at .* refuses"),
+    "a database that is not there": (
+        _set(MYSQL_DATABASE="no_such_database"),
+        "MYSQL_DATABASE is 'no_such_database'; it should be a database of MySQL",
+    ),
+    "a table of MySQL that is gone": (
+        _after("DROP TABLE landed_batches"),
+        "MySQL has no table 'landed_batches'; run 'dbt seed' and 'dbt run'",
+    ),
+    "a column of MySQL of another type": (
+        _after("ALTER TABLE landed_batches MODIFY volume decimal(10,0)"),
+        "table 'landed_batches' of MySQL differs from its contract in column volume",
+    ),
+    "a profile without a company": (_after("DELETE FROM profile"), "table 'profile' is empty; run 'dbt seed'"),
+    "a topic other than the ledger's": (
+        lambda pipeline, _folder: _landed_another_topic(pipeline, "old_topic"),
+        "KAFKA_TOPIC is .*; this ledger lands 'old_topic': name that one or give this topic a ledger of its own",
+    ),
+    "a topic that was created anew": (
+        lambda pipeline, _folder: _landed_another_topic(pipeline, pipeline.settings.kafka_topic),
+        "KAFKA_TOPIC .* was created anew",
+    ),
+    "a trigger that is no number": (
+        _set(STREAM_TRIGGER_SECONDS="soon"),
+        "STREAM_TRIGGER_SECONDS is 'soon'; it should be a number of seconds, 0 or more",
+    ),
+    "a trigger below zero": (_set(STREAM_TRIGGER_SECONDS="-1"), "STREAM_TRIGGER_SECONDS is '-1'; it should be"),
+    "batches of no message": (
+        _set(STREAM_MAX_OFFSETS_PER_TRIGGER="0"),
+        "STREAM_MAX_OFFSETS_PER_TRIGGER is '0'; it should be a whole number of at least 1",
+    ),
+    "a patience below zero": (_set(STREAM_STORE_RETRY_SECONDS="-5"), "STREAM_STORE_RETRY_SECONDS is '-5'; it should"),
+    "a scratch folder below a file": (
+        _scratch_in_a_file,
+        "STREAM_SCRATCH_DIR is '.*'; it should be a folder that can be written: Not a directory",
+    ),
+    "a scratch folder that takes no files": (
+        _scratch_on_a_read_only_disk,
+        "STREAM_SCRATCH_DIR is '/proc/scratch'; it should be a folder that can be written",
+    ),
+    "checks neither on nor off": (
+        _set(CHECKS_ENABLED="maybe"),
+        "CHECKS_ENABLED is 'maybe'; it should be true",
+    ),
+    "a webhook that is no address": (
+        _set(CHECKS_WEBHOOK_URL=f"ftp://{SECRET}"),
+        r"CHECKS_WEBHOOK_URL is \(hidden\); it should be none, or an address that begins with http",
+    ),
+    "a page that refreshes without a pause": (
+        _set(DASHBOARD_REFRESH_SECONDS="0"),
+        "DASHBOARD_REFRESH_SECONDS is '0'; it should be a number of seconds, at least 0.5",
+    ),
+}
+
+
+#: What is wrong in a store and not in a setting: these need stores of their own.
+IN_THE_STORES = {
+    "a table of Cassandra that is gone",
+    "a column of Cassandra of another kind",
+    "a table of MySQL that is gone",
+    "a column of MySQL of another type",
+    "a profile without a company",
+    "a topic other than the ledger's",
+    "a topic that was created anew",
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_bad_setting_stops_the_start_with_one_line(
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    case: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    doctored, said = CASES[case]
+    pipeline: Pipeline = request.getfixturevalue("pipeline" if case in IN_THE_STORES else "stores")
+    mine = pipeline.environment
+    for name, value in (mine | doctored(pipeline, tmp_path)).items():
+        monkeypatch.setenv(name, value)
+    capsys.readouterr()
+    begun = time.monotonic()
+
+    with pytest.raises(SystemExit) as ended:
+        run_command(lambda: TickStream(load_settings(), once=True).check_start_up())
+
+    assert ended.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert re.search(f"^error: .*{said}", line), line
+    assert SECRET not in line
+    assert time.monotonic() - begun < SECONDS
+
+
+def test_the_command_ends_with_the_line_and_2(stores: Pipeline) -> None:
+    done = subprocess.run(
+        [sys.executable, "streaming/stream_ticks.py"],
+        cwd=PROJECT_ROOT,
+        env=stores.environment | {"CASSANDRA_PASSWORD": SECRET},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: CASSANDRA_USER is ")
+    assert SECRET not in done.stdout + done.stderr
+
+
+def test_the_page_names_every_kind() -> None:
+    named = re.findall(r"^\| (\w[^|]*?) \| `", PAGE.read_text(), re.M)
+    assert set(CASES) <= set(named)
