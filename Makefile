@@ -5,7 +5,7 @@ BIN := .venv/bin
 INSTALLED := .venv/installed
 SECONDS ?= 0
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test faults check unit check-contract lint hooks format services services-stop services-status services-clean shell sql cql topics picture lock
+.PHONY: help setup demo test faults bench bench-growth check doctor unit check-contract lint hooks format services services-stop services-status services-clean shell sql cql topics picture lock
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -49,6 +49,9 @@ hooks: $(INSTALLED)  ## Run the commit hooks on every file
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pre-commit run --all-files
 
 format: $(INSTALLED)  ## Format the code, mend what can be mended
+doctor: $(INSTALLED)  ## Is this set-up fit to land? One line a fact, and what mends a bad one
+	@exec $(BIN)/python doctor.py
+
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 

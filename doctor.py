@@ -1,0 +1,267 @@
+"""What `make doctor` runs: is this set-up fit to land? One line a fact, good or bad, with the command that mends it."""
+
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from datetime import datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import typer
+from mysql.connector.abstracts import MySQLConnectionAbstract
+from rich.console import Console
+from rich.markup import escape
+
+from services.java import java_home, java_version
+from streaming.check_contract import cassandra_differences, mysql_differences, mysql_errors
+from streaming.errors import ConfigurationError, TickledgerError, run_command
+from streaming.ledger import Ledger, LedgerHead, utc_now
+from streaming.settings import Settings, env_file, load_settings
+from streaming.start_up import check_continuity
+from streaming.stores import connect_cassandra, connect_mysql, fetch_rows
+from streaming.topic import LagMeter, TopicFacts, describe_topic
+
+#: Less than this on the disk of the scratch folder stops Spark soon.
+FREE_BYTES = 2 * 1024**3
+#: A clock further off than this from MySQL's makes fresh ticks look old, or as if from the future.
+CLOCK_SECONDS = 2.0
+#: Messages that wait while no batch landed for so long mean that nobody lands; a check that takes so long has died.
+QUIET_SECONDS = 60.0
+
+SERVERS = "make services, or correct .env"
+STREAM = "SPARK_CONF_DIR=. spark-submit streaming/stream_ticks.py"
+
+
+class Ill(Exception):
+    """A fact that is bad: what was found, and the command that mends it."""
+
+    def __init__(self, found: str, mend: str) -> None:
+        super().__init__(found)
+        self.found, self.mend = found, mend
+
+
+@dataclass(frozen=True)
+class Fact:
+    """One line: what was looked at, what was found, and (where that is bad) how to mend it."""
+
+    what: str
+    found: str
+    mend: str = ""
+
+    @property
+    def good(self) -> bool:
+        """Whether nothing needs to be mended."""
+        return not self.mend
+
+
+def examine(settings: Settings) -> Iterator[Fact]:
+    """Look at everything, in an order in which what is mended first is named first.
+
+    What cannot be looked at because something before it is bad has no line. Changes nothing.
+    """
+    yield _fact("versions", _versions, "make setup")
+    yield _fact("Java", lambda: f"{java_version()} in {java_home()}", "install a Java 17, or unset JAVA_HOME")
+    yield _fact("scratch folder", lambda: _scratch(settings.stream_scratch_dir), "set STREAM_SCRATCH_DIR in .env")
+    topic = _Keeper(lambda: describe_topic(settings))
+    yield _fact("Kafka and topic", lambda: _topic(settings, topic.get()), SERVERS)
+    yield (cassandra := _fact("Cassandra", lambda: _cassandra(settings), SERVERS))
+    if cassandra.good:
+        yield _fact("Cassandra's tables", lambda: _tables(cassandra_differences(settings)), SERVERS)
+    yield (mysql := _fact("MySQL", lambda: _mysql(settings), SERVERS))
+    if mysql.good:
+        with closing(connect_mysql(settings)) as connection:
+            yield from _examine_ledger(settings, connection, topic)
+
+
+def _examine_ledger(settings: Settings, connection: MySQLConnectionAbstract, topic: "_Keeper") -> Iterator[Fact]:
+    dbt = "cd dbt_project && dbt seed && dbt run"
+    yield _fact("clock", lambda: _clock(connection), "set this machine's clock, or MySQL's")
+    tables = _fact("contract", lambda: _contract(connection), dbt)
+    yield tables
+    if not tables.good:
+        return
+    yield _fact("profile", lambda: _profile(settings), dbt)
+    head = Ledger(settings).head()
+    if topic.value is not None:
+        facts = topic.value
+        yield _fact(
+            "ledger",
+            lambda: _ledger(settings, head, facts),
+            "as the line says; docs/architecture.md, 'What dies, and what happens'",
+        )
+        yield _fact("lag", lambda: _lag(settings, connection, head, facts), STREAM)
+    yield _fact("verdicts", lambda: _verdicts(settings, connection), "great_expectations checkpoint run landed_batch")
+
+
+class _Keeper:
+    """An answer that is kept for later lines; None until there is one."""
+
+    def __init__(self, ask: Callable[[], TopicFacts]) -> None:
+        self._ask = ask
+        self.value: TopicFacts | None = None
+
+    def get(self) -> TopicFacts:
+        self.value = self._ask()
+        return self.value
+
+
+def _fact(what: str, look: Callable[[], str], mend: str) -> Fact:
+    try:
+        return Fact(what, look())
+    except Ill as ill:
+        return Fact(what, ill.found, ill.mend)
+    except TickledgerError as error:
+        return Fact(what, str(error), mend)
+
+
+def _versions() -> str:
+    if sys.version_info[:2] != (3, 11):
+        raise Ill(f"Python {sys.version.split()[0]}; it should be 3.11", "make setup PYTHON=/path/to/python3.11")
+    packages = ("pyspark", "dbt-core", "great-expectations", "streamlit")
+    return f"Python {sys.version.split()[0]}, {', '.join(f'{name} {version(name)}' for name in packages)}"
+
+
+def _scratch(folder: Path) -> str:
+    existing = next(path for path in (folder, *folder.parents) if path.exists())
+    if not existing.is_dir():
+        raise Ill(f"STREAM_SCRATCH_DIR is '{folder}'; it should be a folder", "set STREAM_SCRATCH_DIR in .env")
+    free = shutil.disk_usage(existing).free
+    if free < FREE_BYTES:
+        raise Ill(
+            f"{free / 1024**3:.1f} GiB free in {folder}; it should be at least {FREE_BYTES / 1024**3:.0f} GiB",
+            "delete something there, or set STREAM_SCRATCH_DIR in .env",
+        )
+    return f"{free / 1024**3:,.0f} GiB free in {folder}"
+
+
+def _topic(settings: Settings, topic: TopicFacts) -> str:
+    held = sum(topic.ends.values()) - sum(topic.begins.values())
+    where = f"{settings.kafka_topic} at {settings.kafka_bootstrap_servers}"
+    return f"{where}: {held:,} messages in {len(topic.ends)} partitions"
+
+
+def _cassandra(settings: Settings) -> str:
+    session = connect_cassandra(settings)
+    release = session.execute("SELECT release_version FROM system.local").one()[0]
+    session.cluster.shutdown()
+    where = f"{','.join(settings.cassandra_hosts)}:{settings.cassandra_port}"
+    return f"{release} at {where}, keyspace {settings.cassandra_keyspace}, as {settings.cassandra_user}"
+
+
+def _mysql(settings: Settings) -> str:
+    with closing(connect_mysql(settings)) as connection:
+        number = fetch_rows(connection, "SELECT VERSION()")[0][0]
+    where = f"{settings.mysql_host}:{settings.mysql_port}"
+    return f"{number} at {where}, database {settings.mysql_database}, as {settings.mysql_user}"
+
+
+def _clock(connection: MySQLConnectionAbstract) -> str:
+    theirs: datetime = fetch_rows(connection, "SELECT UTC_TIMESTAMP(3)")[0][0]
+    off = (utc_now() - theirs).total_seconds()
+    if abs(off) > CLOCK_SECONDS:
+        raise Ill(f"this machine is {off:+.1f} s from MySQL's clock", "set this machine's clock, or MySQL's")
+    return f"{off:+.1f} s from MySQL's"
+
+
+def _contract(connection: MySQLConnectionAbstract) -> str:
+    with mysql_errors():
+        return _tables(mysql_differences(connection))
+
+
+def _tables(found: list[Any]) -> str:
+    if found:
+        first, more = found[0], f" and {len(found) - 1} more" if len(found) > 1 else ""
+        mend = "cd dbt_project && dbt seed && dbt run" if first.store == "MySQL" else SERVERS
+        if first.what != "table":
+            mend = "make check-contract"
+        raise Ill(f"{first.table}, {first.what}: {first.live}; it should be {first.contract}{more}", mend)
+    return "every table follows its definition"
+
+
+def _profile(settings: Settings) -> str:
+    companies = Ledger(settings).sectors()
+    if not companies:
+        raise Ill("no company: every tick would be a dead letter", "cd dbt_project && dbt seed")
+    return f"{len(companies)} companies in {len(set(companies.values()))} sectors"
+
+
+def _ledger(settings: Settings, head: LedgerHead, topic: TopicFacts) -> str:
+    check_continuity(settings, head, topic)
+    return f"batch {head.batch_id:,}; the topic goes on where it ends" if head.batch_id else "nothing has landed yet"
+
+
+def _lag(settings: Settings, connection: MySQLConnectionAbstract, head: LedgerHead, topic: TopicFacts) -> str:
+    meter = LagMeter(settings)
+    lag = meter.behind({partition: head.ends.get(partition, first) for partition, first in topic.begins.items()})
+    meter.close()
+    newest = fetch_rows(connection, "SELECT landed_at FROM landed_batches ORDER BY batch_id DESC LIMIT 1")
+    age = (utc_now() - newest[0][0]).total_seconds() if newest else None
+    said = f"{lag:,} messages; " if lag is not None else "unknown; "
+    said += "no batch yet" if age is None else f"the newest batch is {age:,.0f} s old"
+    if lag is None:
+        raise Ill(said, SERVERS)
+    if lag and (age is None or age > max(QUIET_SECONDS, 3 * settings.stream_trigger_seconds)):
+        raise Ill(said, STREAM)
+    return said
+
+
+def _verdicts(settings: Settings, connection: MySQLConnectionAbstract) -> str:
+    newest = fetch_rows(connection, "SELECT batch_id, verdict FROM landed_batches ORDER BY batch_id DESC LIMIT 1")
+    if not newest:
+        return "no batch yet"
+    waiting = fetch_rows(
+        connection,
+        "SELECT COUNT(*), MIN(batch_id) FROM landed_batches WHERE verdict = 'unchecked'"
+        f" AND landed_at < UTC_TIMESTAMP(3) - INTERVAL {QUIET_SECONDS:.0f} SECOND",
+    )[0]
+    if waiting[0] and settings.checks_enabled:
+        raise Ill(
+            f"{waiting[0]:,} batches are unchecked, the first is {waiting[1]:,}",
+            "great_expectations checkpoint run landed_batch --unchecked",
+        )
+    batch_id, verdict = newest[0]
+    if verdict == "failed":
+        raise Ill(
+            f"batch {batch_id:,}, the newest, failed its checks",
+            f"great_expectations checkpoint run landed_batch --batch {batch_id}",
+        )
+    return f"batch {batch_id:,}, the newest: {verdict}"
+
+
+def main() -> None:
+    """Look at versions, Java, disk, Kafka, both stores, clock, contract, topic, lag and verdicts; change nothing.
+
+    Prints one line each, good or bad, and below a bad one the command that mends it. Exit code 0: all good. 1: not.
+    """
+    console = Console(highlight=False, soft_wrap=True)
+    try:
+        settings = load_settings()
+        facts = [Fact("settings", f"{env_file()} holds")]
+    except ConfigurationError as error:
+        settings, facts = None, [Fact("settings", str(error), "edit .env; .env.example names every setting")]
+    for fact in facts:
+        _print(console, fact)
+    if settings is not None:
+        for fact in examine(settings):
+            facts.append(fact)
+            _print(console, fact)
+    bad = sum(not fact.good for fact in facts)
+    console.print(f"[red]{bad} to mend[/red]" if bad else "[green]fit to land[/green]")
+    if bad:
+        raise typer.Exit(1)
+
+
+def _print(console: Console, fact: Fact) -> None:
+    sign = "[green]good[/green]" if fact.good else "[red]bad [/red]"
+    console.print(f"{sign}  {fact.what:19} {escape(fact.found)}")
+    if fact.mend:
+        console.print(f"{'':26}[bold]{escape(fact.mend)}[/bold]")
+
+
+if __name__ == "__main__":
+    app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+    app.command()(main)
+    run_command(lambda: app(prog_name="python doctor.py"))

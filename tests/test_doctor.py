@@ -1,0 +1,178 @@
+"""`make doctor` on a healthy set-up and on doctored ones: each fault is named, with what mends it, and nothing else."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from batches import TOPIC, Lander, tick
+from page_data import land
+from pipeline import Pipeline
+from pydantic import SecretStr
+from pyspark.sql import SparkSession
+
+from doctor import Fact, examine
+from services.server import free_port
+from streaming.ledger import utc_now
+from streaming.settings import PROJECT_ROOT, Settings
+from streaming.topic import describe_topic
+
+pytestmark = pytest.mark.integration
+
+LINES = [
+    "versions", "Java", "scratch folder", "Kafka and topic", "Cassandra", "Cassandra's tables", "MySQL", "clock",
+    "contract", "profile", "ledger", "lag", "verdicts",
+]  # fmt: skip
+
+
+def bad(settings: Settings) -> list[Fact]:
+    return [fact for fact in examine(settings) if not fact.good]
+
+
+def test_a_healthy_set_up_is_good_in_every_line(stores: Pipeline) -> None:
+    facts = list(examine(stores.settings))
+
+    assert [fact.what for fact in facts] == LINES
+    assert [fact for fact in facts if not fact.good] == []
+
+
+def _with(**changes: object) -> Callable[[Pipeline, Path], Settings]:
+    return lambda pipeline, _folder: pipeline.settings.model_copy(update=changes)
+
+
+def _after(statement: str) -> Callable[[Pipeline, Path], Settings]:
+    def doctored(pipeline: Pipeline, _folder: Path) -> Settings:
+        pipeline.execute(statement)
+        return pipeline.settings
+
+    return doctored
+
+
+def _scratch_is_a_file(pipeline: Pipeline, folder: Path) -> Settings:
+    (folder / "taken").touch()
+    return pipeline.settings.model_copy(update={"stream_scratch_dir": folder / "taken"})
+
+
+def _lagging(pipeline: Pipeline, _folder: Path) -> Settings:
+    pipeline.send([[tick(1)]])
+    return pipeline.settings
+
+
+def _failed(pipeline: Pipeline, _folder: Path) -> Settings:
+    return _landed(pipeline, "failed")
+
+
+def _unchecked(pipeline: Pipeline, _folder: Path) -> Settings:
+    return _landed(pipeline, "unchecked")
+
+
+def _landed(pipeline: Pipeline, verdict: str) -> Settings:
+    land(pipeline, 1, utc_now() - timedelta(minutes=5), {"Coal": 1}, verdict)
+    topic_id = describe_topic(pipeline.settings).topic_id
+    pipeline.execute(f"UPDATE landed_batches SET topic = '{pipeline.settings.kafka_topic}', topic_id = '{topic_id}'")
+    return pipeline.settings
+
+
+def _no_raw_table(pipeline: Pipeline, _folder: Path) -> Settings:
+    pipeline.cassandra.execute("DROP TABLE dead_letters")
+    return pipeline.settings
+
+
+DOCTORED: dict[str, tuple[Callable[[Pipeline, Path], Settings], str, str, str]] = {
+    # (what was done, the line that is bad, what it says, what mends it)
+    "a topic that is not there": (_with(kafka_topic="nowhere"), "Kafka and topic", "KAFKA_TOPIC is", "make services"),
+    "no Kafka": (
+        _with(kafka_bootstrap_servers=f"127.0.0.1:{free_port()}"),
+        "Kafka and topic",
+        "does not answer",
+        "make services",
+    ),
+    "no Cassandra": (_with(cassandra_port=free_port()), "Cassandra", "does not answer", "make services"),
+    "Cassandra's password": (
+        _with(cassandra_password=SecretStr("wrong")),
+        "Cassandra",
+        "CASSANDRA_USER and CASSANDRA_PASSWORD should name a role",
+        "correct .env",
+    ),
+    "a keyspace that is not there": (_with(cassandra_keyspace="nowhere"), "Cassandra", "CASSANDRA_KEYSPACE", "make"),
+    "a table of Cassandra that is gone": (_no_raw_table, "Cassandra's tables", "dead_letters, table: missing", "make"),
+    "no MySQL": (_with(mysql_port=free_port()), "MySQL", "does not answer", "make services"),
+    "MySQL's password": (_with(mysql_password=SecretStr("wrong")), "MySQL", "MYSQL_USER is", "correct .env"),
+    "a database that is not there": (_with(mysql_database="nowhere"), "MySQL", "MYSQL_DATABASE is", "make services"),
+    "a table that is gone": (_after("DROP TABLE batch_findings"), "contract", "batch_findings, table", "dbt run"),
+    "a column of another type": (
+        _after("ALTER TABLE landed_batches MODIFY volume decimal(10,0)"),
+        "contract",
+        "landed_batches, column volume",
+        "make check-contract",
+    ),
+    "no company": (_after("DELETE FROM profile"), "profile", "every tick would be a dead letter", "dbt seed"),
+    "a scratch folder that is a file": (_scratch_is_a_file, "scratch folder", "should be a folder", "STREAM_SCRATCH"),
+    "messages that nobody lands": (_lagging, "lag", "1 messages; no batch yet", "spark-submit"),
+    "a newest batch that failed": (_failed, "verdicts", "batch 1, the newest, failed", "--batch 1"),
+    "batches that stay unchecked": (_unchecked, "verdicts", "1 batches are unchecked, the first is 1", "--unchecked"),
+}
+
+
+#: These need stores of their own.
+IN_THE_STORES = {
+    "a table of Cassandra that is gone",
+    "a table that is gone",
+    "a column of another type",
+    "no company",
+    "messages that nobody lands",
+    "a newest batch that failed",
+    "batches that stay unchecked",
+}
+
+
+@pytest.mark.parametrize("case", DOCTORED)
+def test_what_is_wrong_is_named_with_what_mends_it(request: pytest.FixtureRequest, tmp_path: Path, case: str) -> None:
+    doctored, what, found, mend = DOCTORED[case]
+    pipeline: Pipeline = request.getfixturevalue("pipeline" if case in IN_THE_STORES else "stores")
+
+    (fact,) = bad(doctored(pipeline, tmp_path))
+
+    assert fact.what == what
+    assert found in fact.found
+    assert mend in fact.mend
+    assert "wrong" not in fact.found.replace("wrong_", "")
+
+
+def test_a_topic_that_was_created_anew_is_named(spark: SparkSession, pipeline: Pipeline) -> None:
+    settings = pipeline.settings
+    Lander(spark, pipeline, topic=TOPIC).land((0, 0, [tick(1)]))
+
+    ledger = next(fact for fact in bad(settings) if fact.what == "ledger")
+
+    assert "was created anew" in ledger.found
+
+
+def test_the_command_ends_with_1_and_says_how_many(pipeline: Pipeline) -> None:
+    pipeline.execute("DELETE FROM profile")
+
+    done = _doctor(pipeline.environment)
+
+    assert done.returncode == 1, done.stderr
+    assert "bad   profile" in done.stdout
+    assert "\n                          cd dbt_project && dbt seed\n" in done.stdout
+    assert done.stdout.endswith("1 to mend\n")
+
+
+def test_a_setting_that_does_not_hold_is_its_only_line(stores: Pipeline) -> None:
+    done = _doctor(stores.environment | {"MYSQL_PORT": "all"})
+
+    assert done.returncode == 1
+    assert done.stdout.startswith(
+        "bad   settings            MYSQL_PORT is 'all'; it should be a port from 1 to 65535\n"
+    )
+    assert done.stdout.endswith("1 to mend\n")
+
+
+def _doctor(environment: dict[str, str]) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, "doctor.py"]
+    return subprocess.run(
+        command, cwd=PROJECT_ROOT, env=environment, capture_output=True, text=True, check=False, timeout=120
+    )
