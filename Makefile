@@ -31,6 +31,15 @@ test: $(INSTALLED)  ## Lint, types and all tests, on real servers that they star
 faults: $(INSTALLED)  ## Kill the real parts under load, many times, and compare with an oracle. ARGS="--seed 7 --share 0.2"
 	@exec $(BIN)/python tests/faults.py $(ARGS)
 
+bench: $(INSTALLED)  ## Land one topic with several engines in turn, side by side. ARGS="--rounds 1 --ticks 200000"
+	@[ -e .venv-lab/installed ] || { echo "setting up .venv-lab, the lab's own Spark: a minute or two"; \
+	  $(PYTHON) -m venv .venv-lab && .venv-lab/bin/pip install --quiet --disable-pip-version-check -r benchmarks/lab-requirements.txt \
+	  && touch .venv-lab/installed; }
+	@PYTHONPATH=tests exec $(BIN)/python -m benchmarks $(ARGS)
+
+bench-growth: $(INSTALLED)  ## The stream's memory over 1,000 batches. ARGS="--batches 200"
+	@PYTHONPATH=tests exec $(BIN)/python -m benchmarks.growth $(ARGS)
+
 check: $(INSTALLED)  ## Lint, types and the tests that need no server, side by side
 	@$(MAKE) --no-print-directory --jobs=2 lint unit
 
@@ -39,6 +48,9 @@ unit: $(INSTALLED)  ## The tests that need no server
 
 check-contract: $(INSTALLED)  ## Compare the live tables with the dbt contract and the tick; print what differs
 	@exec $(BIN)/python -m streaming.check_contract
+
+doctor: $(INSTALLED)  ## Is this set-up fit to land? One line a fact, and what mends a bad one
+	@exec $(BIN)/python doctor.py
 
 lint: $(INSTALLED)  ## Lint, format and types
 	@$(BIN)/ruff check .
@@ -49,9 +61,6 @@ hooks: $(INSTALLED)  ## Run the commit hooks on every file
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pre-commit run --all-files
 
 format: $(INSTALLED)  ## Format the code, mend what can be mended
-doctor: $(INSTALLED)  ## Is this set-up fit to land? One line a fact, and what mends a bad one
-	@exec $(BIN)/python doctor.py
-
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 

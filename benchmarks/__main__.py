@@ -1,0 +1,123 @@
+"""`make bench`: land the same topic with each engine in turn, in rounds, and print what it took, side by side."""
+
+import dataclasses
+import statistics
+import tempfile
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from pipeline import Pipeline, dbt_statements, fresh_pipeline
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.engines import ENGINES, Case, Result, run
+from benchmarks.load import Load, fill
+from benchmarks.report import record_engines
+from services.instance import Instance
+from streaming.errors import ConfigurationError, run_command
+
+
+class Bench:
+    """The servers, the topic, and the stores of one run after the other."""
+
+    def __init__(self, instance: Instance, folder: Path) -> None:
+        self._instance = instance
+        self._settings = instance.settings()
+        self._folder = folder
+        self._template = dbt_statements(instance, self._settings, folder)
+
+    @contextmanager
+    def stores(self, topic: str | None = None) -> Iterator[Pipeline]:
+        """A keyspace and a database of a run's own; dropped after it. `topic` is read instead of an empty one."""
+        folder = Path(tempfile.mkdtemp(dir=self._folder))
+        with fresh_pipeline(self._instance, self._settings, self._template, folder) as pipeline:
+            if topic is None:
+                yield pipeline
+            else:
+                settings = pipeline.settings.model_copy(update={"kafka_topic": topic})
+                yield dataclasses.replace(pipeline, settings=settings)
+
+    def load(self, ticks: int, told: Console) -> Load:
+        """Fill the topic."""
+        with self.stores() as pipeline, told.status("filling the topic") as status:
+            return fill(
+                pipeline.settings,
+                f"bench_{uuid.uuid4().hex[:12]}",
+                ticks,
+                lambda done: status.update(f"filling the topic: {done:,} of {ticks:,} ticks"),
+            )
+
+    def rounds(self, load: Load, names: list[str], rounds: int, batch_messages: int) -> Iterator[Result]:
+        """Each engine once a round. Says before each run how long all of it still takes."""
+        began, total = time.monotonic(), rounds * len(names)
+        for done in range(total):
+            name, number = names[done % len(names)], done // len(names) + 1
+            left = f", about {(time.monotonic() - began) / done * (total - done) / 60:.0f} min left" if done else ""
+            print(f"round {number} of {rounds}: {ENGINES[name].title}{left}", flush=True)
+            with self.stores(load.topic) as pipeline:
+                result = run(name, Case(self._instance, pipeline, load, batch_messages), number)
+            said = f"does not count: {result.problem}" if result.problem else f"{result.warm:,.0f} ticks/s warm"
+            print(f"    {said}, {result.whole:,.0f} with start-up, {result.seconds:.1f} s", flush=True)
+            yield result
+
+
+def print_results(results: list[Result], console: Console) -> None:
+    """One row per engine: the medians of the rounds that count."""
+    table = Table(title="Medians of the rounds", title_justify="left")
+    columns = ("engine", "ticks/s warm", "with start-up", "first batch (s)", "engine CPU (s)", "stores CPU (s)", "MB")
+    for column in columns:
+        table.add_column(column, justify="left" if column == "engine" else "right")
+    for name in dict.fromkeys(result.engine for result in results):
+        mine = [result for result in results if result.engine == name and not result.problem]
+        if mine:
+            fields = ("warm", "whole", "first_batch_seconds", "engine_cpu", "stores_cpu", "peak_megabytes")
+            medians = [statistics.median(getattr(one, field) for one in mine) for field in fields]
+            table.add_row(ENGINES[name].title, *(f"{m:,.0f}" if m >= 100 else f"{m:,.1f}" for m in medians))
+    console.print(table)
+
+
+def main(
+    engines: Annotated[str, typer.Option(help="Which engines, by name, separated by commas.")] = ",".join(ENGINES),
+    rounds: Annotated[int, typer.Option(min=1, help="Runs of each engine.")] = 3,
+    ticks: Annotated[int, typer.Option(min=10_000, help="Ticks in the topic, ten a message.")] = 500_000,
+    batch: Annotated[int, typer.Option(min=10, help="Ticks a micro-batch.")] = 100_000,
+    instance: Annotated[str, typer.Option(help="The servers' instance, which is started for it.")] = "bench",
+    keep: Annotated[bool, typer.Option("--record", help="Write docs/performance.* anew from this run.")] = False,
+) -> None:
+    """Land one topic with each engine in turn, interleaved, on this machine; print medians side by side.
+
+    A run whose rows or volumes are wrong does not count. Exit code 1: an engine failed, or a run did not count. Ctrl-C
+    stops the run and the servers.
+    """
+    names = [name.strip() for name in engines.split(",")]
+    if unknown := [name for name in names if name not in ENGINES]:
+        raise ConfigurationError(f"--engines names {', '.join(unknown)}; it should be some of {', '.join(ENGINES)}")
+    if ticks < 2 * batch:
+        raise ConfigurationError(f"--ticks is {ticks:,}; it should be at least two batches of {batch:,}")
+    console, servers = Console(highlight=False, width=130), Instance(instance)
+    ran = bool(servers.running())
+    servers.start()
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            bench = Bench(servers, Path(folder))
+            load = bench.load(ticks, console)
+            results = list(bench.rounds(load, names, rounds, batch // (load.ticks // load.messages)))
+    finally:
+        if not ran:
+            servers.stop()
+    print_results(results, console)
+    if keep:
+        record_engines(results, load.ticks, batch)
+    if any(result.problem for result in results):
+        raise typer.Exit(1)
+
+
+if __name__ == "__main__":
+    app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+    app.command()(main)
+    run_command(lambda: app(prog_name="python -m benchmarks"))

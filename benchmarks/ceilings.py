@@ -1,0 +1,71 @@
+"""What bounds every engine: decoding alone, and Cassandra alone, fed with rows that are ready. Prints as the loop does.
+
+`python -m benchmarks.ceilings decode|cassandra TOPIC_PARTITION UNTIL`: one process a Kafka partition. The messages are
+read, and for Cassandra decoded, before the clock starts.
+"""
+
+import json
+import sys
+import time
+from collections.abc import Iterator
+
+from kafka import KafkaConsumer, TopicPartition
+
+from streaming.decode import Decoder
+from streaming.ledger import Ledger
+from streaming.settings import Settings, load_settings
+from streaming.tick import Tick
+from streaming.tick_sink import TickSink, session_of_this_process
+
+#: Ticks between two lines.
+TICKS_A_LINE = 25_000
+
+
+def _messages(settings: Settings, partition: int, until: int) -> Iterator[tuple[int, int, bytes]]:
+    """(offset, time in milliseconds, value) of a partition's messages."""
+    consumer = KafkaConsumer(bootstrap_servers=settings.kafka_bootstrap_servers, auto_offset_reset="earliest")
+    place = TopicPartition(settings.kafka_topic, partition)
+    consumer.assign([place])
+    for message in consumer:
+        yield message.offset, message.timestamp, message.value
+        if message.offset + 1 >= until:
+            consumer.close()
+            return
+
+
+def _say(ticks: int) -> None:
+    print(json.dumps({"at": time.time(), "ticks": ticks}), flush=True)
+
+
+def decode(settings: Settings, partition: int, until: int) -> None:
+    """Decode and judge every message, and do nothing with the ticks."""
+    decoder, messages, done = Decoder(Ledger(settings).sectors()), list(_messages(settings, partition, until)), 0
+    _say(0)
+    for _, time_ms, value in messages:
+        done += len(decoder.decode(value, time_ms).ticks)
+        if done >= TICKS_A_LINE:
+            _say(done)
+            done = 0
+    _say(done)
+
+
+def cassandra(settings: Settings, partition: int, until: int) -> None:
+    """Write ticks that are decoded already, as the stream's workers write them."""
+    decoder = Decoder(Ledger(settings).sectors())
+    ready: list[tuple[int, Tick]] = [
+        (offset, tick)
+        for offset, time_ms, value in _messages(settings, partition, until)
+        for _, tick in decoder.decode(value, time_ms).ticks
+    ]
+    sink = TickSink(session_of_this_process(settings))
+    _say(0)
+    for start in range(0, len(ready), TICKS_A_LINE):
+        part = ready[start : start + TICKS_A_LINE]
+        for offset, tick in part:
+            sink.write(tick, partition, offset)
+        sink.drain()
+        _say(len(part))
+
+
+if __name__ == "__main__":
+    {"decode": decode, "cassandra": cassandra}[sys.argv[1]](load_settings(), *map(int, sys.argv[2:]))

@@ -1,0 +1,90 @@
+"""The design of the lab that this project started from, in our own words: two queries, the connectors' defaults.
+
+Runs on a Spark of its own (3.5, with the connector for Cassandra), from its own environment; see `make bench`. Each
+query reads the topic by itself: one appends the raw ticks to a table of Cassandra whose key is `id`, the other sums
+each of its micro-batches by date and sector and appends that to MySQL by JDBC. It keeps no ledger and checks nothing.
+
+The lab starts a micro-batch every 10 and every 60 seconds. Here they follow each other at once, which is to its favour.
+"""
+
+import json
+import os
+from datetime import datetime
+from typing import Any
+
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+TICK = (
+    "id bigint, created_at timestamp, volume bigint, market_cap decimal(38,4), ticker string, price decimal(38,4),"
+    " sector string"
+)
+TICKS_A_MESSAGE = 10
+
+
+def write_raw(ticks: DataFrame, _batch: int) -> None:
+    """Append the batch to Cassandra."""
+    ticks.write.format("org.apache.spark.sql.cassandra").options(
+        table="lab_real_time_data", keyspace=os.environ["CASSANDRA_KEYSPACE"]
+    ).mode("append").save()
+
+
+def write_sums(ticks: DataFrame, _batch: int) -> None:
+    """Append the batch's volume by date and sector to MySQL."""
+    sums = (
+        ticks.withColumn("date", F.to_date("created_at"))
+        .groupBy("date", "sector")
+        .agg(F.sum("volume").alias("total_volume"))
+        .withColumn("processed_at", F.current_timestamp())
+    )
+    url = f"jdbc:mysql://{os.environ['MYSQL_HOST']}:{os.environ['MYSQL_PORT']}/{os.environ['MYSQL_DATABASE']}"
+    account = {"user": os.environ["MYSQL_USER"], "password": os.environ["MYSQL_PASSWORD"]}
+    sums.write.jdbc(url, "lab_aggregated_data", "append", account | {"driver": "com.mysql.cj.jdbc.Driver"})
+
+
+def start(spark: SparkSession, write: Any) -> Any:
+    """One of the two queries."""
+    messages = (
+        spark.readStream.format("kafka")
+        .option("kafka.bootstrap.servers", os.environ["KAFKA_BOOTSTRAP_SERVERS"])
+        .option("subscribe", os.environ["KAFKA_TOPIC"])
+        .option("startingOffsets", "earliest")
+        .option("maxOffsetsPerTrigger", os.environ["STREAM_MAX_OFFSETS_PER_TRIGGER"])
+        .load()
+    )
+    arrays = messages.select(F.from_json(F.col("value").cast("string"), f"array<struct<{TICK}>>").alias("ticks"))
+    ticks = arrays.select(F.explode("ticks").alias("tick")).select("tick.*")
+    return ticks.writeStream.foreachBatch(write).outputMode("append").trigger(availableNow=True).start()
+
+
+def main() -> None:
+    """Land what the topic holds; print a line of JSON for each micro-batch of ticks, as the other engines do."""
+    spark = (
+        SparkSession.builder.appName("lab")
+        .config("spark.cassandra.connection.host", os.environ["CASSANDRA_HOSTS"])
+        .config("spark.cassandra.connection.port", os.environ["CASSANDRA_PORT"])
+        .config("spark.cassandra.auth.username", os.environ["CASSANDRA_USER"])
+        .config("spark.cassandra.auth.password", os.environ["CASSANDRA_PASSWORD"])
+        .config("spark.sql.session.timeZone", "UTC")
+        .getOrCreate()
+    )
+    spark.sparkContext.setLogLevel("ERROR")
+    queries = [start(spark, write) for write in (write_raw, write_sums)]
+    for query in queries:
+        query.awaitTermination()
+    landed = [_landed(progress) for progress in queries[0].recentProgress if progress["numInputRows"]]
+    # All is landed only when the slower of the two is done.
+    landed[-1]["at"] = max([landed[-1]["at"], *(_landed(one)["at"] for one in queries[1].recentProgress)])
+    for one in landed:
+        print("\n" + json.dumps(one), flush=True)
+    spark.stop()
+
+
+def _landed(progress: dict[str, Any]) -> dict[str, float]:
+    began = datetime.fromisoformat(progress["timestamp"].replace("Z", "+00:00")).timestamp()
+    done = began + progress["durationMs"]["triggerExecution"] / 1000
+    return {"at": done, "ticks": progress["numInputRows"] * TICKS_A_MESSAGE}
+
+
+if __name__ == "__main__":
+    main()

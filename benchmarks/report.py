@@ -1,0 +1,173 @@
+"""docs/performance.md and its plots, made anew from the newest recorded runs in docs/performance.json."""
+
+import json
+import os
+import platform
+import statistics
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import altair as alt
+import pandas as pd
+import psutil
+
+from benchmarks.engines import ENGINES, Result
+from streaming.settings import PROJECT_ROOT
+
+DOCS = PROJECT_ROOT / "docs"
+FACTS, PAGE = DOCS / "performance.json", DOCS / "performance.md"
+_COLUMNS = {
+    "warm": "ticks/s warm",
+    "whole": "ticks/s with start-up",
+    "first_batch_seconds": "first batch (s)",
+    "engine_cpu": "engine CPU (s)",
+    "stores_cpu": "stores CPU (s)",
+    "peak_megabytes": "peak memory (MB)",
+}
+
+
+def record_engines(results: list[Result], ticks: int, batch: int) -> None:
+    """Keep a run of the engines, in place of the one before, and write the page anew."""
+    rows = [result.as_dict() for result in results]
+    _record("engines", {"ticks": ticks, "batch": batch, "runs": rows})
+    counted = pd.DataFrame([row for row in rows if not row["problem"]])
+    counted["title"] = [ENGINES[name].title for name in counted.engine]
+    _save(engines_chart(counted), "performance-engines")
+
+
+def record_memory(samples: pd.DataFrame) -> None:
+    """Keep a run of the memory, in place of the one before: see :func:`benchmarks.growth.memory`."""
+    _record("memory", {"samples": samples.round(2).to_dict("list")} | slopes(samples))
+    _save(memory_chart(samples), "performance-memory")
+
+
+def slopes(samples: pd.DataFrame) -> dict[str, float]:
+    """MB a hundred batches by which each process grows after warm-up, a straight line through its samples."""
+    warm = samples[samples.batch > samples.batch.max() * WARM_UP]
+    return {
+        f"{name}_mb_per_100_batches": round(100 * _slope(warm.batch, warm[name]), 3) for name in ("driver", "workers")
+    }
+
+
+#: The share of the batches that counts as warm-up.
+WARM_UP = 0.2
+
+
+def _slope(x: "pd.Series[Any]", y: "pd.Series[Any]") -> float:
+    return float(((x - x.mean()) * (y - y.mean())).sum() / ((x - x.mean()) ** 2).sum())
+
+
+def _record(part: str, facts: dict[str, Any]) -> None:
+    known = json.loads(FACTS.read_text(encoding="utf-8")) if FACTS.exists() else {}
+    known[part] = {"at": datetime.now(UTC).isoformat(timespec="minutes"), "machine": machine()} | facts
+    FACTS.write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")
+    write_page(known)
+
+
+def machine() -> str:
+    """The machine and the versions, for people."""
+    gigabytes = psutil.virtual_memory().total / 2**30
+    packages = ", ".join(f"{name} {version(name)}" for name in ("pyspark", "cassandra-driver", "confluent-kafka"))
+    return f"{os.cpu_count()} cores, {gigabytes:.0f} GiB, Python {platform.python_version()}, {packages}"
+
+
+def write_page(known: dict[str, Any]) -> None:
+    """Put the tables between the page's marks; the words around them stay."""
+    text = PAGE.read_text(encoding="utf-8")
+    for part, lines in (("engines", _engine_lines), ("memory", _memory_lines)):
+        if part in known:
+            begin, end = f"<!-- {part}: written by make bench -->", f"<!-- end of {part} -->"
+            before, _, rest = text.partition(begin)
+            text = f"{before}{begin}\n\n" + "\n".join(lines(known[part])) + f"\n\n{end}{rest.partition(end)[2]}"
+    PAGE.write_text(text, encoding="utf-8")
+
+
+def _engine_lines(facts: dict[str, Any]) -> Iterable[str]:
+    yield f"{facts['at'][:16].replace('T', ' ')} UTC · {facts['machine']} ·"
+    yield f"{facts['ticks']:,} ticks in messages of ten, about {facts['batch']:,} ticks a batch; medians of the rounds."
+    yield ""
+    yield f"| engine | rounds | {' | '.join(_COLUMNS.values())} |"
+    yield f"|---|---:|{'---:|' * len(_COLUMNS)}"
+    names = list(dict.fromkeys(run["engine"] for run in facts["runs"]))
+    medians = {name: _medians(facts["runs"], name) for name in names}
+    for name, one in medians.items():
+        rounds = sum(run["engine"] == name and not run["problem"] for run in facts["runs"])
+        yield f"| {ENGINES[name].title} | {rounds} | {' | '.join(_figure(one[column]) for column in _COLUMNS)} |"
+    yield ""
+    yield "| ratio of medians in this run | warm | with start-up |"
+    yield "|---|---:|---:|"
+    for name, other in medians.items():
+        if name != "ours" and "ours" in medians:
+            ours = medians["ours"]
+            ratios = [f"{ours[kind] / other[kind]:.2f}" for kind in ("warm", "whole")]
+            yield f"| tickledger, checks on : {ENGINES[name].title} | {' | '.join(ratios)} |"
+    yield ""
+    spread = [f"{ENGINES[name].title} {_spread(facts['runs'], name)}" for name in names]
+    yield f"Spread of the warm figures, lowest to highest: {'; '.join(spread)}."
+    yield ""
+    yield "![Ticks a second by engine](performance-engines.svg)"
+
+
+def _medians(runs: list[dict[str, Any]], name: str) -> dict[str, float]:
+    mine = [run for run in runs if run["engine"] == name and not run["problem"]]
+    return {column: statistics.median(run[column] for run in mine) for column in _COLUMNS}
+
+
+def _spread(runs: list[dict[str, Any]], name: str) -> str:
+    warm = [run["warm"] for run in runs if run["engine"] == name and not run["problem"]]
+    return f"{min(warm):,.0f} to {max(warm):,.0f}"
+
+
+def _figure(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:,.1f}"
+
+
+def _memory_lines(facts: dict[str, Any]) -> Iterable[str]:
+    batches = max(facts["samples"]["batch"])
+    yield f"{facts['at'][:16].replace('T', ' ')} UTC · {facts['machine']} · {batches:,} batches, each checked."
+    yield ""
+    yield "| process | MB a hundred batches, after warm-up |"
+    yield "|---|---:|"
+    yield f"| driver, which lands and checks | {facts['driver_mb_per_100_batches']:.2f} |"
+    yield f"| Python workers | {facts['workers_mb_per_100_batches']:.2f} |"
+    yield ""
+    yield "![Resident memory by batch](performance-memory.svg)"
+
+
+def engines_chart(runs: pd.DataFrame) -> alt.LayerChart:
+    """Ticks a second of each engine, warm and with start-up: a dot a round, a line at the median."""
+    long = runs.melt(id_vars=["title"], value_vars=["warm", "whole"], var_name="kind", value_name="pace")
+    long["kind"] = long.kind.map({"warm": "warm", "whole": "with start-up"})
+    base = alt.Chart(long).encode(
+        y=alt.Y("title:N", title=None, sort=[ENGINES[name].title for name in ENGINES], axis=alt.Axis(labelLimit=220)),
+        x=alt.X("pace:Q", title="Ticks a second", axis=alt.Axis(format=",.0f"), scale=alt.Scale(zero=True)),
+        color=alt.Color("kind:N", title=None, scale=alt.Scale(domain=["warm", "with start-up"])),
+        yOffset="kind:N",
+    )
+    dots = base.mark_circle(size=60, opacity=0.55)
+    medians = base.mark_tick(thickness=3, size=14).encode(x="median(pace):Q")
+    return alt.LayerChart(layer=[dots, medians]).properties(width=560, height=alt.Step(22))
+
+
+def memory_chart(samples: pd.DataFrame) -> alt.Chart:
+    """Resident memory by batch, a line a process."""
+    long = samples.melt(id_vars=["batch"], value_vars=["driver", "workers"], var_name="process", value_name="mb")
+    return (
+        alt.Chart(long)
+        .mark_line()
+        .encode(
+            x=alt.X("batch:Q", title="Batches landed and checked"),
+            y=alt.Y("mb:Q", title="Resident memory (MB)", scale=alt.Scale(zero=True)),
+            color=alt.Color("process:N", title=None),
+        )
+        .properties(width=560, height=260)
+    )
+
+
+def _save(chart: Any, name: str) -> Path:
+    path = DOCS / f"{name}.svg"
+    chart.configure(background="white").save(str(path))
+    return path
