@@ -1,4 +1,6 @@
 -- A batch is in one of the two tables and never in both: the roll-up moves it in one transaction.
+-- The cast makes the union's date one that may be null: of one that may not, MySQL 9.7 asks "is null" as = '0000-00-00',
+-- and refuses its own question.
 select
     date,
     sector,
@@ -8,7 +10,7 @@ from (
     select date, sector, total_volume, ticks
     from {{ ref('aggregated_data') }}
     union all
-    select date, sector, total_volume, ticks
+    select cast(date as date), sector, total_volume, ticks
     from {{ ref('daily_volume') }}
 ) as parts
 group by date, sector
