@@ -67,9 +67,9 @@ def explain(reading: Reading, store: str, *, why: bool = True) -> None:
     st.warning(f"{reason}{store} gives no answer. {since}{again}", icon=":material/cloud_off:")
 
 
-def rows_of(reading: Reading, store: str, nothing: str, *, why: bool = False) -> pd.DataFrame | None:
-    """The rows of an answer; None where there are none, and then the page says why, or `nothing` (Markdown)."""
-    explain(reading, store, why=why)
+def rows_of(reading: Reading, store: str, nothing: str) -> pd.DataFrame | None:
+    """The rows of an answer; None where there are none, and then the page says so, or `nothing` (Markdown)."""
+    explain(reading, store, why=False)
     if reading.frame is not None and reading.frame.empty:
         st.info(nothing)
         return None

@@ -41,13 +41,11 @@ def rebuild_day(settings: Settings, day: date) -> tuple[int, int]:
         if newest_moved > ranges.newest_batch:
             raise LedgerMoved(f"batches up to {newest_moved} were rolled up meanwhile; run it again")
         before = _delete_day(connection, day, ranges.newest_batch)
-        moved = {key: one for key, one in sums.items() if key[0] <= newest_moved}
-        kept = {key: one for key, one in sums.items() if key[0] > newest_moved}
-        days = _day_rows(moved)
-        add_to_days(connection, days)
-        _insert_aggregates(connection, kept)
+        _insert_aggregates(connection, sums)
+        # Batches that were rolled up have no other row there: theirs go on to where they belong.
+        moved, days = add_to_days(connection, 1, newest_moved)
         connection.commit()
-        return before, len(kept) + len(days)
+        return before, len(sums) - moved + days
     finally:
         connection.close()
 
@@ -58,30 +56,6 @@ def _delete_day(connection: Any, day: date, newest_batch: int) -> int:
     before = int(cursor.rowcount)
     cursor.execute("DELETE FROM daily_volume WHERE date = %s", (day,))
     return before + int(cursor.rowcount)
-
-
-def _day_rows(moved: BatchSums) -> list[dict[str, Any]]:
-    """Rows of `daily_volume`: one per sector of the batches that were rolled up."""
-    by_sector: dict[str, list[int]] = defaultdict(list)
-    for batch_id, sector in sorted(moved):
-        by_sector[sector].append(batch_id)
-    rebuilt_at = utc_now()
-    return [
-        {
-            "date": parts[0].date,
-            "sector": sector,
-            "total_volume": sum(one.volume for one in parts),
-            "ticks": sum(one.ticks for one in parts),
-            "batches": len(parts),
-            "first_batch_id": batches[0],
-            "last_batch_id": batches[-1],
-            "first_created_at": min(one.first_created_at for one in parts),
-            "last_created_at": max(one.last_created_at for one in parts),
-            "rolled_up_at": rebuilt_at,
-        }
-        for sector, batches in by_sector.items()
-        for parts in [[moved[batch_id, sector] for batch_id in batches]]
-    ]
 
 
 def _insert_aggregates(connection: Any, sums: BatchSums) -> None:

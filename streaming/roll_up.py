@@ -100,22 +100,25 @@ def newest_rolled_up(connection: MySQLConnectionAbstract, *, lock: bool = False)
     return int(fetch_rows(connection, newest)[0][0])
 
 
-def add_to_days(connection: MySQLConnectionAbstract, rows: list[dict[str, Any]]) -> None:
-    """Add rows to `daily_volume`, each to the one of its date and sector where there is one; the caller commits."""
-    cursor = connection.cursor()
-    for row in rows:
-        cursor.execute(insert_statement("daily_volume", row) + _ADD_TO_DAY, row)
+def add_to_days(connection: MySQLConnectionAbstract, first: int, last: int) -> tuple[int, int]:
+    """Move what `aggregated_data` has of some batches into `daily_volume`; the caller commits.
 
-
-def _move(connection: MySQLConnectionAbstract, first: int, last: int) -> int:
+    (rows taken from the one, rows of the other that they were added to).
+    """
     moved_at = utc_now()
     cursor: Any = connection.cursor(dictionary=True)
     cursor.execute(_SUMS, (first, last))
-    add_to_days(connection, [row | {"rolled_up_at": moved_at} for row in cursor.fetchall()])
+    days = [row | {"rolled_up_at": moved_at} for row in cursor.fetchall()]
+    for row in days:
+        cursor.execute(insert_statement("daily_volume", row) + _ADD_TO_DAY, row)
     cursor.execute("DELETE FROM aggregated_data WHERE batch_id BETWEEN %s AND %s", (first, last))
-    rows = int(cursor.rowcount)
-    cursor.execute(
-        "UPDATE landed_batches SET rolled_up_at = %s WHERE batch_id BETWEEN %s AND %s", (moved_at, first, last)
+    return int(cursor.rowcount), len(days)
+
+
+def _move(connection: MySQLConnectionAbstract, first: int, last: int) -> int:
+    rows, _ = add_to_days(connection, first, last)
+    connection.cursor().execute(
+        "UPDATE landed_batches SET rolled_up_at = %s WHERE batch_id BETWEEN %s AND %s", (utc_now(), first, last)
     )
     connection.commit()
     return rows
