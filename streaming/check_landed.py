@@ -1,12 +1,13 @@
 """Checks landed batches beside the landing of the next ones, in order, and says one line for each."""
 
-import os
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from pathlib import Path
 
+from expectations.checker_process import CheckerProcess
+from expectations.suites import PROJECT_FOLDER
 from streaming import fault_points
 from streaming.errors import TickledgerError
 from streaming.ledger import LandedBatch
@@ -14,34 +15,34 @@ from streaming.patience import Patience
 from streaming.settings import Settings
 from streaming.webhook import Webhook
 
-if TYPE_CHECKING:
-    from expectations.checker import Checker
-
 #: Landing waits once so many batches are landed and not yet checked.
 MOST_WAITING = 32
-#: Of the checks' thread: landing goes first while both have work, and the checks catch up when it waits.
-NICENESS = 15
 
 
 class BatchFailed(TickledgerError):
     """A landed batch's verdict is `failed`, and the settings say that this stops the stream. Exit code 1."""
 
 
-def _after_landing() -> None:
-    """Let the thread that checks have what landing leaves of the processor; Linux keeps a niceness for each thread."""
-    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
-
-
 class BatchChecks:
-    """One thread that checks batches as they land. `on_failure` is called where the stream should stop for it."""
+    """Checks batches as they land, one after the other. `on_failure` is called where the stream should stop for it.
 
-    def __init__(self, settings: Settings, patience: Patience, on_failure: Callable[[TickledgerError], None]) -> None:
+    A thread waits for the process that checks. `project` is the folder of the Great Expectations project.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        patience: Patience,
+        on_failure: Callable[[TickledgerError], None],
+        project: Path = PROJECT_FOLDER,
+    ) -> None:
         self._settings = settings
         self._patience = patience
         self._on_failure = on_failure
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checks", initializer=_after_landing)
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checks")
         self._waiting = threading.BoundedSemaphore(MOST_WAITING)
-        self._checker: Checker | None = None
+        self._checker = CheckerProcess(settings, project)
+        self._loaded = False
         self._told: set[str] = set()
         self._begun = not settings.checks_enabled
         #: The first batch that landed since the start; 0 where none has yet.
@@ -65,15 +66,15 @@ class BatchChecks:
     def close(self) -> None:
         """Check what waits, tell of what failed, then end."""
         self._thread.shutdown(wait=True)
+        self._checker.close()
         if self._webhook is not None:
             self._webhook.close()
 
     def _catch_up(self) -> None:
-        from expectations.checker import Checker
-
         try:
-            self._checker = self._patience.wait_for(lambda: Checker(self._settings))
-            for batch_id in self._patience.wait_for(self._checker.unchecked):
+            waiting = self._patience.wait_for(self._checker.unchecked)
+            self._loaded = True
+            for batch_id in waiting:
                 if self._first and batch_id >= self._first:
                     # Its own turn comes, and its own line.
                     break
@@ -99,12 +100,11 @@ class BatchChecks:
             self._waiting.release()
 
     def _verdict(self, batch_id: int) -> tuple[str, float]:
-        if self._checker is None:
+        if not self._loaded:
             return "unchecked", 0.0
         started = time.monotonic()
-        checker = self._checker
         try:
-            verdict = self._patience.wait_for(lambda: checker.check(batch_id))
+            verdict = self._patience.wait_for(lambda: self._checker.check(batch_id))
         except TickledgerError as error:
             self._say_once(f"batch {batch_id} stays unchecked: {error}")
             return "unchecked", time.monotonic() - started

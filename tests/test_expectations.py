@@ -480,7 +480,7 @@ BROKEN_SUITES: dict[str, tuple[dict[str, Any] | None, str]] = {
 @pytest.mark.integration
 @pytest.mark.parametrize("case", BROKEN_SUITES)
 def test_broken_checks_leave_batches_landed_and_unchecked_and_are_told_once(
-    pipeline: Pipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], case: str
+    pipeline: Pipeline, tmp_path: Path, capsys: pytest.CaptureFixture[str], case: str
 ) -> None:
     change, reason = BROKEN_SUITES[case]
     for batch_id in (1, 2):
@@ -490,9 +490,8 @@ def test_broken_checks_leave_batches_landed_and_unchecked_and_are_told_once(
     document = json.loads(suite.read_text())
     document["expectations"][0] |= {"type": "expect_column_values_to_not_be_null"} | (change or {})
     suite.write_text(json.dumps(document) if change else "{")
-    monkeypatch.setattr("expectations.checker.Checker", lambda settings: Checker(settings, tmp_path))
 
-    checks = BatchChecks(pipeline.settings, Patience(5, threading.Event()), lambda _: None)
+    checks = BatchChecks(pipeline.settings, Patience(5, threading.Event()), lambda _: None, tmp_path)
     checks.begin()
     checks.close()
 

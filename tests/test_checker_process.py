@@ -1,0 +1,62 @@
+"""The process that checks: it dies and comes again, and never outlives the stream."""
+
+import signal
+import subprocess
+import sys
+
+import psutil
+import pytest
+from healthy_batch import land_ticks
+from pipeline import Pipeline
+
+from expectations.checker import CheckFailedToRun
+from expectations.checker_process import CheckerProcess
+from expectations.read_back import UnknownBatch
+
+STREAM = """
+import time
+from expectations.checker_process import CheckerProcess
+from streaming.settings import load_settings
+CheckerProcess(load_settings()).unchecked()
+print("ready", flush=True)
+time.sleep(600)
+"""
+
+
+def checking(pid: int | None = None) -> list[psutil.Process]:
+    """The processes that check for a process: for this one, where none is named."""
+    return [one for one in psutil.Process(pid).children() if "expectations.checker_process" in one.cmdline()]
+
+
+@pytest.mark.integration
+def test_a_process_that_dies_leaves_its_batch_unchecked_and_the_next_call_begins_another(pipeline: Pipeline) -> None:
+    land_ticks(pipeline)
+    checker = CheckerProcess(pipeline.settings)
+    assert checker.unchecked() == [1]
+    (process,) = checking()
+    process.kill()
+
+    with pytest.raises(CheckFailedToRun, match="the process of the checks ended"):
+        checker.check(1)
+    assert checker.unchecked() == [1]
+
+    assert checker.check(1).verdict == "passed"
+    with pytest.raises(UnknownBatch, match="no batch 7"):
+        checker.check(7)
+    checker.close()
+    assert checking() == []
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+def test_it_ends_with_the_stream_however_that_ends(pipeline: Pipeline, number: signal.Signals) -> None:
+    stream = subprocess.Popen(
+        [sys.executable, "-c", STREAM], env=pipeline.environment, stdout=subprocess.PIPE, text=True
+    )
+    with stream:
+        assert stream.stdout is not None
+        assert stream.stdout.readline() == "ready\n"
+        (process,) = checking(stream.pid)
+        stream.send_signal(number)
+    gone, _ = psutil.wait_procs([process], timeout=20)
+    assert gone == [process]
