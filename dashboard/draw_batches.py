@@ -35,7 +35,16 @@ def _newest(sources: Sources) -> Reading:
 
 
 def _draw_table(batches: pd.DataFrame) -> None:
-    columns = ["batch_id", "verdict", "landed_at", "ticks_landed", "dead_letters", "duplicates", "landing_seconds"]
+    columns = [
+        "batch_id",
+        "verdict",
+        "landed_at",
+        "ticks_landed",
+        "dead_letters",
+        "duplicates",
+        "landing_seconds",
+        "messages_behind",
+    ]
     shown = batches[columns].assign(verdict=[_word(verdict) for verdict in batches.verdict])
     st.dataframe(
         shown.style.map(lambda word: _SHADES.get(str(word), ""), subset=["verdict"]),
@@ -49,6 +58,7 @@ def _draw_table(batches: pd.DataFrame) -> None:
             "dead_letters": count_column("Dead", 52),
             "duplicates": count_column("Dupl.", 52),
             "landing_seconds": st.column_config.NumberColumn("Took (s)", format="%.2f", width=64),
+            "messages_behind": count_column("Behind", 62),
         },
     )
 
@@ -92,10 +102,24 @@ def _draw_counts(batch: pd.Series) -> None:
         f"Landed {batch.landed_at:%d %B %Y}, {clock(batch.landed_at)}, in {batch.landing_seconds:.2f} s · {checked} · "
         f"{batch.messages:,} messages · volume {batch.volume:,.0f} shares"
     )
+    if phases := _phases(batch):
+        st.caption(phases)
     st.markdown(
         f"{batch.ticks_read:,} ticks read = **{batch.ticks_landed:,} landed** + {batch.dead_letters:,} dead letters "
         f"+ {batch.duplicates:,} duplicates; {batch.late_ticks:,} of the landed ones late"
     )
+
+
+def _phases(batch: pd.Series) -> str:
+    """How long each phase of a batch took, and what was left to land; what the ledger does not know is left out."""
+    seconds = {
+        name: batch[f"{phase}_seconds"]
+        for name, phase in (("waited", "waiting"), ("Spark job", "job"), ("commit", "commit"), ("check", "check"))
+    }
+    parts = [f"{name} {float(took):.2f} s" for name, took in seconds.items() if not pd.isna(took)]
+    if not pd.isna(batch.messages_behind):
+        parts.append(f"{int(batch.messages_behind):,} messages behind")
+    return " · ".join(parts)
 
 
 _BADGES: dict[str, Literal["green", "yellow", "red"]] = {"passed": "green", "warned": "yellow", "failed": "red"}

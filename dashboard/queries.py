@@ -353,8 +353,12 @@ def _utc(moment: datetime) -> pd.Timestamp:
 
 
 def _frame(rows: Sequence[tuple[Any, ...]], **types: str) -> pd.DataFrame:
-    """Rows as a DataFrame with these columns and types, which hold for no rows too."""
+    """Rows as a DataFrame with these columns and types, which hold for no rows too.
+
+    Whole numbers of which one is missing are float64, and NaN stands for it.
+    """
     frame = pd.DataFrame(list(rows), columns=list(types))
     for name in [name for name, kind in types.items() if kind == UTC_TIME]:
         frame[name] = pd.to_datetime(frame[name], utc=True)
-    return frame.astype(types)
+    lacking = {name: "float64" for name, kind in types.items() if kind == "int64" and frame[name].isna().any()}
+    return frame.astype(types | lacking)

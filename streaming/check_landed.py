@@ -10,7 +10,8 @@ from expectations.checker_process import CheckerProcess
 from expectations.suites import PROJECT_FOLDER
 from streaming import fault_points
 from streaming.errors import TickledgerError
-from streaming.ledger import LandedBatch
+from streaming.ledger import LandedBatch, Ledger
+from streaming.metrics import Metrics
 from streaming.patience import Patience
 from streaming.settings import Settings
 from streaming.webhook import Webhook
@@ -26,7 +27,8 @@ class BatchFailed(TickledgerError):
 class BatchChecks:
     """Checks batches as they land, one after the other. `on_failure` is called where the stream should stop for it.
 
-    A thread waits for the process that checks. `project` is the folder of the Great Expectations project.
+    A thread waits for the process that checks, and notes each batch's figures in the ledger and in `metrics`. `project`
+    is the folder of the Great Expectations project.
     """
 
     def __init__(
@@ -34,11 +36,14 @@ class BatchChecks:
         settings: Settings,
         patience: Patience,
         on_failure: Callable[[TickledgerError], None],
+        metrics: Metrics | None = None,
         project: Path = PROJECT_FOLDER,
     ) -> None:
         self._settings = settings
         self._patience = patience
         self._on_failure = on_failure
+        self._metrics = metrics
+        self._ledger = Ledger(settings)
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checks")
         self._waiting = threading.BoundedSemaphore(MOST_WAITING)
         self._checker = CheckerProcess(settings, project)
@@ -88,7 +93,9 @@ class BatchChecks:
             fault_points.reached("before_check")
             verdict, seconds = self._verdict(batch.batch_id)
             fault_points.reached("after_check")
-            print(_line(batch, lag(), verdict, seconds), flush=True)
+            behind = lag()
+            self._note(batch, behind, verdict, None if verdict == "unchecked" else seconds)
+            print(_line(batch, behind, verdict, seconds), flush=True)
             if verdict == "failed" and self._settings.checks_stop_on_failed:
                 self._on_failure(
                     BatchFailed(
@@ -98,6 +105,14 @@ class BatchChecks:
                 )
         finally:
             self._waiting.release()
+
+    def _note(self, batch: LandedBatch, behind: int | None, verdict: str, check_seconds: float | None) -> None:
+        if self._metrics is not None:
+            self._metrics.checked(verdict, check_seconds, behind)
+        try:
+            self._ledger.note(batch, check_seconds, behind)
+        except TickledgerError as error:
+            self._say_once(f"batch {batch.batch_id} keeps no figures of its check and lag: {error}")
 
     def _verdict(self, batch_id: int) -> tuple[str, float]:
         if not self._loaded:

@@ -52,6 +52,7 @@ class BatchLander:
         self._confirm_topic = confirm_topic
         self._sectors = ledger.sectors()
         self.progress = Progress(ledger.head(), topic.begins, topic.ends)
+        self._ended: float | None = None
 
     def land(self, frame: DataFrame) -> LandedBatch | None:
         """Land one micro-batch of the Kafka source and return what went into the ledger; None where it was empty.
@@ -60,17 +61,22 @@ class BatchLander:
         messages may come from another topic of the same name.
         """
         started = time.monotonic()
+        waiting = None if self._ended is None else started - self._ended
         self._sectors = self._patience.wait_for(self._ledger.sectors) or self._sectors
         fault_points.reached("before_cassandra")
+        job_started = time.monotonic()
         reports = self._patience.wait_for(lambda: self._run(frame))
         if not reports:
             return None
+        job_seconds = time.monotonic() - job_started
         fault_points.reached("between_stores")
         self._patience.wait_for(self._confirm_topic)
-        batch = self._batch(reports, started)
+        batch = replace(self._batch(reports, started), waiting_seconds=waiting, job_seconds=job_seconds)
+        commit_started = time.monotonic()
         self._patience.wait_for(lambda: self._ledger.commit(batch))
+        self._ended = time.monotonic()
         self._advance(batch)
-        return batch
+        return replace(batch, commit_seconds=self._ended - commit_started)
 
     def _run(self, frame: DataFrame) -> list[PartitionReport]:
         newest = self.progress.head.newest_created_at

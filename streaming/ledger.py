@@ -48,7 +48,11 @@ class SectorVolume:
 
 @dataclass(frozen=True)
 class LandedBatch:
-    """What a batch brings to the ledger. `ranges` maps a partition to its offsets [from, until)."""
+    """What a batch brings to the ledger. `ranges` maps a partition to its offsets [from, until).
+
+    Durations in seconds: `waiting_seconds` since the batch before it, None for a stream's first; `job_seconds` of the
+    Spark job; `commit_seconds` of the ledger's transaction, known once that has ended.
+    """
 
     batch_id: int
     topic: str
@@ -62,6 +66,9 @@ class LandedBatch:
     sectors: list[SectorVolume]
     landed_at: datetime
     landing_seconds: float
+    waiting_seconds: float | None = None
+    job_seconds: float | None = None
+    commit_seconds: float | None = None
 
     @property
     def ticks_landed(self) -> int:
@@ -114,6 +121,21 @@ class Ledger:
         except _RefusedByKey:
             # An empty ledger has no row to lock: what stands there now may be this very batch, its answer lost.
             self._commit(batch)
+
+    def note(self, batch: LandedBatch, check_seconds: float | None, messages_behind: int | None) -> None:
+        """Add to a landed batch's row what is known only afterwards. Noting again replaces it.
+
+        Raises StoreUnavailable; then it may be missing for good, and nothing else.
+        """
+        row = _late_figures(batch, check_seconds, messages_behind)
+        columns = ", ".join(f"{column} = %({column})s" for column in row)
+        with self._transaction() as connection:
+            cursor = connection.cursor()
+            cursor.execute(
+                f"UPDATE landed_batches SET {columns} WHERE batch_id = %(batch_id)s", row | {"batch_id": batch.batch_id}
+            )
+            cursor.close()
+            connection.commit()
 
     def _commit(self, batch: LandedBatch) -> None:
         with self._transaction() as connection:
@@ -212,11 +234,13 @@ def _rows_of(batch: LandedBatch, last_id: int) -> Iterator[tuple[str, dict[str, 
 
 
 def filled_columns() -> dict[str, set[str]]:
-    """The columns that landing a batch fills, by table. What else a contract has must be nullable."""
+    """The columns that the stream fills for a batch, by table. What else a contract has must be nullable."""
     moment = datetime(1970, 1, 1)
     sectors = [SectorVolume(moment.date(), "", 0, 0, moment, moment)]
     nothing = LandedBatch(0, "", "", {0: (0, 0)}, 0, 0, 0, 0, 0, sectors, moment, 0)
-    return {table: set(row) for table, row in _rows_of(nothing, 0)}
+    filled = {table: set(row) for table, row in _rows_of(nothing, 0)}
+    filled["landed_batches"] |= _late_figures(nothing, None, None).keys()
+    return filled
 
 
 def aggregate_row(batch_id: int, processed_at: datetime, sector: SectorVolume, processing_id: int) -> dict[str, Any]:
@@ -250,10 +274,24 @@ def _batch_row(batch: LandedBatch) -> dict[str, Any]:
         "last_created_at": max((sector.last_created_at for sector in batch.sectors), default=None),
         "landed_at": batch.landed_at,
         "landing_seconds": round(batch.landing_seconds, 3),
+        "waiting_seconds": _to_milliseconds(batch.waiting_seconds),
+        "job_seconds": _to_milliseconds(batch.job_seconds),
         "contract_hash": contract_hash(),
         "verdict": "unchecked",
         "checked_at": None,
     }
+
+
+def _late_figures(batch: LandedBatch, check_seconds: float | None, messages_behind: int | None) -> dict[str, Any]:
+    return {
+        "commit_seconds": _to_milliseconds(batch.commit_seconds),
+        "check_seconds": _to_milliseconds(check_seconds),
+        "messages_behind": messages_behind,
+    }
+
+
+def _to_milliseconds(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds, 3)
 
 
 def _close_quietly(connection: MySQLConnectionAbstract) -> None:

@@ -31,6 +31,7 @@ _SHOULD_BE = {
     "stream_trigger_seconds": "a number of seconds, 0 or more",
     "stream_max_offsets_per_trigger": "a whole number of at least 1",
     "stream_store_retry_seconds": "a number of seconds, 0 or more",
+    "stream_metrics_address": "none, or host:port to serve figures for Prometheus at",
     "checks_enabled": "true or false",
     "checks_stop_on_failed": "true or false",
     "checks_webhook_url": "none, or an address that begins with http:// or https://",
@@ -65,6 +66,8 @@ class Settings(BaseSettings):
     stream_max_offsets_per_trigger: Annotated[int, Field(ge=1)]
     stream_store_retry_seconds: Annotated[float, Field(ge=0)]
     stream_scratch_dir: Path
+    # Not in a .env from before it was there.
+    stream_metrics_address: Annotated[str, Field(pattern=r"^(none|[^\s:]+:\d{1,5})$")] = "none"
 
     checks_enabled: bool
     checks_stop_on_failed: bool

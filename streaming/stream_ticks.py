@@ -27,6 +27,7 @@ from streaming.check_landed import BatchChecks
 from streaming.errors import ConfigurationError, StoreUnavailable, TickledgerError, run_command
 from streaming.land_batch import BatchLander
 from streaming.ledger import Ledger, StreamLock
+from streaming.metrics import Metrics
 from streaming.patience import GaveUp, Patience
 from streaming.settings import Settings, load_settings
 from streaming.start_up import check_continuity, check_tables, starting_offsets
@@ -63,7 +64,7 @@ class TickStream:
         """Land batches until asked to stop. Raises TickledgerError."""
         topic = self.check_start_up()
         self._lock.hold()
-        self._checks = BatchChecks(self._settings, self._patience, self._fail)
+        self._checks = BatchChecks(self._settings, self._patience, self._fail, self._metrics)
         spark = SparkSession.builder.appName("tickledger").getOrCreate()
         try:
             self._handle_signals(spark)
@@ -82,6 +83,7 @@ class TickStream:
             # Nothing lands any more: the next stream may begin while the last checks end.
             self._lock.release()
             self._checks.close()
+            self._metrics.close()
             self._lag.close()
             with contextlib.suppress(Py4JError, OSError):
                 spark.stop()
@@ -90,7 +92,11 @@ class TickStream:
         print("stopped: every batch that was begun is in the ledger", flush=True)
 
     def check_start_up(self) -> TopicFacts:
-        """What must hold before Spark starts: scratch folder, tables, topic, profile. Raises TickledgerError."""
+        """What must hold before Spark starts: metrics' port, scratch folder, tables, topic, profile.
+
+        Raises TickledgerError.
+        """
+        self._metrics = Metrics(self._settings)
         _new_scratch(self._settings.stream_scratch_dir).rmdir()
         check_tables(self._settings)
         topic = describe_topic(self._settings)
@@ -173,6 +179,7 @@ class TickStream:
         if batch is None:
             return
         self._deaths = 0
+        self._metrics.landed(batch)
         ends = self._lander.progress.head.ends
         self._checks.landed(batch, lambda: self._lag.behind(ends))
         if self._once and self._caught_up(self._once_until):

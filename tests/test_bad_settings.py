@@ -213,6 +213,14 @@ CASES: dict[str, tuple[Doctored, str]] = {
         _scratch_on_a_read_only_disk,
         "STREAM_SCRATCH_DIR is '/proc/scratch'; it should be a folder that can be written",
     ),
+    "an address of metrics without a port": (
+        _set(STREAM_METRICS_ADDRESS="localhost"),
+        "STREAM_METRICS_ADDRESS is 'localhost'; it should be none, or host:port",
+    ),
+    "a port of metrics that is in use": (
+        lambda pipeline, _folder: {"STREAM_METRICS_ADDRESS": f"127.0.0.1:{pipeline.settings.mysql_port}"},
+        r"STREAM_METRICS_ADDRESS is '127.0.0.1:\d+'; it should be none, or a free host:port .*: Address already in use",
+    ),
     "checks neither on nor off": (
         _set(CHECKS_ENABLED="maybe"),
         "CHECKS_ENABLED is 'maybe'; it should be true",

@@ -491,7 +491,7 @@ def test_broken_checks_leave_batches_landed_and_unchecked_and_are_told_once(
     document["expectations"][0] |= {"type": "expect_column_values_to_not_be_null"} | (change or {})
     suite.write_text(json.dumps(document) if change else "{")
 
-    checks = BatchChecks(pipeline.settings, Patience(5, threading.Event()), lambda _: None, tmp_path)
+    checks = BatchChecks(pipeline.settings, Patience(5, threading.Event()), lambda _: None, project=tmp_path)
     checks.begin()
     checks.close()
 

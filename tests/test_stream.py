@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.request
 from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -14,8 +15,10 @@ from typing import Any
 
 import pytest
 from pipeline import Pipeline, StreamProcess
+from prometheus_client.parser import text_string_to_metric_families
 
 from services.instance import Instance
+from services.server import free_port
 from streaming.reconcile import reconcile
 from streaming.settings import PROJECT_ROOT
 
@@ -131,6 +134,46 @@ def test_someone_elses_messages_are_all_accounted_for(pipeline: Pipeline, stream
     )
     sizes = [len(row.raw_value) for row in pipeline.cassandra.execute("SELECT raw_value FROM dead_letters")]
     assert max(sizes) == 900_002, "a large element keeps all its bytes"
+
+
+def served(address: str) -> dict[str, float]:
+    """The figures that a stream serves, by name and labels' values."""
+    with urllib.request.urlopen(f"http://{address}/metrics", timeout=5) as answer:
+        families = list(text_string_to_metric_families(answer.read().decode()))
+    return {
+        " ".join([sample.name, *sample.labels.values()]): sample.value for one in families for sample in one.samples
+    }
+
+
+def test_live_figures_are_served_and_kept_in_the_ledger(pipeline: Pipeline, stream: list[StreamProcess]) -> None:
+    address = f"127.0.0.1:{free_port()}"
+    rounds = [ticks(pipeline, number) for number in range(60)]
+    pipeline.send([*rounds[:50], b"{"])
+    stream.append(StreamProcess(pipeline, environment={"STREAM_METRICS_ADDRESS": address}))
+    stream[0].wait_for("batch 1 ·")
+    pipeline.send(rounds[49:])
+    stream[0].wait_for("batch 2 ·")
+    figures = served(address)
+    stream[0].process.send_signal(signal.SIGTERM)
+    assert stream[0].wait() == 0, stream[0].output
+
+    counted = {"batches": 2, "messages": 62, "ticks_landed": 600, "dead_letters": 1, "duplicates": 10}
+    assert {name: figures[f"tickledger_{name}_total"] for name in counted} == counted
+    assert sum(count for name, count in figures.items() if name.startswith("tickledger_verdicts_total ")) == 2
+    assert figures["tickledger_newest_batch_id"] == 2
+    assert figures["tickledger_messages_behind"] == 0
+    columns = "waiting_seconds, job_seconds, commit_seconds, check_seconds, messages_behind, landing_seconds"
+    first, second = pipeline.rows(f"SELECT {columns} FROM batch_health ORDER BY batch_id")
+    assert first[0] is None
+    assert second[0] > 0
+    for batch in (first, second):
+        _, job, commit, check, behind, landing = batch
+        assert 0 < job < landing
+        assert commit > 0
+        assert check > 0
+        assert behind == 0
+    noted = float(first[1] + second[1])
+    assert figures["tickledger_phase_seconds_sum job"] == pytest.approx(noted, abs=0.002)
 
 
 def test_ctrl_c_under_load_finishes_the_batch_and_the_next_start_goes_on(
