@@ -52,8 +52,6 @@ class MySQLReader:
         if self._connection is None:
             self._connection = connect_mysql(
                 self._settings,
-                user=self._settings.dashboard_mysql_user,
-                password=self._settings.dashboard_mysql_password,
                 answer_seconds=ANSWER_SECONDS,
                 account="DASHBOARD_MYSQL",
             )
@@ -117,8 +115,6 @@ class CassandraReader:
             if self._session is None:
                 self._session = connect_cassandra(
                     self._settings,
-                    user=self._settings.dashboard_cassandra_user,
-                    password=self._settings.dashboard_cassandra_password,
                     account="DASHBOARD_CASSANDRA",
                 )
             if statement not in self._statements:

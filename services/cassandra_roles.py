@@ -1,5 +1,7 @@
 """Cassandra's superuser, the roles of clients and dashboard, their keyspace and its tables, wherever the node runs."""
 
+from collections.abc import Iterator
+
 from cassandra.cluster import Session
 from pydantic import SecretStr
 
@@ -57,8 +59,8 @@ def check_superuser(settings: Settings, *, was_set_up: bool) -> None:
 def create_roles_and_tables(settings: Settings) -> None:
     """Replace the default superuser by ours; create or renew roles, keyspace and tables.
 
-    CASSANDRA_USER may use its keyspace and DASHBOARD_CASSANDRA_USER read it, and nothing else. Their passwords become
-    the settings' at every run.
+    CASSANDRA_USER may read and write rows of its keyspace, DASHBOARD_CASSANDRA_USER read them, and nothing else. Their
+    passwords become the settings' at every run.
     """
     _replace_default_superuser(settings)
     keyspace, reader = settings.cassandra_keyspace, settings.dashboard_cassandra_user
@@ -71,12 +73,23 @@ def create_roles_and_tables(settings: Settings) -> None:
             f"CREATE KEYSPACE IF NOT EXISTS {keyspace} "
             "WITH replication = {'class': 'SimpleStrategy', 'replication_factor': 1}",
         )
-        _run(session, f"GRANT ALL PERMISSIONS ON KEYSPACE {keyspace} TO {_identifier(settings.cassandra_user)}")
-        _run(session, f"GRANT SELECT ON KEYSPACE {keyspace} TO {_identifier(reader)}")
+        for statement in keyspace_rights(settings):
+            _run(session, statement)
         for create in cassandra_tables(keyspace):
             _run(session, create)
     finally:
         session.cluster.shutdown()
+
+
+def keyspace_rights(settings: Settings) -> Iterator[str]:
+    """CQL: in the keyspace the stream's role may SELECT and MODIFY (TRUNCATE is part of it), the dashboard's SELECT."""
+    keyspace, stream = settings.cassandra_keyspace, _identifier(settings.cassandra_user)
+    # What the role had once.
+    for right in ("CREATE", "ALTER", "DROP", "AUTHORIZE"):
+        yield f"REVOKE {right} ON KEYSPACE {keyspace} FROM {stream}"
+    for right in ("SELECT", "MODIFY"):
+        yield f"GRANT {right} ON KEYSPACE {keyspace} TO {stream}"
+    yield f"GRANT SELECT ON KEYSPACE {keyspace} TO {_identifier(settings.dashboard_cassandra_user)}"
 
 
 def _replace_default_superuser(settings: Settings) -> None:

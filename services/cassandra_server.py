@@ -93,8 +93,8 @@ class CassandraServer(Server):
     def set_up(self) -> None:
         """Replace the default superuser by ours; create or renew roles, keyspace and tables.
 
-        CASSANDRA_USER may use its keyspace and DASHBOARD_CASSANDRA_USER read it, and nothing else. Their passwords
-        become the settings' at every start.
+        CASSANDRA_USER may read and write rows of its keyspace, DASHBOARD_CASSANDRA_USER read them, and nothing else.
+        Their passwords become the settings' at every start.
         """
         create_roles_and_tables(self.settings)
 

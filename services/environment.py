@@ -10,6 +10,7 @@ import yaml
 from dotenv import dotenv_values
 
 from streaming.settings import PROJECT_ROOT, Settings
+from streaming.stores import credentials
 
 TEMPLATE = PROJECT_ROOT / ".env.example"
 PASSWORD_LENGTH = 24
@@ -40,13 +41,14 @@ def write_dbt_profile(settings: Settings, path: Path) -> None:
         text = str(value).replace("\\", "\\\\").replace("'", "\\'")
         return f"{{{{ env_var('{name}', '{text}'){filtered} }}}}"
 
+    user, password = credentials(settings, "DBT_MYSQL")
     output = {
         "type": "mysql",
         "server": setting("MYSQL_HOST", settings.mysql_host),
         "port": setting("MYSQL_PORT", settings.mysql_port, " | int"),
         "schema": setting("MYSQL_DATABASE", settings.mysql_database),
-        "username": setting("MYSQL_USER", settings.mysql_user),
-        "password": setting("MYSQL_PASSWORD", settings.mysql_password.get_secret_value()),
+        "username": setting("DBT_MYSQL_USER", user),
+        "password": setting("DBT_MYSQL_PASSWORD", password.get_secret_value()),
         "charset": "utf8mb4",
         "collation": "utf8mb4_bin",
         "threads": 4,

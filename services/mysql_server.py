@@ -12,7 +12,7 @@ import mysql.connector
 from pydantic import SecretStr
 
 from services.jars import MARIADB, fetch
-from services.mysql_reader import create_reader, refuse_taken_name
+from services.mysql_accounts import create_accounts, refuse_taken_names
 from services.server import LOOPBACK, Server, run_once
 from streaming.errors import ConfigurationError
 from streaming.stores import connect_mysql
@@ -70,9 +70,7 @@ class MySQLServer(Server):
 
     def prepare(self) -> None:
         """Write the configuration and create the system tables at the first start."""
-        if self.settings.mysql_user == "root":
-            raise ConfigurationError("MYSQL_USER is 'root'; it should be another name: root is the services' account")
-        refuse_taken_name(self.settings)
+        refuse_taken_names(self.settings)
         launcher = _installed_server() or [str(fetch(MARIADB, self._say) / "bin" / "mariadbd")]
         for folder in (self.conf, self.temporary, self.data.parent):
             folder.mkdir(parents=True, exist_ok=True)
@@ -113,9 +111,9 @@ class MySQLServer(Server):
             ) from None
 
     def set_up(self) -> None:
-        """Drop the accounts that new system tables bring along; create or renew the dashboard's.
+        """Drop the accounts that new system tables bring along; create or renew ours.
 
-        The other two the server made from the init file.
+        Root's password and the database the server made from the init file.
         """
         self._init_file.unlink(missing_ok=True)
         root = self.settings.mysql_root_password
@@ -131,7 +129,7 @@ class MySQLServer(Server):
                 cursor.execute("DROP USER %s@%s", (str(user), str(host)))
         finally:
             connection.close()
-        create_reader(self.settings, ("localhost", LOOPBACK))
+        create_accounts(self.settings, ("localhost", LOOPBACK))
 
     @property
     def socket(self) -> Path:
@@ -154,23 +152,14 @@ class MySQLServer(Server):
         return self.conf / "accounts.sql"
 
     def _accounts(self) -> list[str]:
-        """SQL, a statement a line, that the server runs at every start: the passwords become the settings'."""
-        database = self.settings.mysql_database
-        accounts = [
-            ("root", self.settings.mysql_root_password),
-            (self.settings.mysql_user, self.settings.mysql_password),
-        ]
-        statements = [f"CREATE DATABASE IF NOT EXISTS `{database}`"]
-        for name, password in accounts:
-            for host in ("localhost", LOOPBACK):
-                account = f"{_literal(name)}@'{host}'"
-                statements.append(f"CREATE USER IF NOT EXISTS {account} IDENTIFIED BY {_literal(password)}")
-                statements.append(f"ALTER USER {account} IDENTIFIED BY {_literal(password)}")
-                # The pattern, in which _ stands for any character, lets tests have databases of their own beside ours.
-                pattern = database.replace("_", r"\_") + "%"
-                scope = "*.*" if name == "root" else f"`{pattern}`.*"
-                grant_option = " WITH GRANT OPTION" if name == "root" else ""
-                statements.append(f"GRANT ALL PRIVILEGES ON {scope} TO {account}{grant_option}")
+        """SQL, a statement a line, that the server runs at every start: root's password becomes the settings'."""
+        password = _literal(self.settings.mysql_root_password)
+        statements = [f"CREATE DATABASE IF NOT EXISTS `{self.settings.mysql_database}`"]
+        for host in ("localhost", LOOPBACK):
+            account = f"root@'{host}'"
+            statements.append(f"CREATE USER IF NOT EXISTS {account} IDENTIFIED BY {password}")
+            statements.append(f"ALTER USER {account} IDENTIFIED BY {password}")
+            statements.append(f"GRANT ALL PRIVILEGES ON *.* TO {account} WITH GRANT OPTION")
         return statements
 
     def _refuse_other_kind(self, version: str) -> None:
@@ -256,6 +245,5 @@ def _as_root() -> list[str]:
     return ["--user=root"] if os.geteuid() == 0 else []
 
 
-def _literal(value: str | SecretStr) -> str:
-    text = value.get_secret_value() if isinstance(value, SecretStr) else value
-    return "'" + text.replace("\\", "\\\\").replace("'", "''") + "'"
+def _literal(secret: SecretStr) -> str:
+    return "'" + secret.get_secret_value().replace("\\", "\\\\").replace("'", "''") + "'"

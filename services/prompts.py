@@ -23,7 +23,7 @@ MOST_ROWS = 1000
 
 def sql_prompt(settings: Settings) -> None:
     """Read MySQL statements until the input ends, each up to a semicolon, and print their rows. Commits each."""
-    connection = connect_mysql(settings)
+    connection = connect_mysql(settings, account="DBT_MYSQL")
 
     def run(statement: str) -> Answer:
         cursor: Any = connection.cursor()

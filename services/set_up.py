@@ -18,7 +18,7 @@ from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixe
 from services.cassandra_roles import check_superuser, create_roles_and_tables, refuse_superusers_name
 from services.environment import write_dbt_profile
 from services.kafka_server import create_topics
-from services.mysql_reader import create_reader, refuse_taken_name
+from services.mysql_accounts import create_accounts, refuse_taken_names
 from services.server import READY_SECONDS
 from streaming.errors import StoreUnavailable, TickledgerError, run_command
 from streaming.settings import Settings, load_settings
@@ -34,19 +34,19 @@ app = typer.Typer(
 
 @app.command()
 def stores() -> None:
-    """Create Kafka's topics, Cassandra's roles, keyspace and tables, and MySQL's account of the dashboard.
+    """Create Kafka's topics, Cassandra's roles, keyspace and tables, and MySQL's accounts.
 
     A second run changes nothing that is right.
     """
     settings = load_settings()
     refuse_superusers_name(settings)
-    refuse_taken_name(settings)
+    refuse_taken_names(settings)
     _set_up_kafka(settings)
     print(f"Kafka at {settings.kafka_bootstrap_servers} has its topics", flush=True)
     _set_up_cassandra(settings)
     print(f"Cassandra at {','.join(settings.cassandra_hosts)} has its roles and tables", flush=True)
     _set_up_mysql(settings)
-    print(f"MySQL at {settings.mysql_host} has the dashboard's account", flush=True)
+    print(f"MySQL at {settings.mysql_host} has its accounts", flush=True)
 
 
 @app.command("dbt-profile")
@@ -80,7 +80,7 @@ def _set_up_cassandra(settings: Settings) -> None:
 def _set_up_mysql(settings: Settings) -> None:
     try:
         # Clients come from other containers, and which addresses those have only Docker knows.
-        create_reader(settings, ("%",))
+        create_accounts(settings, ("%",))
     except mysql.connector.Error as error:
         raise TickledgerError(f"setting up MySQL failed: {error}") from None
 

@@ -53,14 +53,10 @@ class Settings(BaseSettings):
     cassandra_hosts: Annotated[tuple[Name, ...], NoDecode, Field(min_length=1)]
     cassandra_port: Port
     cassandra_keyspace: Identifier
-    cassandra_user: Name
-    cassandra_password: SecretStr
 
     mysql_host: Name
     mysql_port: Port
     mysql_database: Identifier
-    mysql_user: Name
-    mysql_password: SecretStr
 
     stream_trigger_seconds: Annotated[float, Field(ge=0)]
     stream_max_offsets_per_trigger: Annotated[int, Field(ge=1)]
@@ -76,7 +72,15 @@ class Settings(BaseSettings):
 
     dashboard_refresh_seconds: Annotated[float, Field(ge=0.5)]
 
-    # Empty in a .env from before these were there: only the dashboard needs them, and `make services` adds them.
+    # Each part needs its own account and no other: who logs in with one that is not set says so.
+    cassandra_user: str = ""
+    cassandra_password: SecretStr = SecretStr("")
+    mysql_user: str = ""
+    mysql_password: SecretStr = SecretStr("")
+    dbt_mysql_user: str = ""
+    dbt_mysql_password: SecretStr = SecretStr("")
+    producer_mysql_user: str = ""
+    producer_mysql_password: SecretStr = SecretStr("")
     dashboard_mysql_user: str = ""
     dashboard_mysql_password: SecretStr = SecretStr("")
     dashboard_cassandra_user: str = ""

@@ -22,6 +22,24 @@ ANSWER_SECONDS = 20
 CASSANDRA_REQUEST_SECONDS = 15
 
 
+def credentials(settings: Settings, account: str) -> tuple[str, SecretStr]:
+    """Name and password of the account whose settings begin so. Raises ConfigurationError where one is not set."""
+    name, password = {
+        "MYSQL": (settings.mysql_user, settings.mysql_password),
+        "DBT_MYSQL": (settings.dbt_mysql_user, settings.dbt_mysql_password),
+        "PRODUCER_MYSQL": (settings.producer_mysql_user, settings.producer_mysql_password),
+        "DASHBOARD_MYSQL": (settings.dashboard_mysql_user, settings.dashboard_mysql_password),
+        "CASSANDRA": (settings.cassandra_user, settings.cassandra_password),
+        "DASHBOARD_CASSANDRA": (settings.dashboard_cassandra_user, settings.dashboard_cassandra_password),
+    }[account]
+    if not name or not password.get_secret_value():
+        missing, kind = (f"{account}_PASSWORD", "its password") if name else (f"{account}_USER", "an account's name")
+        raise ConfigurationError(
+            f"{missing} is not set; it should be {kind}: 'make services' adds to .env what .env.example has"
+        )
+    return name, password
+
+
 def connect_mysql(
     settings: Settings,
     *,
@@ -31,21 +49,22 @@ def connect_mysql(
     answer_seconds: int = ANSWER_SECONDS,
     account: str = "MYSQL",
 ) -> MySQLConnectionAbstract:
-    """Open a MySQL connection in UTC, without autocommit, at READ COMMITTED; names default to the settings'.
+    """Open a MySQL connection in UTC, without autocommit, at READ COMMITTED.
 
-    `account` is how the settings of user and password begin, for the error. A server that takes longer than
-    `answer_seconds` for one answer counts as down. Raises ConfigurationError for a wrong user, password or database and
-    StoreUnavailable where nothing answers.
+    `account` is how the settings of user and password begin, unless both are given. A server that takes longer than
+    `answer_seconds` for one answer counts as down. Raises ConfigurationError for a missing or wrong user or password or
+    a wrong database, and StoreUnavailable where nothing answers.
     """
     where = f"{settings.mysql_host}:{settings.mysql_port}"
-    user = user or settings.mysql_user
+    if user is None or password is None:
+        user, password = credentials(settings, account)
     database = settings.mysql_database if database is None else database
     try:
         connection: Any = mysql.connector.connect(
             host=settings.mysql_host,
             port=settings.mysql_port,
             user=user,
-            password=(password or settings.mysql_password).get_secret_value(),
+            password=password.get_secret_value(),
             database=database or None,
             charset="utf8mb4",
             collation="utf8mb4_bin",
@@ -66,7 +85,8 @@ def connect_mysql(
             ) from None
         if error.errno in (errorcode.ER_BAD_DB_ERROR, errorcode.ER_DBACCESS_DENIED_ERROR):
             raise ConfigurationError(
-                f"MYSQL_DATABASE is {database!r}; it should be a database of MySQL at {where} that {user!r} may use"
+                f"MYSQL_DATABASE is {database!r}; it should be a database of MySQL at {where} that {user!r} may use: "
+                "'dbt seed' and 'dbt run' make its tables and grant them"
             ) from None
         raise StoreUnavailable(
             f"MySQL at {where} (MYSQL_HOST, MYSQL_PORT) does not answer: {first_sentence(error)}"
@@ -97,20 +117,20 @@ def connect_cassandra(
     keyspace: str | None = None,
     account: str = "CASSANDRA",
 ) -> Session:
-    """Open a Cassandra session; names default to the settings'. An empty `keyspace` opens it on none.
+    """Open a Cassandra session on the settings' keyspace or another; an empty `keyspace` opens it on none.
 
-    `account` is how the settings of user and password begin, for the error.
-    The session reconnects by itself. Raises ConfigurationError for a wrong user, password or keyspace and
-    StoreUnavailable where nothing answers. Close it with `session.cluster.shutdown()`.
+    `account` is how the settings of user and password begin, unless both are given.
+    The session reconnects by itself. Raises ConfigurationError for a missing or wrong user or password or a wrong
+    keyspace, and StoreUnavailable where nothing answers. Close it with `session.cluster.shutdown()`.
     """
     # The driver logs every failed attempt with a traceback; callers say it in one line.
     logging.getLogger("cassandra").setLevel(logging.CRITICAL)
-    user = user or settings.cassandra_user
+    if user is None or password is None:
+        user, password = credentials(settings, account)
     keyspace = settings.cassandra_keyspace if keyspace is None else keyspace
     where = f"{','.join(settings.cassandra_hosts)}:{settings.cassandra_port}"
-    secret = (password or settings.cassandra_password).get_secret_value()
     try:
-        cluster = _cluster(settings, PlainTextAuthProvider(user, secret))
+        cluster = _cluster(settings, PlainTextAuthProvider(user, password.get_secret_value()))
     except UnresolvableContactPoints as error:
         raise _cassandra_error(error, where, user, keyspace, account) from None
     try:

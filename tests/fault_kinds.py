@@ -384,7 +384,7 @@ def ledger_restored(run: Run, number: int) -> None:
 
 
 def _backup(pipeline: Pipeline) -> dict[str, list[tuple[Any, ...]]]:
-    connection: Any = connect_mysql(pipeline.settings)
+    connection: Any = connect_mysql(pipeline.settings, account="DBT_MYSQL")
     try:
         cursor = connection.cursor()
         cursor.execute("SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ")
@@ -399,7 +399,7 @@ def _backup(pipeline: Pipeline) -> dict[str, list[tuple[Any, ...]]]:
 
 
 def _restore(pipeline: Pipeline, backup: dict[str, list[tuple[Any, ...]]]) -> None:
-    connection: Any = connect_mysql(pipeline.settings)
+    connection: Any = connect_mysql(pipeline.settings, account="DBT_MYSQL")
     try:
         cursor = connection.cursor()
         # In the order in which a commit takes its locks, or the two would wait for each other.
@@ -455,7 +455,7 @@ def dbt_beside(run: Run, _number: int) -> None:
 
 def _poll(run: Run, over: threading.Event) -> None:
     """Read the view and the seed every 50 ms; an error, or a profile that is not whole, is a problem."""
-    connection: Any = connect_mysql(run.pipeline.settings)
+    connection: Any = connect_mysql(run.pipeline.settings, account="DBT_MYSQL")
     connection.autocommit = True
     companies = len(run.pipeline.rows("SELECT ticker FROM profile"))
     cursor = connection.cursor()

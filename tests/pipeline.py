@@ -20,6 +20,7 @@ from kafka import KafkaAdminClient, KafkaProducer
 from kafka.admin import NewTopic
 from mysql.connector.abstracts import MySQLConnectionAbstract
 
+from services.cassandra_roles import keyspace_rights
 from services.environment import write_dbt_profile
 from services.instance import Instance
 from streaming.settings import ENV_FILE_VARIABLE, PROJECT_ROOT, Settings
@@ -50,8 +51,8 @@ class Database:
     profiles: Path
 
     def connect(self) -> MySQLConnectionAbstract:
-        """A new connection on the database."""
-        return connect_mysql(self.settings)
+        """A new connection on the database, with the account that may do everything in it."""
+        return connect_mysql(self.settings, account="DBT_MYSQL")
 
     def dbt(self, *arguments: str, project: Path = PROJECT_ROOT / "dbt_project") -> "subprocess.CompletedProcess[str]":
         """Run a dbt command on the database, in a subprocess, as a user would."""
@@ -82,14 +83,14 @@ class Pipeline:
         return environment_for(self.settings, self.env_file)
 
     def mysql(self) -> MySQLConnectionAbstract:
-        """A new connection on the pipeline's database, closed after the test."""
-        connection = connect_mysql(self.settings)
+        """A new connection on the pipeline's database, with dbt's account; closed after the test."""
+        connection = connect_mysql(self.settings, account="DBT_MYSQL")
         self._connections.append(connection)
         return connection
 
     def rows(self, query: str, values: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
         """What a query on the pipeline's database returns now."""
-        connection = connect_mysql(self.settings)
+        connection = connect_mysql(self.settings, account="DBT_MYSQL")
         try:
             cursor: Any = connection.cursor()
             cursor.execute(query, values)
@@ -98,11 +99,17 @@ class Pipeline:
             connection.close()
 
     def execute(self, statement: str, values: tuple[Any, ...] = ()) -> None:
-        """Run one statement on the pipeline's database and commit."""
-        connection = connect_mysql(self.settings)
+        """Run one statement on the pipeline's database, with dbt's account, and commit."""
+        connection = connect_mysql(self.settings, account="DBT_MYSQL")
         connection.cursor().execute(statement, values)
         connection.commit()
         connection.close()
+
+    def alter_cassandra(self, statement: str) -> None:
+        """Run one statement on the pipeline's keyspace that the stream's role may not, such as DROP TABLE."""
+        with cassandra_admin(self.settings) as admin:
+            admin.set_keyspace(self.settings.cassandra_keyspace)
+            admin.execute(statement, timeout=60)
 
     def send(self, messages: list[Any], partition: int | None = None) -> None:
         """Send messages to the topic, all acknowledged: bytes and None as they are, anything else as JSON."""
@@ -210,9 +217,9 @@ def fresh_database(services: Instance, settings: Settings, profiles: Path) -> It
     name = f"{settings.mysql_database}_{uuid.uuid4().hex[:12]}"
     mine = settings.model_copy(update={"mysql_database": name, "stream_scratch_dir": profiles / "scratch"})
     write_dbt_profile(mine, profiles / "profiles.yml")
-    _as_user(settings, f"CREATE DATABASE {name} CHARACTER SET utf8mb4 COLLATE utf8mb4_bin")
+    _as_dbt(settings, f"CREATE DATABASE {name} CHARACTER SET utf8mb4 COLLATE utf8mb4_bin")
     yield Database(mine, services.env_file, profiles)
-    _as_user(settings, f"DROP DATABASE {name}")
+    _as_dbt(settings, f"DROP DATABASE {name}")
 
 
 def dbt_statements(services: Instance, settings: Settings, folder: Path) -> list[str]:
@@ -221,11 +228,8 @@ def dbt_statements(services: Instance, settings: Settings, folder: Path) -> list
         for command in ("seed", "run"):
             done = database.dbt(command)
             assert done.returncode == 0, done.stdout
-        connection = database.connect()
-        try:
+        with contextlib.closing(connect_root(database.settings)) as connection:
             return list(_dump(connection, database.settings.mysql_database))
-        finally:
-            connection.close()
 
 
 def _dump(connection: MySQLConnectionAbstract, name: str) -> Iterator[str]:
@@ -236,6 +240,9 @@ def _dump(connection: MySQLConnectionAbstract, name: str) -> Iterator[str]:
         yield cursor.fetchone()[1].replace(f"`{name}`.", "")
         if kind != "VIEW":
             yield from _inserts(cursor, table)
+    for role in ("role_stream", "role_producer", "role_dashboard"):
+        cursor.execute(f"SHOW GRANTS FOR {role}")
+        yield from (grant.replace(f"`{name}`.", "") for (grant,) in cursor.fetchall() if f" ON `{name}`." in grant)
 
 
 def _inserts(cursor: Any, table: str) -> Iterator[str]:
@@ -260,8 +267,8 @@ def fresh_pipeline(
             "stream_trigger_seconds": 0.5,
         }
     )
-    _as_user(settings_of_all, f"CREATE DATABASE {settings.mysql_database} CHARACTER SET utf8mb4 COLLATE utf8mb4_bin")
-    connection = connect_mysql(settings)
+    _as_dbt(settings_of_all, f"CREATE DATABASE {settings.mysql_database} CHARACTER SET utf8mb4 COLLATE utf8mb4_bin")
+    connection = connect_mysql(settings, account="DBT_MYSQL")
     for statement in template:
         connection.cursor().execute(statement)
     connection.commit()
@@ -283,9 +290,9 @@ def _drop(pipeline: Pipeline) -> None:
     # Clients from before the test may have lost their server in it.
     with _kafka_admin(pipeline.settings) as topics:
         topics.delete_topics([pipeline.settings.kafka_topic])
-    with _cassandra_admin(pipeline.settings) as admin:
+    with cassandra_admin(pipeline.settings) as admin:
         admin.execute(f"DROP KEYSPACE {pipeline.settings.cassandra_keyspace}", timeout=60)
-    _as_user(pipeline.settings, f"DROP DATABASE {pipeline.settings.mysql_database}")
+    _as_dbt(pipeline.settings, f"DROP DATABASE {pipeline.settings.mysql_database}")
 
 
 @contextlib.contextmanager
@@ -298,7 +305,8 @@ def _kafka_admin(settings: Settings) -> Iterator[KafkaAdminClient]:
 
 
 @contextlib.contextmanager
-def _cassandra_admin(settings: Settings) -> Iterator[Session]:
+def cassandra_admin(settings: Settings) -> Iterator[Session]:
+    """A session with the superuser, for what no part of the pipeline may do."""
     admin = connect_cassandra(
         settings, user="tickledger_admin", password=settings.cassandra_admin_password, keyspace="system"
     )
@@ -311,15 +319,18 @@ def _cassandra_admin(settings: Settings) -> Iterator[Session]:
 def _create_keyspace(settings: Settings) -> None:
     name = settings.cassandra_keyspace
     replication = "{'class': 'SimpleStrategy', 'replication_factor': 1}"
-    with _cassandra_admin(settings) as admin:
+    with cassandra_admin(settings) as admin:
         admin.execute(f"CREATE KEYSPACE {name} WITH replication = {replication}", timeout=60)
-        for statement in cassandra_tables(name):
+        for statement in (*cassandra_tables(name), *keyspace_rights(settings)):
             admin.execute(statement, timeout=60)
-        admin.execute(f"GRANT ALL PERMISSIONS ON KEYSPACE {name} TO {settings.cassandra_user}", timeout=60)
-        admin.execute(f"GRANT SELECT ON KEYSPACE {name} TO {settings.dashboard_cassandra_user}", timeout=60)
 
 
-def _as_user(settings: Settings, statement: str) -> None:
-    connection = connect_mysql(settings)
+def connect_root(settings: Settings) -> MySQLConnectionAbstract:
+    """A connection with the account that may do everything on the server, on the settings' database."""
+    return connect_mysql(settings, user="root", password=settings.mysql_root_password)
+
+
+def _as_dbt(settings: Settings, statement: str) -> None:
+    connection = connect_mysql(settings, account="DBT_MYSQL")
     connection.cursor().execute(statement)
     connection.close()

@@ -80,7 +80,7 @@ def _after(statement: str) -> Doctored:
 
 def _after_cql(statement: str) -> Doctored:
     def doctored(pipeline: Pipeline, _folder: Path) -> dict[str, str]:
-        pipeline.cassandra.execute(statement, timeout=60)
+        pipeline.alter_cassandra(statement)
         return {}
 
     return doctored
@@ -101,7 +101,8 @@ CASES: dict[str, tuple[Doctored, str]] = {
     "no settings file": (_no_file, "is not set; .*which does not exist: run 'make services' or copy .env.example"),
     "a setting is missing": (_without("MYSQL_HOST"), "MYSQL_HOST is not set; it should be set and not empty"),
     "a password is missing": (_without("MYSQL_PASSWORD"), "MYSQL_PASSWORD is not set"),
-    "a setting is empty": (_set(MYSQL_USER=""), "MYSQL_USER is ''; it should be set and not empty"),
+    "a setting is empty": (_set(MYSQL_HOST=""), "MYSQL_HOST is ''; it should be set and not empty"),
+    "an account is empty": (_set(MYSQL_USER=""), "MYSQL_USER is not set; it should be an account's name"),
     "a broker without a port": (
         _set(KAFKA_BOOTSTRAP_SERVERS="localhost"),
         "KAFKA_BOOTSTRAP_SERVERS is 'localhost'; it should be host:port, or several separated by commas",

@@ -10,6 +10,7 @@ import sys
 import tomllib
 import uuid
 from collections.abc import Iterator
+from contextlib import closing
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -25,8 +26,9 @@ from services.cassandra_server import CassandraServer
 from services.instance import Instance
 from services.jars import CASSANDRA, KAFKA
 from services.java import JAVA_VERSION
+from services.mysql_accounts import ACCOUNTS
 from streaming.settings import PROJECT_ROOT, Settings, load_settings
-from streaming.stores import connect_cassandra, connect_mysql
+from streaming.stores import connect_cassandra, connect_mysql, credentials, fetch_rows
 
 Service = dict[str, Any]
 
@@ -181,23 +183,22 @@ class TestOptions:
 
 class TestSettings:
     @pytest.mark.parametrize("name", CLIENTS)
-    def test_clients_have_every_setting_and_only_addresses_differ(
+    def test_clients_have_every_setting_but_accounts_and_only_addresses_differ(
         self, name: str, only_compose: pytest.MonkeyPatch
     ) -> None:
         inside = settings_inside(name, only_compose).model_dump()
         outside = settings_outside(only_compose).model_dump()
-        secrets_of_servers = {"cassandra_admin_password", "mysql_root_password"}
-        differing = {field for field in inside if inside[field] != outside[field]} - secrets_of_servers
+        fields = {field for field in inside if not field.endswith(("_user", "_password"))}
         # Only the stream serves figures, which a container shows to this machine alone.
         serves = {"stream_metrics_address"} if name == "stream" else set()
-        assert differing == serves | {
+        assert {field for field in fields if inside[field] != outside[field]} == serves | {
             *("kafka_bootstrap_servers", "cassandra_hosts", "mysql_host", "mysql_port", "stream_scratch_dir")
         }
 
-    def test_mysql_makes_the_clients_account_and_database(self) -> None:
+    def test_mysql_makes_the_clients_database_and_no_account(self) -> None:
         server, client = SERVICES["mysql"]["environment"], SERVICES["dbt"]["environment"]
-        names = ("MYSQL_DATABASE", "MYSQL_USER", "MYSQL_PASSWORD")
-        assert {name: server[name] for name in names} == {name: client[name] for name in names}
+        assert server["MYSQL_DATABASE"] == client["MYSQL_DATABASE"]
+        assert "MYSQL_USER" not in server, "the image would give it every right in the database"
         assert server["MYSQL_ROOT_HOST"] == "%", "set-up logs in as root from another container"
 
     def test_every_variable_is_in_env_example_and_refused_when_empty(self) -> None:
@@ -220,12 +221,22 @@ class TestSettings:
         assert given
         assert all(re.fullmatch(rf"\$\{{{name}:\?[^}}]+\}}", value) for name, value in given)
 
-    def test_passwords_of_superusers_reach_only_who_needs_them(self) -> None:
+    def test_each_password_reaches_only_who_needs_it(self) -> None:
         holders = {
             secret: {name for name, service in SERVICES.items() if secret in service.get("environment", {})}
-            for secret in ("CASSANDRA_ADMIN_PASSWORD", "MYSQL_ROOT_PASSWORD")
+            for secret in EXAMPLE
+            if secret.endswith("_PASSWORD")
         }
-        assert holders == {"CASSANDRA_ADMIN_PASSWORD": {"set-up"}, "MYSQL_ROOT_PASSWORD": {"set-up", "mysql"}}
+        assert holders == {
+            "CASSANDRA_ADMIN_PASSWORD": {"set-up"},
+            "MYSQL_ROOT_PASSWORD": {"set-up", "mysql"},
+            "DBT_MYSQL_PASSWORD": {"set-up", "dbt"},
+            "MYSQL_PASSWORD": {"set-up", "stream"},
+            "CASSANDRA_PASSWORD": {"set-up", "stream"},
+            "PRODUCER_MYSQL_PASSWORD": {"set-up", "producer"},
+            "DASHBOARD_MYSQL_PASSWORD": {"set-up", "dashboard"},
+            "DASHBOARD_CASSANDRA_PASSWORD": {"set-up", "dashboard"},
+        }
 
 
 class TestStart:
@@ -291,7 +302,7 @@ class TestSetUp:
             "CASSANDRA_KEYSPACE": f"{test_settings.cassandra_keyspace}_{suffix}",
             "CASSANDRA_USER": f"user_{suffix}",
             "DASHBOARD_CASSANDRA_USER": f"reader_{suffix}",
-            "DASHBOARD_MYSQL_USER": f"reader_{suffix}",
+            **{f"{account.prefix}_USER": f"{account.prefix.lower()}_{suffix}" for account in ACCOUNTS},
         }
         yield names | {"TICKLEDGER_ENV_FILE": str(services.env_file)}
         topics = KafkaAdminClient(bootstrap_servers=test_settings.kafka_bootstrap_servers)
@@ -305,7 +316,8 @@ class TestSetUp:
             admin.execute(f"DROP ROLE {names[role]}", timeout=60)
         admin.cluster.shutdown()
         root = connect_mysql(test_settings, user="root", password=test_settings.mysql_root_password, database="mysql")
-        root.cursor().execute("DROP USER %s@'%'", (names["DASHBOARD_MYSQL_USER"],))
+        for account in ACCOUNTS:
+            root.cursor().execute("DROP USER %s@'%'", (names[f"{account.prefix}_USER"],))
         root.close()
 
     @staticmethod
@@ -338,9 +350,12 @@ class TestSetUp:
         with pytest.raises(Unauthorized):
             reader.execute("TRUNCATE real_time_data")
         reader.cluster.shutdown()
-        account = connect_mysql(mine, user=environment["DASHBOARD_MYSQL_USER"], password=mine.dashboard_mysql_password)
-        account.cursor().execute("SELECT 1")
-        account.close()
+        for account in ACCOUNTS:
+            _, password = credentials(mine, account.prefix)
+            user = environment[f"{account.prefix}_USER"]
+            with closing(connect_mysql(mine, user=user, password=password, database="")) as connection:
+                ((role,),) = fetch_rows(connection, "SELECT CURRENT_ROLE()")
+            assert str(role or "NONE").replace("`", "").removesuffix("@%") == (account.role or "NONE")
         admin = KafkaAdminClient(bootstrap_servers=test_settings.kafka_bootstrap_servers)
         (described,) = admin.describe_topics([environment["KAFKA_TOPIC"]])
         admin.close()

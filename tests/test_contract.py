@@ -133,7 +133,6 @@ def test_drift_of_cassandras_tables_is_a_table_of_differences_and_refused(pipeli
         "",
     )
 
-    session = pipeline.cassandra
     for statement in (
         "ALTER TABLE real_time_data DROP price",
         "ALTER TABLE real_time_data ADD note text",
@@ -142,7 +141,7 @@ def test_drift_of_cassandras_tables_is_a_table_of_differences_and_refused(pipeli
         " position int, raw_value text, reason text, detail text, dead_at timestamp, replayed_at timestamp,"
         " PRIMARY KEY (topic, kafka_partition, offset_bucket, kafka_offset, position))",
     ):
-        session.execute(statement, timeout=60)
+        pipeline.alter_cassandra(statement)
     assert {(one.store, one.table, one.what) for one in differences(pipeline.settings)} == {
         ("Cassandra", "real_time_data", "column price"),
         ("Cassandra", "real_time_data", "column note"),

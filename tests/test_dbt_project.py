@@ -29,7 +29,7 @@ class Client:
     """One connection with autocommit; a row goes in and comes out as a dict."""
 
     def __init__(self, settings: Settings) -> None:
-        self._connection: Any = connect_mysql(settings)
+        self._connection: Any = connect_mysql(settings, account="DBT_MYSQL")
         self._connection.autocommit = True
 
     def query(self, sql: str) -> list[dict[str, Any]]:

@@ -76,7 +76,7 @@ def _landed(pipeline: Pipeline, verdict: str) -> Settings:
 
 
 def _no_raw_table(pipeline: Pipeline, _folder: Path) -> Settings:
-    pipeline.cassandra.execute("DROP TABLE dead_letters")
+    pipeline.alter_cassandra("DROP TABLE dead_letters")
     return pipeline.settings
 
 

@@ -375,7 +375,7 @@ def test_what_only_the_user_can_mend_is_one_line_and_exit_2(pipeline: Pipeline) 
     assert_one_error_line(producer(pipeline, f"{topic}_2"), f"TOPIC is '{topic}_2'; it should be a topic of ")
     unreachable = {"KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1"}
     assert_one_error_line(producer(pipeline, topic, **unreachable), r"Kafka at 127\.0\.0\.1:1 .* does not answer")
-    assert_one_error_line(producer(pipeline, topic, MYSQL_PASSWORD="wrong"), "MYSQL_USER is 'tickledger'")
+    assert_one_error_line(producer(pipeline, topic, PRODUCER_MYSQL_PASSWORD="wrong"), "PRODUCER_MYSQL_USER is 't")
     pipeline.execute("DELETE FROM profile")
     assert_one_error_line(producer(pipeline, topic), "run 'dbt seed'")
     pipeline.execute("DROP TABLE profile")

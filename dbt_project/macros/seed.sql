@@ -27,6 +27,7 @@
   {% do run_query('drop table if exists ' ~ replaced) %}
   {% do run_query("do release_lock('" ~ seed_lock_name(target) ~ "')") %}
   {% call noop_statement('main', 'INSERT ' ~ rows.rows | length, 'INSERT', rows.rows | length) %}{% endcall %}
+  {% do apply_grants(target, config.get('grants'), should_revoke=False) %}
   {{ run_hooks(post_hooks) }}
 
   {{ return({'relations': [target]}) }}

@@ -31,6 +31,7 @@
       {% call noop_statement('main', 'UNCHANGED', 'UNCHANGED', 0) %}{% endcall %}
     {%- endif -%}
   {%- endif -%}
+  {% do apply_grants(target, config.get('grants'), should_revoke=False) %}
   {{ run_hooks(post_hooks) }}
 
   {{ return({'relations': [target]}) }}

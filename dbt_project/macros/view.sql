@@ -17,6 +17,7 @@
   {% call statement('main') %}
     create or replace sql security invoker view {{ target }} as {{ sql }}
   {% endcall %}
+  {% do apply_grants(target, config.get('grants'), should_revoke=False) %}
   {{ run_hooks(post_hooks) }}
 
   {{ return({'relations': [target]}) }}

@@ -1,0 +1,94 @@
+"""MySQL's accounts, one for each part, wherever the server runs. Rights on tables dbt grants to their roles."""
+
+from collections.abc import Sequence
+from contextlib import closing
+from typing import Any, NamedTuple
+
+from mysql.connector.abstracts import MySQLConnectionAbstract
+
+from streaming.errors import ConfigurationError
+from streaming.settings import Settings
+from streaming.stores import connect_mysql, credentials, fetch_rows
+
+_DDL = (
+    "SELECT, INSERT, UPDATE, DELETE, CREATE, DROP, ALTER, INDEX, CREATE VIEW, SHOW VIEW, CREATE TEMPORARY TABLES,"
+    " GRANT OPTION"
+)
+
+
+class Account(NamedTuple):
+    """How the settings of name and password begin, the role that dbt grants to, the rights in the whole database."""
+
+    prefix: str
+    role: str
+    rights: str
+
+
+#: The roles are those of `grants` in dbt_project/: a table's rights are given where the table is made.
+ACCOUNTS = (
+    Account("DBT_MYSQL", "", _DDL),
+    # The contract is compared as the server itself writes it, in a temporary table that only its session sees.
+    Account("MYSQL", "role_stream", "CREATE TEMPORARY TABLES"),
+    Account("PRODUCER_MYSQL", "role_producer", ""),
+    Account("DASHBOARD_MYSQL", "role_dashboard", ""),
+)
+
+
+def refuse_taken_names(settings: Settings) -> None:
+    """Raise ConfigurationError where an account is not set, or has the name of root, of a role or of another."""
+    taken = {"root", *(account.role for account in ACCOUNTS)}
+    for account in ACCOUNTS:
+        name, _ = credentials(settings, account.prefix)
+        if name in taken:
+            raise ConfigurationError(
+                f"{account.prefix}_USER is {name!r}; it should be a name that neither root, nor a role, nor another "
+                "account has"
+            )
+        taken.add(name)
+
+
+def create_accounts(settings: Settings, hosts: Sequence[str]) -> None:
+    """Create or renew the accounts for clients from `hosts`; their passwords become the settings' at every run.
+
+    The rights of dbt hold in MYSQL_DATABASE and in databases whose names begin so, which are the tests'. Logs in as
+    root.
+    """
+    refuse_taken_names(settings)
+    with closing(_connect_root(settings)) as connection:
+        cursor = connection.cursor()
+        is_mariadb = "MariaDB" in fetch_rows(connection, "SELECT VERSION()")[0][0]
+        for account in ACCOUNTS:
+            if account.role:
+                cursor.execute(f"CREATE ROLE IF NOT EXISTS {account.role}")
+            for host in hosts:
+                _renew(cursor, settings, account, host)
+                user = _renew(cursor, settings, account, host)
+                if account.role:
+                    cursor.execute(f"GRANT {account.role} TO %s@%s", user)
+                    cursor.execute(f"SET DEFAULT ROLE {account.role} {'FOR' if is_mariadb else 'TO'} %s@%s", user)
+
+
+def _renew(cursor: Any, settings: Settings, account: Account, host: str) -> tuple[str, str]:
+    name, password = credentials(settings, account.prefix)
+    user = (name, host)
+    pattern = settings.mysql_database.replace("_", r"\_") + "%"
+    cursor.execute("CREATE USER IF NOT EXISTS %s@%s IDENTIFIED BY %s", (*user, password.get_secret_value()))
+    cursor.execute("ALTER USER %s@%s IDENTIFIED BY %s", (*user, password.get_secret_value()))
+    cursor.execute("SELECT COUNT(*) FROM mysql.db WHERE user = %s AND host = %s AND select_priv = 'Y'", user)
+    had_all = cursor.fetchone()[0] > 0
+    if account.role and had_all:
+        # Before dbt had an account, these had rights in the whole database.
+        cursor.execute("REVOKE ALL PRIVILEGES, GRANT OPTION FROM %s@%s", user)
+    if account.rights:
+        cursor.execute(f"GRANT {account.rights} ON `{pattern}`.* TO %s@%s", user)
+    return user
+
+
+def _connect_root(settings: Settings) -> MySQLConnectionAbstract:
+    try:
+        return connect_mysql(settings, user="root", password=settings.mysql_root_password, database="mysql")
+    except ConfigurationError:
+        raise ConfigurationError(
+            "MYSQL_ROOT_PASSWORD is (hidden); it should be the one that MySQL at "
+            f"{settings.mysql_host}:{settings.mysql_port} was started with"
+        ) from None
