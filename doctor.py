@@ -71,6 +71,8 @@ def examine(settings: Settings) -> Iterator[Fact]:
     if cassandra.good:
         yield _fact("Cassandra's tables", lambda: _tables(cassandra_differences(settings)), SERVERS)
     yield (mysql := _fact("MySQL", lambda: _mysql(settings), SERVERS))
+    if cassandra.good and mysql.good:
+        yield _fact("accounts", lambda: _accounts(settings), SERVERS)
     if mysql.good:
         with closing(connect_mysql(settings)) as connection:
             yield from _examine_ledger(settings, connection, topic)
@@ -149,6 +151,13 @@ def _cassandra(settings: Settings) -> str:
     session.cluster.shutdown()
     where = f"{','.join(settings.cassandra_hosts)}:{settings.cassandra_port}"
     return f"{release} at {where}, keyspace {settings.cassandra_keyspace}, as {settings.cassandra_user}"
+
+
+def _accounts(settings: Settings) -> str:
+    for account in ("DBT_MYSQL", "PRODUCER_MYSQL", "DASHBOARD_MYSQL"):
+        connect_mysql(settings, account=account, database="").close()
+    connect_cassandra(settings, account="DASHBOARD_CASSANDRA", keyspace="").cluster.shutdown()
+    return "dbt, producer and dashboard log in, each with its own"
 
 
 def _mysql(settings: Settings) -> str:

@@ -205,18 +205,22 @@ def _lab(_case: Case) -> list[list[str]]:
 def _prepare_lab(case: Case) -> dict[str, str]:
     """The lab's tables, and the settings that it reads from the environment."""
     settings = case.pipeline.settings
-    case.pipeline.cassandra.execute(
+    case.pipeline.alter_cassandra(
         "CREATE TABLE lab_real_time_data (id bigint PRIMARY KEY, created_at timestamp, volume bigint,"
-        " market_cap decimal, ticker text, price decimal, sector text)",
-        timeout=60,
+        " market_cap decimal, ticker text, price decimal, sector text)"
     )
     case.pipeline.execute(
         "CREATE TABLE lab_aggregated_data (processing_id bigint AUTO_INCREMENT PRIMARY KEY, processed_at datetime,"
         " sector varchar(64), total_volume bigint, date date)"
     )
-    names = ("kafka_bootstrap_servers", "cassandra_port", "cassandra_user", "mysql_host", "mysql_port", "mysql_user")
+    names = ("kafka_bootstrap_servers", "cassandra_port", "cassandra_user", "mysql_host", "mysql_port")
     values = {name: getattr(settings, name) for name in names} | {"cassandra_hosts": settings.cassandra_hosts[0]}
-    secrets = {name: getattr(settings, name).get_secret_value() for name in ("cassandra_password", "mysql_password")}
+    # The stream's account has no right on the lab's tables.
+    values |= {"mysql_user": settings.dbt_mysql_user}
+    secrets = {
+        "cassandra_password": settings.cassandra_password.get_secret_value(),
+        "mysql_password": settings.dbt_mysql_password.get_secret_value(),
+    }
     python = str(PROJECT_ROOT / ".venv-lab" / "bin" / "python")
     return {name.upper(): str(value) for name, value in (values | secrets).items()} | {
         "PYSPARK_PYTHON": python,

@@ -5,7 +5,7 @@ import re
 import shutil
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,9 @@ import mysql.connector
 import pytest
 from pipeline import Database
 
+from streaming.errors import ConfigurationError
 from streaming.settings import PROJECT_ROOT, Settings
-from streaming.stores import connect_mysql
+from streaming.stores import connect_mysql, fetch_rows
 
 pytestmark = pytest.mark.integration
 
@@ -522,3 +523,34 @@ def test_texts_compare_exactly_whatever_the_databases_default(database: Database
         client.insert("batch_findings", **FINDING | {"expectation": name})
     assert sorted(row["expectation"] for row in client.rows("batch_findings")) == sorted(names)
     client.close()
+
+
+def test_a_table_made_anew_a_view_and_a_swapped_profile_keep_their_grants(database: Database, tmp_path: Path) -> None:
+    def read(account: str, table: str) -> None:
+        with closing(connect_mysql(database.settings, account=account)) as connection:
+            fetch_rows(connection, f"SELECT * FROM {table}")
+
+    with pytest.raises(ConfigurationError, match="'dbt seed' and 'dbt run' make its tables and grant them"):
+        read("PRODUCER_MYSQL", "profile")
+    # dbt makes these for the first time.
+    succeed(database, "seed")
+    succeed(database, "run")
+    read("PRODUCER_MYSQL", "profile")
+    read("DASHBOARD_MYSQL", "volume_today")
+    read("MYSQL", "batch_findings")
+
+    with closing(database.connect()) as connection:
+        for role in ("role_stream", "role_dashboard"):
+            connection.cursor().execute(f"REVOKE SELECT ON batch_findings FROM {role}")
+        for gone in ("DROP TABLE batch_findings", "DROP VIEW volume_today"):
+            connection.cursor().execute(gone)
+    with pytest.raises(mysql.connector.Error, match="denied"):
+        read("MYSQL", "batch_findings")
+    without_coal = edited_project(tmp_path, {"seeds/profile.csv": replaced(",Coal,", ",Beverages,")})
+    succeed(database, "seed", *within(without_coal))
+    succeed(database, "run", "--full-refresh")
+    for account, table in (
+        *(("PRODUCER_MYSQL", "profile"), ("MYSQL", "profile"), ("DASHBOARD_MYSQL", "profile")),
+        *(("MYSQL", "batch_findings"), ("DASHBOARD_MYSQL", "volume_today"), ("DASHBOARD_MYSQL", "batch_health")),
+    ):
+        read(account, table)

@@ -22,8 +22,8 @@ from streaming.topic import describe_topic
 pytestmark = pytest.mark.integration
 
 LINES = [
-    "versions", "Java", "scratch folder", "Kafka and topic", "Cassandra", "Cassandra's tables", "MySQL", "clock",
-    "contract", "profile", "ledger", "lag", "verdicts",
+    "versions", "Java", "scratch folder", "Kafka and topic", "Cassandra", "Cassandra's tables", "MySQL", "accounts",
+    "clock", "contract", "profile", "ledger", "lag", "verdicts",
 ]  # fmt: skip
 
 
@@ -100,6 +100,18 @@ DOCTORED: dict[str, tuple[Callable[[Pipeline, Path], Settings], str, str, str]] 
     "a table of Cassandra that is gone": (_no_raw_table, "Cassandra's tables", "dead_letters, table: missing", "make"),
     "no MySQL": (_with(mysql_port=free_port()), "MySQL", "does not answer", "make services"),
     "MySQL's password": (_with(mysql_password=SecretStr("wrong")), "MySQL", "MYSQL_USER is", "correct .env"),
+    "the producer's password": (
+        _with(producer_mysql_password=SecretStr("wrong")),
+        "accounts",
+        "PRODUCER_MYSQL_USER is",
+        "correct .env",
+    ),
+    "an account that is not set": (
+        _with(dbt_mysql_user=""),
+        "accounts",
+        "DBT_MYSQL_USER is not set",
+        "make services",
+    ),
     "a database that is not there": (_with(mysql_database="nowhere"), "MySQL", "MYSQL_DATABASE is", "make services"),
     "a table that is gone": (_after("DROP TABLE batch_findings"), "contract", "batch_findings, table", "dbt run"),
     "a column of another type": (
