@@ -64,8 +64,8 @@ format: $(INSTALLED)  ## Format the code, mend what can be mended
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-services: $(INSTALLED)  ## Start Kafka, Cassandra and MySQL on this machine
-	@exec $(BIN)/python -m services start
+services: $(INSTALLED)  ## Start Kafka, Cassandra and MySQL on this machine. SECURE=1: with TLS and accounts
+	@exec $(BIN)/python -m services start $(if $(filter 1,$(SECURE)),--secure)
 
 services-stop: $(INSTALLED)  ## Stop what `make services` started
 	@exec $(BIN)/python -m services stop

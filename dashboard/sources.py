@@ -21,7 +21,7 @@ class LagWatch:
     """Asks Kafka for the lag in a thread of its own, so that a broker that is silent holds up no part of the page."""
 
     def __init__(self, settings: Settings) -> None:
-        self._meter = LagMeter(settings)
+        self._meter = LagMeter(settings, "DASHBOARD_KAFKA")
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="lag")
         self._asked: Future[int | None] | None = None
 

@@ -20,7 +20,7 @@ from producer.publish import Publisher
 from producer.replay import TickFile, messages_in_time
 from producer.tick_ids import tick_ids
 from producer.watch import watch
-from streaming.errors import ConfigurationError, TickledgerError, run_command
+from streaming.errors import ConfigurationError, TickledgerError, TopicMissing, run_command
 from streaming.settings import Settings, load_settings
 from streaming.topic import describe_topic
 
@@ -134,7 +134,7 @@ def watch_topic(
     One line a message: time (UTC), partition, offset and value.
     """
     settings = load_settings()
-    _require_topic(settings, topic)
+    _require_topic(settings, topic, "KAFKA")
     with contextlib.closing(watch(settings, topic, from_beginning=from_beginning, stopping=stop_on_signals())) as lines:
         print(next(lines), file=sys.stderr, flush=True)
         for line in islice(lines, messages):
@@ -149,7 +149,7 @@ def _deliver(
     summary: Path | None,
 ) -> None:
     """Send the messages, wait for every acknowledgement, and say what became of them, whatever happens."""
-    _require_topic(settings, topic)
+    _require_topic(settings, topic, "PRODUCER_KAFKA")
     publisher = Publisher(settings, topic, stopping)
     try:
         with Progress(publisher):
@@ -174,11 +174,11 @@ def _write_summary(path: Path, content: bytes) -> None:
         raise TickledgerError(f"cannot write the summary {path}: {error.strerror}") from None
 
 
-def _require_topic(settings: Settings, topic: str) -> None:
+def _require_topic(settings: Settings, topic: str, account: str) -> None:
     """Raises ConfigurationError where the topic is missing: a producer that creates topics hides typing errors."""
     try:
-        describe_topic(settings.model_copy(update={"kafka_topic": topic}))
-    except ConfigurationError:
+        describe_topic(settings.model_copy(update={"kafka_topic": topic}), account)
+    except TopicMissing:
         raise ConfigurationError(
             f"TOPIC is {topic!r}; it should be a topic of {settings.kafka_bootstrap_servers} ('make topics' lists them)"
         ) from None

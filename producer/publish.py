@@ -11,6 +11,7 @@ from kafka import KafkaProducer
 from kafka.errors import KafkaError, KafkaTimeoutError, MessageSizeTooLargeError
 
 from streaming.errors import StoreUnavailable, TickledgerError
+from streaming.secured import kafka_options
 from streaming.settings import Settings
 
 CONNECT_MS = 10_000
@@ -77,6 +78,7 @@ class Publisher:
                 compression_type="lz4",
                 linger_ms=LINGER_MS,
                 batch_size=BATCH_BYTES,
+                **kafka_options(settings, "PRODUCER_KAFKA"),
             )
             self._partitions = sorted(self._producer.partitions_for(topic))
         except KafkaError as error:

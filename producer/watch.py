@@ -9,6 +9,7 @@ from kafka import KafkaConsumer, TopicPartition
 from kafka.errors import KafkaError
 
 from streaming.errors import StoreUnavailable
+from streaming.secured import kafka_options
 from streaming.settings import Settings
 
 POLL_MS = 500
@@ -28,6 +29,7 @@ def watch(
             allow_auto_create_topics=False,
             enable_auto_commit=False,
             isolation_level="read_committed",
+            **kafka_options(settings),
         )
     except KafkaError as error:
         raise _unavailable(settings, error) from None

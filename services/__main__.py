@@ -23,16 +23,20 @@ Name = Annotated[
     str,
     typer.Option("--instance", help="Which set of servers: demo (.env), test, or another name (free ports)."),
 ]
+Secure = Annotated[
+    bool,
+    typer.Option("--secure", help="Turn TLS and Kafka's accounts on in the env file, with certificates made here."),
+]
 
 
 @app.command()
-def start(instance: Name = DEMO) -> None:
+def start(instance: Name = DEMO, secure: Secure = False) -> None:
     """Start the servers, wait until each answers, create topics, keyspace, tables, databases and accounts.
 
     What was generated (passwords too) is written to the env file. A second start is harmless and keeps the data.
     """
     services = Instance(instance)
-    services.start()
+    services.start(secure=secure)
     _console().print(_table(services.servers(), {server.name: "ready" for server in services.servers()}))
     print(f"settings: {services.env_file}")
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from cassandra.cluster import Session
 from pydantic import SecretStr
 
-from streaming.errors import ConfigurationError, StoreUnavailable
+from streaming.errors import CertificateRefused, ConfigurationError, StoreUnavailable
 from streaming.settings import Settings
 from streaming.stores import connect_cassandra
 from streaming.tick import cassandra_tables
@@ -40,6 +40,8 @@ def check_superuser(settings: Settings, *, was_set_up: bool) -> None:
     try:
         _connect_admin(settings).cluster.shutdown()
         return
+    except CertificateRefused:
+        raise
     except ConfigurationError:
         if was_set_up:
             raise ConfigurationError(

@@ -9,6 +9,7 @@ from services.jars import CASSANDRA, classpath, fetch
 from services.java import java_home
 from services.server import LOOPBACK, Server, free_port
 from streaming.errors import ConfigurationError
+from streaming.settings import NO_FILE
 
 # Cassandra 5.0's own list for Java 17 (conf/jvm17-server.options), without jdk.compiler, which it does not need to run.
 _EXPORTS = (
@@ -62,7 +63,8 @@ class CassandraServer(Server):
         self.conf.mkdir(parents=True, exist_ok=True)
         self.data.mkdir(parents=True, exist_ok=True)
         (self.conf / "logback.xml").write_text(_LOGBACK)
-        (self.conf / "cassandra.yaml").write_text(yaml.safe_dump(self._configuration(), sort_keys=False))
+        configuration = self._configuration() | self._encryption()
+        (self.conf / "cassandra.yaml").write_text(yaml.safe_dump(configuration, sort_keys=False))
 
     def command(self) -> list[str]:
         """The node's JVM. JMX stays off: no port but the two of cassandra.yaml is open."""
@@ -97,6 +99,20 @@ class CassandraServer(Server):
         Their passwords become the settings' at every start.
         """
         create_roles_and_tables(self.settings)
+
+    def _encryption(self) -> dict[str, object]:
+        """TLS for all clients where CASSANDRA_CA_FILE names a file; one node has no others to talk with."""
+        if self.settings.cassandra_ca_file == NO_FILE:
+            return {}
+        options = {
+            "enabled": True,
+            "optional": False,
+            "require_client_auth": False,
+            "ssl_context_factory": {"class_name": "org.apache.cassandra.security.PEMBasedSslContextFactory"},
+            "keystore": str(self.certificates / "server-with-key.pem"),
+            "truststore": str(self.certificates / "ca.pem"),
+        }
+        return {"client_encryption_options": options}
 
     def _configuration(self) -> dict[str, object]:
         storage_port = free_port()

@@ -9,7 +9,7 @@ from pathlib import Path
 import yaml
 from dotenv import dotenv_values
 
-from streaming.settings import PROJECT_ROOT, Settings
+from streaming.settings import NO_FILE, PROJECT_ROOT, Settings
 from streaming.stores import credentials
 
 TEMPLATE = PROJECT_ROOT / ".env.example"
@@ -18,16 +18,18 @@ _ALPHABET = string.ascii_letters + string.digits
 _ASSIGNMENT = re.compile(r"^(?P<key>[A-Z][A-Z0-9_]*)=(?P<value>.*)$")
 
 
-def write_env_file(path: Path, replaced: dict[str, str]) -> None:
+def write_env_file(path: Path, replaced: dict[str, str], changed: dict[str, str] | None = None) -> None:
     """Create the env file from .env.example, or add to it what it lacks; mode 0600.
 
     Values that are there stay. An empty password becomes the environment's, else a generated one.
-    `replaced` holds values that differ from the template's, such as the ports of another instance.
+    `replaced` holds values that differ from the template's, such as the ports of another instance; those of `changed`
+    replace what is there too.
     """
     there = dotenv_values(path) if path.exists() else {}
     text = path.read_text() if path.exists() else ""
-    lines = [_filled(line) for line in text.splitlines()]
-    lines += _missing(set(there), replaced)
+    changed = changed or {}
+    lines = [_filled(_changed(line, changed)) for line in text.splitlines()]
+    lines += _missing(set(there), replaced | changed)
     fresh = "\n".join(lines) + "\n"
     if fresh != text:
         _write_private(path, fresh)
@@ -53,6 +55,9 @@ def write_dbt_profile(settings: Settings, path: Path) -> None:
         "collation": "utf8mb4_bin",
         "threads": 4,
     }
+    if settings.mysql_ca_file != NO_FILE:
+        # dbt-mysql asks for no certificate; this adapter is dbt-mysql with one.
+        output |= {"type": "mysql_verified", "ca_file": setting("MYSQL_CA_FILE", settings.mysql_ca_file)}
     profile = {"tickledger": {"target": "dev", "outputs": {"dev": output}}}
     head = "# Written by `python -m services start`; change .env instead.\n"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -75,6 +80,11 @@ def _missing(there: set[str], replaced: dict[str, str]) -> list[str]:
             lines.append(_filled(f"{key}={replaced[key]}" if key in replaced else line))
         comments = []
     return lines
+
+
+def _changed(line: str, changed: dict[str, str]) -> str:
+    found = _ASSIGNMENT.match(line)
+    return f"{found['key']}={_quoted(changed[found['key']])}" if found and found["key"] in changed else line
 
 
 def _filled(line: str) -> str:

@@ -8,13 +8,16 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from threading import Event
 
+from dotenv import dotenv_values
+
 from services.cassandra_server import CassandraServer
+from services.certificates import make_certificates
 from services.environment import write_dbt_profile, write_env_file
 from services.jars import Say
 from services.java import SERVICES_DIR, java_home
 from services.kafka_server import KafkaServer
 from services.mysql_server import MySQLServer
-from services.server import LOOPBACK, Server, free_port, process_of
+from services.server import CERTIFICATES, LOOPBACK, Server, free_port, process_of
 from streaming.errors import ConfigurationError
 from streaming.settings import PROJECT_ROOT, Settings, load_settings
 
@@ -46,16 +49,18 @@ class Instance:
         self._cancelled = Event()
         self._servers: dict[str, Server] = {}
 
-    def start(self) -> None:
+    def start(self, *, secure: bool = False) -> None:
         """Start what does not run yet, wait until all answer, set up, write the env file and the dbt profile.
 
-        Returns with all three ready. A second start is harmless and keeps the data. Raises ConfigurationError for
-        a busy port, no Java 17 or no room on the disk, and TickledgerError where a server does not come up.
+        `secure` turns TLS and accounts on in the env file, with certificates of the instance's own; later starts obey
+        the env file. Returns with all three ready. A second start is harmless and keeps the data.
+        Raises ConfigurationError for a busy port, no Java 17 or no room on
+        the disk, and TickledgerError where a server does not come up.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         with self._lock():
             self._refuse_full_disk()
-            self.prepare()
+            self.prepare(secure=secure)
             servers = self.servers()
             for server in servers:
                 server.refuse_busy_port()
@@ -63,8 +68,11 @@ class Instance:
             self._bring_up(servers)
             write_dbt_profile(self.settings(), self.dbt_profile)
 
-    def prepare(self) -> None:
-        """Create the folder and the env file, or what is missing of them; starts nothing."""
+    def prepare(self, *, secure: bool = False) -> None:
+        """Create the folder and the env file, or what is missing of them; starts nothing.
+
+        Raises ConfigurationError where `secure` would change the settings of servers that run.
+        """
         self.folder.mkdir(parents=True, exist_ok=True)
         replaced: dict[str, str] = {}
         if self.name != DEMO:
@@ -75,8 +83,25 @@ class Instance:
                 "MYSQL_PORT": str(ports["mysql"]),
                 "STREAM_SCRATCH_DIR": str((self.folder / "scratch").relative_to(PROJECT_ROOT)),
             }
-        write_env_file(self.env_file, replaced)
+        write_env_file(self.env_file, replaced, self._secured(secure))
         self._servers = {}
+
+    def _secured(self, secure: bool) -> dict[str, str]:
+        """Make the certificates where they are asked for and missing; the settings that `secure` changes."""
+        there = dotenv_values(self.env_file) if self.env_file.exists() else {}
+        ca_file = self.folder / CERTIFICATES / "ca.pem"
+        name = str(ca_file.relative_to(PROJECT_ROOT))
+        running = self.running()
+        if secure and running and there.get("KAFKA_SECURITY", "PLAINTEXT") == "PLAINTEXT":
+            raise ConfigurationError(
+                f"--secure is given, and {', '.join(running)} of instance {self.name} run in plain text: "
+                f"'python -m services stop --instance {self.name}' should come first"
+            )
+        # `clean` deletes them too. Servers that run keep showing those that they read at their start.
+        if (secure or name in there.values()) and not running:
+            make_certificates(ca_file.parent)
+        files = dict.fromkeys(("KAFKA_CA_FILE", "CASSANDRA_CA_FILE", "MYSQL_CA_FILE"), name)
+        return {"KAFKA_SECURITY": "SASL_SSL"} | files if secure else {}
 
     def stop(self) -> list[str]:
         """Stop exactly the processes that `start` started; returns the titles of those that ran."""

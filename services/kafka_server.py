@@ -3,14 +3,18 @@
 import base64
 import uuid
 from contextlib import suppress
+from typing import Any
 
 from kafka.admin import KafkaAdminClient, NewTopic
 from kafka.errors import KafkaError, TopicAlreadyExistsError
+from pydantic import SecretStr
 
 from services.jars import KAFKA, classpath, fetch
 from services.java import java_home
-from services.server import LOOPBACK, Server, free_port, run_once
+from services.kafka_accounts import ADMIN, create_kafka_accounts
+from services.server import LOOPBACK, Server, free_port, run_once, write_private
 from streaming.errors import ConfigurationError, StoreUnavailable
+from streaming.secured import jaas_quoted, kafka_options
 from streaming.settings import Settings
 
 #: Topics that commands and documentation name; the settings' own topic is created besides.
@@ -18,9 +22,10 @@ USUAL_TOPICS = ("trading_data", "test_topic")
 
 _PROPERTIES = """process.roles=broker,controller
 node.id=1
-listeners=PLAINTEXT://{host}:{port},CONTROLLER://{host}:{controller_port}
-advertised.listeners=PLAINTEXT://{host}:{port}
-listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
+listeners={security}://{host}:{port},CONTROLLER://{host}:{controller_port}
+advertised.listeners={security}://{host}:{port}
+listener.security.protocol.map={security}:{security},CONTROLLER:{security}
+inter.broker.listener.name={security}
 controller.listener.names=CONTROLLER
 controller.quorum.voters=1@{host}:{controller_port}
 log.dirs={data}
@@ -36,6 +41,23 @@ share.coordinator.state.topic.min.isr=1
 group.initial.rebalance.delay.ms=0
 # The default of 128 MiB would take a quarter of the heap.
 log.cleaner.dedupe.buffer.size=16777216
+"""
+
+#: The admin's password stands here and nowhere else in Kafka, so its account works before there are any others.
+_SECURED = """ssl.keystore.type=PEM
+ssl.keystore.location={certificates}/server-with-key.pem
+ssl.truststore.type=PEM
+ssl.truststore.location={certificates}/ca.pem
+sasl.enabled.mechanisms=SCRAM-SHA-512,PLAIN
+sasl.mechanism.inter.broker.protocol=PLAIN
+sasl.mechanism.controller.protocol=PLAIN
+listener.name.sasl_ssl.plain.sasl.jaas.config={plain}
+listener.name.sasl_ssl.scram-sha-512.sasl.jaas.config={scram}
+listener.name.controller.sasl.enabled.mechanisms=PLAIN
+listener.name.controller.plain.sasl.jaas.config={plain}
+authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer
+super.users=User:{admin}
+allow.everyone.if.no.acl.found=false
 """
 
 _LOG4J = """<?xml version="1.0" encoding="UTF-8"?>
@@ -79,8 +101,14 @@ class KafkaServer(Server):
         self.conf.mkdir(parents=True, exist_ok=True)
         self.data.mkdir(parents=True, exist_ok=True)
         # The controller talks to itself alone, so its port may be another at every start.
-        text = _PROPERTIES.format(host=LOOPBACK, port=self.port, controller_port=free_port(), data=self.data)
-        (self.conf / "server.properties").write_text(text)
+        text = _PROPERTIES.format(
+            host=LOOPBACK,
+            port=self.port,
+            controller_port=free_port(),
+            data=self.data,
+            security=self.settings.kafka_security,
+        )
+        write_private(self.conf / "server.properties", text + self._secured())
         (self.conf / "log4j2.xml").write_text(_LOG4J)
         if not (self.data / "meta.properties").exists():
             cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).rstrip(b"=").decode()
@@ -118,21 +146,59 @@ class KafkaServer(Server):
         admin = self._admin()
         try:
             create_topics(admin, self.settings)
+            if self.settings.kafka_security != "PLAINTEXT":
+                create_kafka_accounts(admin, self.settings, _topics(self.settings))
         finally:
             admin.close()
+
+    def _secured(self) -> str:
+        """The lines of server.properties for SASL_SSL; none for PLAINTEXT."""
+        if self.settings.kafka_security == "PLAINTEXT":
+            return ""
+        password = jaas_quoted(self._admin_password.get_secret_value())
+        module = "org.apache.kafka.common.security"
+        plain = (
+            f'{module}.plain.PlainLoginModule required username="{ADMIN}" password={password} user_{ADMIN}={password};'
+        )
+        return _SECURED.format(
+            certificates=self.certificates,
+            # Java's properties would take single backslashes away.
+            plain=plain.replace("\\", "\\\\"),
+            scram=f"{module}.scram.ScramLoginModule required;",
+            admin=ADMIN,
+        )
+
+    @property
+    def _admin_password(self) -> SecretStr:
+        if not self.settings.kafka_admin_password.get_secret_value():
+            raise ConfigurationError("KAFKA_ADMIN_PASSWORD is not set; it should be, as KAFKA_SECURITY is SASL_SSL")
+        return self.settings.kafka_admin_password
 
     @property
     def _logging(self) -> str:
         return f"-Dlog4j2.configurationFile={self.conf / 'log4j2.xml'}"
 
     def _admin(self) -> KafkaAdminClient:
-        return KafkaAdminClient(bootstrap_servers=self.address, client_id="services", request_timeout_ms=5000)
+        options: dict[str, Any] = {}
+        if self.settings.kafka_security != "PLAINTEXT":
+            options = kafka_options(self.settings) | {
+                "sasl_mechanism": "PLAIN",
+                "sasl_plain_username": ADMIN,
+                "sasl_plain_password": self._admin_password.get_secret_value(),
+            }
+        return KafkaAdminClient(
+            bootstrap_servers=self.address, client_id="services", request_timeout_ms=5000, **options
+        )
 
 
 def create_topics(admin: KafkaAdminClient, settings: Settings) -> None:
     """Create KAFKA_TOPIC and the usual topics where they are missing, with KAFKA_PARTITIONS partitions each."""
     there = set(admin.list_topics())
-    for topic in dict.fromkeys((settings.kafka_topic, *USUAL_TOPICS)):
+    for topic in _topics(settings):
         if topic not in there:
             with suppress(TopicAlreadyExistsError):
                 admin.create_topics([NewTopic(topic, settings.kafka_partitions, 1)], wait_for_metadata=True)
+
+
+def _topics(settings: Settings) -> tuple[str, ...]:
+    return tuple(dict.fromkeys((settings.kafka_topic, *USUAL_TOPICS)))

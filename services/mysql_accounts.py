@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from mysql.connector.abstracts import MySQLConnectionAbstract
 
-from streaming.errors import ConfigurationError
+from streaming.errors import CertificateRefused, ConfigurationError
 from streaming.settings import Settings
 from streaming.stores import connect_mysql, credentials, fetch_rows
 
@@ -87,6 +87,8 @@ def _renew(cursor: Any, settings: Settings, account: Account, host: str) -> tupl
 def _connect_root(settings: Settings) -> MySQLConnectionAbstract:
     try:
         return connect_mysql(settings, user="root", password=settings.mysql_root_password, database="mysql")
+    except CertificateRefused:
+        raise
     except ConfigurationError:
         raise ConfigurationError(
             "MYSQL_ROOT_PASSWORD is (hidden); it should be the one that MySQL at "

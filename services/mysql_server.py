@@ -13,8 +13,9 @@ from pydantic import SecretStr
 
 from services.jars import MARIADB, fetch
 from services.mysql_accounts import create_accounts, refuse_taken_names
-from services.server import LOOPBACK, Server, run_once
-from streaming.errors import ConfigurationError
+from services.server import LOOPBACK, Server, run_once, write_private
+from streaming.errors import CertificateRefused, ConfigurationError
+from streaming.settings import NO_FILE
 from streaming.stores import connect_mysql
 
 #: Names the server to use instead of the `mysqld` on PATH: a binary, or a launcher followed by one.
@@ -80,7 +81,7 @@ class MySQLServer(Server):
             self._say(f"creating the system tables of {version}")
             self._create_system_tables(launcher, is_mariadb)
             self._kind_mark.write_text(version)
-        self._write_private(self._init_file, "".join(f"{statement};\n" for statement in self._accounts()))
+        write_private(self._init_file, "".join(f"{statement};\n" for statement in self._accounts()))
         text = _CONFIGURATION.format(
             host=LOOPBACK,
             port=self.port,
@@ -89,9 +90,8 @@ class MySQLServer(Server):
             data=self.data,
             init_file=self._init_file,
         )
-        self._write_private(
-            self._option_file, text + "".join(f"{line}\n" for line in _own_options(launcher, is_mariadb))
-        )
+        own = _own_options(launcher, is_mariadb, secured=bool(self._encryption()))
+        write_private(self._option_file, text + "".join(f"{line}\n" for line in (*own, *self._encryption())))
 
     def command(self) -> list[str]:
         """The server with our option file and no other."""
@@ -104,6 +104,8 @@ class MySQLServer(Server):
             connect_mysql(
                 self.settings, user="root", password=self.settings.mysql_root_password, database="mysql"
             ).close()
+        except CertificateRefused:
+            raise
         except ConfigurationError:
             raise ConfigurationError(
                 f"MYSQL_ROOT_PASSWORD is (hidden); it should be the one that the server at {self.address} was started "
@@ -130,6 +132,13 @@ class MySQLServer(Server):
         finally:
             connection.close()
         create_accounts(self.settings, ("localhost", LOOPBACK))
+
+    def _encryption(self) -> list[str]:
+        """TLS for all clients over TCP where MYSQL_CA_FILE names a file."""
+        if self.settings.mysql_ca_file == NO_FILE:
+            return []
+        files = (("ca", "ca.pem"), ("cert", "server.pem"), ("key", "server.key"))
+        return ["require-secure-transport=ON", *(f"ssl-{kind}={self.certificates / name}" for kind, name in files)]
 
     @property
     def socket(self) -> Path:
@@ -180,15 +189,10 @@ class MySQLServer(Server):
             fresh.mkdir()
             command = [*_install_db(launcher), f"--datadir={fresh}", f"--tmpdir={self.temporary}"]
         else:
-            options = [f"--{line}" for line in _own_options(launcher, is_mariadb)]
+            options = [f"--{line}" for line in _own_options(launcher, is_mariadb, secured=False)]
             command = [*launcher, "--no-defaults", "--initialize-insecure", f"--datadir={fresh}", *options]
         run_once([*command, *_as_root()], "creating MySQL's system tables")
         fresh.replace(self.data)
-
-    def _write_private(self, path: Path, text: str) -> None:
-        path.unlink(missing_ok=True)
-        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-            file.write(text)
 
 
 def _installed_server() -> list[str] | None:
@@ -217,11 +221,11 @@ def _describe(launcher: list[str]) -> tuple[str, bool]:
     return f"{'MariaDB' if is_mariadb else 'MySQL'} {found.group(1)}", is_mariadb
 
 
-def _own_options(launcher: list[str], is_mariadb: bool) -> list[str]:
+def _own_options(launcher: list[str], is_mariadb: bool, secured: bool) -> list[str]:
     """Options that only this kind of server knows or needs."""
     base = Path(launcher[-1]).resolve().parent.parent
     if is_mariadb:
-        return [f"basedir={base}", "skip-ssl"]
+        return [f"basedir={base}", *([] if secured else ["skip-ssl"])]
     # A server unpacked from a distribution's package looks for its messages where the package would have put them.
     messages = base / "share" / "mysql"
     unpacked = (

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from streaming.errors import StoreUnavailable
+from streaming.secured import kafka_options
 from streaming.settings import Settings
 from streaming.stores import connect_cassandra, connect_mysql
 
@@ -61,7 +62,9 @@ def cql_prompt(settings: Settings) -> None:
 def list_topics(settings: Settings) -> None:
     """Print the topics and their number of partitions."""
     try:
-        admin = KafkaAdminClient(bootstrap_servers=settings.kafka_bootstrap_servers.split(","))
+        admin = KafkaAdminClient(
+            bootstrap_servers=settings.kafka_bootstrap_servers.split(","), **kafka_options(settings)
+        )
         topics = admin.describe_topics()
         admin.close()
     except KafkaError as error:

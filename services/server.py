@@ -1,6 +1,7 @@
 """What the three servers have in common: start, wait until it answers, set up, stop."""
 
 import errno
+import os
 import re
 import socket
 import subprocess
@@ -18,6 +19,7 @@ from streaming.settings import Settings
 
 LOOPBACK = "127.0.0.1"
 READY_SECONDS = 120
+CERTIFICATES = "certificates"
 
 
 class Server(ABC):
@@ -34,6 +36,8 @@ class Server(ABC):
         self.data = folder / "data" / self.name
         self.conf = folder / "conf" / self.name
         self.temporary = folder / "tmp" / self.name
+        #: The authority and the certificate of all three; only where the settings ask for TLS.
+        self.certificates = folder / CERTIFICATES
         self.log_file = log_file_of(folder, self.name)
         self.process = process_of(folder, self.name)
         self._say = say
@@ -182,6 +186,13 @@ def free_port() -> int:
         probe.bind((LOOPBACK, 0))
         port: int = probe.getsockname()[1]
         return port
+
+
+def write_private(path: Path, text: str) -> None:
+    """Write a file that only its owner may read."""
+    path.unlink(missing_ok=True)
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(text)
 
 
 def run_once(command: list[str], what: str) -> None:

@@ -21,6 +21,7 @@ from rich.table import Table
 from streaming.decode import Decoder
 from streaming.errors import ConfigurationError, StoreUnavailable, run_command
 from streaming.ledger import Ledger
+from streaming.secured import kafka_options
 from streaming.settings import Settings, load_settings
 from streaming.stores import connect_cassandra
 from streaming.tick import DEAD_LETTER_TABLE, WHOLE_MESSAGE
@@ -79,7 +80,10 @@ def replay(settings: Settings, letters: list[StoredDeadLetter], session: Session
     sectors = Ledger(settings).sectors()
     done = Replay()
     producer = KafkaProducer(
-        bootstrap_servers=settings.kafka_bootstrap_servers.split(","), acks="all", max_request_size=2**24
+        bootstrap_servers=settings.kafka_bootstrap_servers.split(","),
+        acks="all",
+        max_request_size=2**24,
+        **kafka_options(settings, "PRODUCER_KAFKA"),
     )
     try:
         for letter in letters:

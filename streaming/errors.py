@@ -17,6 +17,14 @@ class ConfigurationError(TickledgerError):
     exit_code = 2
 
 
+class CertificateRefused(ConfigurationError):
+    """A server shows a certificate that the settings do not take. Exit code 2."""
+
+
+class TopicMissing(ConfigurationError):
+    """The topic is not there, or the account may not see it. Exit code 2."""
+
+
 class StoreUnavailable(TickledgerError):
     """A store does not answer at the moment; the same call may succeed later. Exit code 2."""
 

@@ -2,10 +2,11 @@
 
 import os
 import re
+import ssl
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from streaming.errors import ConfigurationError
@@ -14,19 +15,26 @@ PROJECT_ROOT = Path(__file__).resolve().parent.parent
 #: Names the file to read instead of .env; the tests point it at their own servers.
 ENV_FILE_VARIABLE = "TICKLEDGER_ENV_FILE"
 
+#: In place of the name of a file with certificates.
+NO_FILE = "none"
 Port = Annotated[int, Field(ge=1, le=65535)]
 Name = Annotated[str, Field(min_length=1)]
 #: Names that are written into SQL and CQL as identifiers.
 Identifier = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,47}$")]
 
+_CA_FILE = "a readable PEM file with the certificate of the authority that signed"
 _SHOULD_BE = {
     "kafka_bootstrap_servers": "host:port, or several separated by commas",
     "kafka_topic": "a topic's name of letters, digits, '.', '_' and '-'",
     "kafka_partitions": "a whole number of at least 1",
+    "kafka_security": "PLAINTEXT or SASL_SSL",
+    "kafka_ca_file": f"{_CA_FILE} Kafka's; KAFKA_SECURITY is SASL_SSL",
     "cassandra_hosts": "a host, or several separated by commas",
     "cassandra_port": "a port from 1 to 65535",
+    "cassandra_ca_file": f"none, or {_CA_FILE} Cassandra's",
     "cassandra_keyspace": "a lower-case name of letters, digits and '_', at most 48",
     "mysql_port": "a port from 1 to 65535",
+    "mysql_ca_file": f"none, or {_CA_FILE} MySQL's",
     "mysql_database": "a lower-case name of letters, digits and '_', at most 48",
     "stream_trigger_seconds": "a number of seconds, 0 or more",
     "stream_max_offsets_per_trigger": "a whole number of at least 1",
@@ -49,14 +57,18 @@ class Settings(BaseSettings):
     kafka_bootstrap_servers: Annotated[str, Field(pattern=r"^[^\s:,]+:\d+(,[^\s:,]+:\d+)*$")]
     kafka_topic: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,249}$")]
     kafka_partitions: Annotated[int, Field(ge=1)]
+    kafka_security: Literal["PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
+    kafka_ca_file: Annotated[str, Field(validate_default=True)] = NO_FILE
 
     cassandra_hosts: Annotated[tuple[Name, ...], NoDecode, Field(min_length=1)]
     cassandra_port: Port
     cassandra_keyspace: Identifier
+    cassandra_ca_file: str = NO_FILE
 
     mysql_host: Name
     mysql_port: Port
     mysql_database: Identifier
+    mysql_ca_file: str = NO_FILE
 
     stream_trigger_seconds: Annotated[float, Field(ge=0)]
     stream_max_offsets_per_trigger: Annotated[int, Field(ge=1)]
@@ -73,6 +85,12 @@ class Settings(BaseSettings):
     dashboard_refresh_seconds: Annotated[float, Field(ge=0.5)]
 
     # Each part needs its own account and no other: who logs in with one that is not set says so.
+    kafka_user: str = ""
+    kafka_password: SecretStr = SecretStr("")
+    producer_kafka_user: str = ""
+    producer_kafka_password: SecretStr = SecretStr("")
+    dashboard_kafka_user: str = ""
+    dashboard_kafka_password: SecretStr = SecretStr("")
     cassandra_user: str = ""
     cassandra_password: SecretStr = SecretStr("")
     mysql_user: str = ""
@@ -87,6 +105,7 @@ class Settings(BaseSettings):
     dashboard_cassandra_password: SecretStr = SecretStr("")
 
     # The accounts that create databases and users: services/ alone uses them.
+    kafka_admin_password: SecretStr = SecretStr("")
     cassandra_admin_password: SecretStr = SecretStr("")
     mysql_root_password: SecretStr = SecretStr("")
 
@@ -101,6 +120,20 @@ class Settings(BaseSettings):
         if not re.fullmatch(r"none|https?://[^\s/]+\S*", value.get_secret_value()):
             raise ValueError("no address")
         return value
+
+    @field_validator("kafka_ca_file", "cassandra_ca_file", "mysql_ca_file")
+    @classmethod
+    def _certificates_or_none(cls, value: str, info: ValidationInfo) -> str:
+        if value == NO_FILE and not (
+            info.field_name == "kafka_ca_file" and info.data.get("kafka_security") == "SASL_SSL"
+        ):
+            return value
+        path = PROJECT_ROOT / value
+        try:
+            ssl.create_default_context(cafile=str(path))
+        except OSError:  # of which ssl.SSLError is one kind
+            raise ValueError("no certificates") from None
+        return str(path)
 
     @field_validator("stream_scratch_dir")
     @classmethod

@@ -1,6 +1,7 @@
 """Connections to the two stores. Every other module gets them here, so that failures read alike."""
 
 import logging
+import re
 import socket
 from typing import Any, cast
 
@@ -14,7 +15,13 @@ from mysql.connector.abstracts import MySQLConnectionAbstract
 from pydantic import SecretStr
 
 from streaming.errors import ConfigurationError, StoreUnavailable
-from streaming.settings import Settings
+from streaming.secured import (
+    cassandra_options,
+    certificate_refused,
+    check_cassandra_certificate,
+    mysql_options,
+)
+from streaming.settings import NO_FILE, Settings
 
 CONNECT_SECONDS = 5
 #: A MySQL server that hangs counts as down after this long; longer than any statement or lock wait of ours takes.
@@ -73,6 +80,7 @@ def connect_mysql(
             connection_timeout=CONNECT_SECONDS,
             read_timeout=answer_seconds,
             write_timeout=answer_seconds,
+            **mysql_options(settings),
         )
         cursor = connection.cursor()
         cursor.execute("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED")
@@ -88,6 +96,9 @@ def connect_mysql(
                 f"MYSQL_DATABASE is {database!r}; it should be a database of MySQL at {where} that {user!r} may use: "
                 "'dbt seed' and 'dbt run' make its tables and grant them"
             ) from None
+        if settings.mysql_ca_file != NO_FILE and re.search(r"SSL|TLS|certificate", str(error.msg)):
+            reason = first_sentence(error)
+            raise certificate_refused("MYSQL_CA_FILE", settings.mysql_ca_file, where, reason, "MYSQL_HOST") from None
         raise StoreUnavailable(
             f"MySQL at {where} (MYSQL_HOST, MYSQL_PORT) does not answer: {first_sentence(error)}"
         ) from None
@@ -137,6 +148,7 @@ def connect_cassandra(
         return cluster.connect(keyspace or None)
     except Exception as error:
         cluster.shutdown()
+        check_cassandra_certificate(settings)
         raise _cassandra_error(error, where, user, keyspace, account) from None
 
 
@@ -145,6 +157,7 @@ def _cluster(settings: Settings, accounts: PlainTextAuthProvider) -> Cluster:
         contact_points=list(settings.cassandra_hosts),
         port=settings.cassandra_port,
         auth_provider=accounts,
+        **cassandra_options(settings),
         connect_timeout=CONNECT_SECONDS,
         compression=False,
         # The driver sends in 4 KiB chunks; Nagle's algorithm makes each wait for the one before it.

@@ -29,6 +29,7 @@ from streaming.land_batch import BatchLander
 from streaming.ledger import Ledger, StreamLock
 from streaming.metrics import Metrics
 from streaming.patience import GaveUp, Patience
+from streaming.secured import spark_kafka_options
 from streaming.settings import Settings, load_settings
 from streaming.start_up import check_continuity, check_tables, starting_offsets
 from streaming.topic import LagMeter, TopicFacts, TopicWatch, describe_topic
@@ -151,6 +152,7 @@ class TickStream:
             )
             .option("maxOffsetsPerTrigger", self._settings.stream_max_offsets_per_trigger)
             .option("failOnDataLoss", "true")
+            .options(**spark_kafka_options(self._settings))
             .load()
         )
         return (

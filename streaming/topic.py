@@ -4,12 +4,14 @@ import logging
 from dataclasses import dataclass
 
 from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
-from kafka.errors import KafkaError
+from kafka.errors import AuthorizationError, KafkaError, SaslAuthenticationFailedError
 
-from streaming.errors import ConfigurationError, StoreUnavailable, TopicChanged
+from streaming.errors import ConfigurationError, StoreUnavailable, TickledgerError, TopicChanged, TopicMissing
+from streaming.secured import check_kafka_certificate, kafka_account, kafka_options
 from streaming.settings import Settings
 
 REQUEST_MS = 10_000
+BOOTSTRAP_MS = 6_000
 LAG_MS = 2_000
 
 
@@ -22,43 +24,83 @@ class TopicFacts:
     ends: dict[int, int]
 
 
-def describe_topic(settings: Settings) -> TopicFacts:
-    """Ask the broker. Raises StoreUnavailable where none answers, ConfigurationError where the topic is missing."""
+def describe_topic(settings: Settings, account: str = "KAFKA") -> TopicFacts:
+    """Ask the broker; `account` is how the settings of Kafka's user and password begin.
+
+    Raises StoreUnavailable where none answers, ConfigurationError where the topic is missing or the account or the
+    broker's certificate is refused.
+    """
     # kafka-python logs every refused connection; callers say it in one line.
     logging.getLogger("kafka").setLevel(logging.CRITICAL)
+    check_kafka_certificate(settings)
+    refusals = _Refusals()
     try:
-        admin = _admin(settings)
+        with refusals:
+            admin = _admin(settings, account)
         try:
             described = admin.describe_topics([settings.kafka_topic])[0]
         finally:
             admin.close()
         if described["error_code"]:
-            raise ConfigurationError(
+            raise TopicMissing(
                 f"KAFKA_TOPIC is {settings.kafka_topic!r}; it should be a topic of {settings.kafka_bootstrap_servers}"
             )
         partitions = sorted(partition["partition_index"] for partition in described["partitions"])
-        return TopicFacts(str(described["topic_id"]), *_offsets(settings, partitions))
+        return TopicFacts(str(described["topic_id"]), *_offsets(settings, partitions, account))
     except KafkaError as error:
-        raise _unavailable(settings, error) from None
+        raise kafka_error(settings, refusals.refusal or error, account) from None
 
 
-def _admin(settings: Settings) -> KafkaAdminClient:
+class _Refusals(logging.Handler):
+    """Notices a refused account, of which kafka-python only tells its log: to its caller nobody answers."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.refusal: KafkaError | None = None
+        self._logger = logging.getLogger("kafka.net.manager")
+
+    def emit(self, record: logging.LogRecord) -> None:
+        arguments = record.args if isinstance(record.args, tuple) else ()
+        self.refusal = next((e for e in arguments if isinstance(e, SaslAuthenticationFailedError)), self.refusal)
+
+    def __enter__(self) -> None:
+        self._logger.addHandler(self)
+        self._logger.setLevel(logging.WARNING)
+        self._logger.propagate = False
+
+    def __exit__(self, *_: object) -> None:
+        self._logger.removeHandler(self)
+        self._logger.setLevel(logging.NOTSET)
+        self._logger.propagate = True
+
+
+def _admin(settings: Settings, account: str = "KAFKA") -> KafkaAdminClient:
     return KafkaAdminClient(
         bootstrap_servers=settings.kafka_bootstrap_servers.split(","),
-        bootstrap_timeout_ms=REQUEST_MS,
+        bootstrap_timeout_ms=BOOTSTRAP_MS,
         request_timeout_ms=REQUEST_MS,
+        **kafka_options(settings, account),
     )
 
 
-def _unavailable(settings: Settings, error: KafkaError) -> StoreUnavailable:
+def kafka_error(settings: Settings, error: KafkaError, account: str = "KAFKA") -> TickledgerError:
+    """What a client's error means: a refused account is a setting to mend, anything else a broker that is silent."""
+    if isinstance(error, SaslAuthenticationFailedError | AuthorizationError):
+        return ConfigurationError(
+            f"{account}_USER is {kafka_account(settings, account)[0]!r}; Kafka at "
+            f"{settings.kafka_bootstrap_servers} refuses it ({type(error).__name__}): {account}_USER and "
+            f"{account}_PASSWORD should name an account of that broker that may do this"
+        )
     return StoreUnavailable(
         f"Kafka at {settings.kafka_bootstrap_servers} (KAFKA_BOOTSTRAP_SERVERS) does not answer: {type(error).__name__}"
     )
 
 
-def _offsets(settings: Settings, partitions: list[int]) -> tuple[dict[int, int], dict[int, int]]:
+def _offsets(settings: Settings, partitions: list[int], account: str) -> tuple[dict[int, int], dict[int, int]]:
     consumer = KafkaConsumer(
-        bootstrap_servers=settings.kafka_bootstrap_servers.split(","), request_timeout_ms=4 * REQUEST_MS
+        bootstrap_servers=settings.kafka_bootstrap_servers.split(","),
+        request_timeout_ms=4 * REQUEST_MS,
+        **kafka_options(settings, account),
     )
     try:
         keys = [TopicPartition(settings.kafka_topic, partition) for partition in partitions]
@@ -89,7 +131,7 @@ class TopicWatch:
             found = self._admin.describe_topics([self._settings.kafka_topic])[0]
         except KafkaError as error:
             self.close()
-            raise _unavailable(self._settings, error) from None
+            raise kafka_error(self._settings, error) from None
         if found["error_code"] or str(found["topic_id"]) != self._topic_id:
             raise TopicChanged(
                 f"KAFKA_TOPIC {self._settings.kafka_topic!r} was deleted or created anew under the stream; nothing of"
@@ -106,15 +148,19 @@ class TopicWatch:
 class LagMeter:
     """Counts the messages that are in the topic and not yet landed. For one thread; it never raises."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, account: str = "KAFKA") -> None:
         self._settings = settings
+        self._account = account
         self._consumer: KafkaConsumer | None = None
 
     def behind(self, landed_until: dict[int, int]) -> int | None:
         """Messages between the given offsets and the ends of their partitions; None where the broker is silent."""
         try:
             if self._consumer is None:
-                self._consumer = KafkaConsumer(bootstrap_servers=self._settings.kafka_bootstrap_servers.split(","))
+                self._consumer = KafkaConsumer(
+                    bootstrap_servers=self._settings.kafka_bootstrap_servers.split(","),
+                    **kafka_options(self._settings, self._account),
+                )
             keys = [TopicPartition(self._settings.kafka_topic, partition) for partition in landed_until]
             ends = self._consumer.end_offsets(keys, timeout_ms=LAG_MS)
         except KafkaError:

@@ -196,6 +196,26 @@ CASES: dict[str, tuple[Doctored, str]] = {
         lambda pipeline, _folder: _landed_another_topic(pipeline, pipeline.settings.kafka_topic),
         "KAFKA_TOPIC .* was created anew",
     ),
+    "Kafka's authority is no file": (
+        _set(KAFKA_SECURITY="SASL_SSL", KAFKA_CA_FILE="/no/ca.pem"),
+        "KAFKA_CA_FILE is '/no/ca.pem'; it should be a readable PEM file",
+    ),
+    "Cassandra's authority is no file": (
+        _set(CASSANDRA_CA_FILE="/no/ca.pem"),
+        "CASSANDRA_CA_FILE is '/no/ca.pem'; it should be none, or a readable PEM file",
+    ),
+    "MySQL's authority is no file": (
+        _set(MYSQL_CA_FILE="/no/ca.pem"),
+        "MYSQL_CA_FILE is '/no/ca.pem'; it should be none, or a readable PEM file",
+    ),
+    "SASL_SSL without an authority": (
+        _set(KAFKA_SECURITY="SASL_SSL", KAFKA_CA_FILE="none"),
+        "KAFKA_CA_FILE is 'none'; it should be a readable PEM file",
+    ),
+    "Kafka neither plain nor secured": (
+        _set(KAFKA_SECURITY="SSL"),
+        "KAFKA_SECURITY is 'SSL'; it should be PLAINTEXT or SASL_SSL",
+    ),
     "a trigger that is no number": (
         _set(STREAM_TRIGGER_SECONDS="soon"),
         "STREAM_TRIGGER_SECONDS is 'soon'; it should be a number of seconds, 0 or more",

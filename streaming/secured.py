@@ -1,0 +1,125 @@
+"""What the settings say about TLS and Kafka's accounts, as arguments of each client. Plain text: no arguments."""
+
+import socket
+import ssl
+from typing import Any
+
+from pydantic import SecretStr
+
+from streaming.errors import CertificateRefused, ConfigurationError
+from streaming.settings import NO_FILE, Settings
+
+SCRAM = "SCRAM-SHA-512"
+HANDSHAKE_SECONDS = 5
+
+
+def kafka_account(settings: Settings, account: str) -> tuple[str, SecretStr]:
+    """Name and password of Kafka's account whose settings begin so. Raises ConfigurationError where one is not set."""
+    name, password = {
+        "KAFKA": (settings.kafka_user, settings.kafka_password),
+        "PRODUCER_KAFKA": (settings.producer_kafka_user, settings.producer_kafka_password),
+        "DASHBOARD_KAFKA": (settings.dashboard_kafka_user, settings.dashboard_kafka_password),
+    }[account]
+    if not name or not password.get_secret_value():
+        missing = f"{account}_PASSWORD" if name else f"{account}_USER"
+        raise ConfigurationError(
+            f"{missing} is not set; it should be that of an account of Kafka, as KAFKA_SECURITY is SASL_SSL: "
+            "'make services' adds to .env what .env.example has"
+        )
+    return name, password
+
+
+def kafka_options(settings: Settings, account: str = "KAFKA") -> dict[str, Any]:
+    """Arguments of kafka-python's clients. Raises ConfigurationError where the account is not set."""
+    if settings.kafka_security == "PLAINTEXT":
+        return {}
+    name, password = kafka_account(settings, account)
+    return {
+        "security_protocol": "SASL_SSL",
+        "ssl_cafile": settings.kafka_ca_file,
+        "ssl_check_hostname": True,
+        "sasl_mechanism": SCRAM,
+        "sasl_plain_username": name,
+        "sasl_plain_password": password.get_secret_value(),
+    }
+
+
+def spark_kafka_options(settings: Settings) -> dict[str, str]:
+    """Options of Spark's Kafka source, which hides the last one in its logs. Raises ConfigurationError as above."""
+    if settings.kafka_security == "PLAINTEXT":
+        return {}
+    name, password = kafka_account(settings, "KAFKA")
+    return {
+        "kafka.security.protocol": "SASL_SSL",
+        "kafka.ssl.truststore.type": "PEM",
+        "kafka.ssl.truststore.location": settings.kafka_ca_file,
+        "kafka.sasl.mechanism": SCRAM,
+        "kafka.sasl.jaas.config": "org.apache.kafka.common.security.scram.ScramLoginModule required "
+        f"username={jaas_quoted(name)} password={jaas_quoted(password.get_secret_value())};",
+    }
+
+
+def jaas_quoted(text: str) -> str:
+    """The text as a value in a JAAS configuration."""
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def cassandra_options(settings: Settings) -> dict[str, Any]:
+    """Arguments of cassandra-driver's Cluster: the certificate must be signed by the authority and name the host."""
+    if settings.cassandra_ca_file == NO_FILE:
+        return {}
+    return {"ssl_context": ssl.create_default_context(cafile=settings.cassandra_ca_file)}
+
+
+def mysql_options(settings: Settings) -> dict[str, Any]:
+    """Arguments of mysql-connector-python: the certificate must be signed by the authority and name the host."""
+    if settings.mysql_ca_file == NO_FILE:
+        return {}
+    return {"ssl_ca": settings.mysql_ca_file, "ssl_verify_cert": True, "ssl_verify_identity": True}
+
+
+def check_kafka_certificate(settings: Settings) -> None:
+    """Raise ConfigurationError where a broker's certificate is refused: kafka-python would only say that none answers.
+
+    A broker that does not answer at all is left to the client.
+    """
+    if settings.kafka_security == "SASL_SSL":
+        for address in settings.kafka_bootstrap_servers.split(","):
+            host, _, port = address.rpartition(":")
+            _check_certificate(host, int(port), "KAFKA_CA_FILE", settings.kafka_ca_file, "KAFKA_BOOTSTRAP_SERVERS")
+
+
+def check_cassandra_certificate(settings: Settings) -> None:
+    """Raise ConfigurationError where a node's certificate is refused; a node that does not answer is left out."""
+    if settings.cassandra_ca_file != NO_FILE:
+        for host in settings.cassandra_hosts:
+            _check_certificate(
+                host, settings.cassandra_port, "CASSANDRA_CA_FILE", settings.cassandra_ca_file, "CASSANDRA_HOSTS"
+            )
+
+
+def certificate_refused(setting: str, ca_file: str, where: str, reason: str, hosts: str) -> CertificateRefused:
+    """The one line about a certificate that a client refuses."""
+    return CertificateRefused(
+        f"{setting} is {ca_file!r}; the certificate of {where} is refused ({reason}): {setting} should hold the "
+        f"authority that signed it, and the certificate should be valid now and name the host of {hosts}"
+    )
+
+
+def _check_certificate(host: str, port: int, setting: str, ca_file: str, hosts: str) -> None:
+    where = f"{host}:{port}"
+    try:
+        with (
+            socket.create_connection((host, port), HANDSHAKE_SECONDS) as plain,
+            ssl.create_default_context(cafile=ca_file).wrap_socket(plain, server_hostname=host),
+        ):
+            return
+    except ssl.SSLCertVerificationError as error:
+        raise certificate_refused(setting, ca_file, where, error.verify_message, hosts) from None
+    except ssl.SSLError as error:
+        raise CertificateRefused(
+            f"{setting} is {ca_file!r}; {where} does not speak TLS ({error.reason}): the server should, or {setting} "
+            "should be none (and KAFKA_SECURITY, for Kafka, PLAINTEXT)"
+        ) from None
+    except OSError:
+        return
