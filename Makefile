@@ -5,7 +5,7 @@ BIN := .venv/bin
 INSTALLED := .venv/installed
 SECONDS ?= 0
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test faults bench bench-growth check doctor unit check-contract lint hooks format services services-stop services-status services-clean shell sql cql topics picture lock
+.PHONY: help setup demo test faults bench bench-growth check doctor unit check-contract lint hooks format audit secrets services services-stop services-status services-clean shell sql cql topics picture lock
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -18,7 +18,7 @@ $(INSTALLED): requirements.lock pyproject.toml
 	@echo "setting up .venv: about two minutes the first time"
 	@$(PYTHON) -m venv .venv
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
 demo: $(INSTALLED)  ## Run it all: servers, producer, stream, dashboard. SECONDS=60 stops by itself
@@ -59,6 +59,12 @@ lint: $(INSTALLED)  ## Lint, format and types
 
 hooks: $(INSTALLED)  ## Run the commit hooks on every file
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pre-commit run --all-files
+
+audit: $(INSTALLED)  ## Look up known vulnerabilities of the locked packages; says so where no service answers
+	@exec $(BIN)/python .ci/audit.py
+
+secrets: $(INSTALLED)  ## Look for secrets in every version of every file that was ever committed
+	@exec $(BIN)/python .ci/scan_secrets.py
 
 format: $(INSTALLED)  ## Format the code, mend what can be mended
 	@$(BIN)/ruff check --fix .
