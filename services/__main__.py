@@ -1,12 +1,13 @@
 """python -m services: Kafka, Cassandra and MySQL on this machine, without Docker."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from services import prompts
+from services import backup, prompts
 from services.instance import DEMO, SERVERS, Instance
 from services.java import java_home, java_version
 from services.server import Server
@@ -27,6 +28,8 @@ Secure = Annotated[
     bool,
     typer.Option("--secure", help="Turn TLS and Kafka's accounts on in the env file, with certificates made here."),
 ]
+
+Folder = Annotated[Path, typer.Argument(help="The folder of one backup.")]
 
 
 @app.command()
@@ -63,6 +66,20 @@ def clean(instance: Name = DEMO) -> None:
     """Delete the servers' data and logs. They must be stopped first; downloads and .env stay."""
     services = Instance(instance)
     print(f"deleted {services.folder}" if services.clean() else f"nothing to delete: {services.folder} is not there")
+
+
+@app.command(name="backup")
+def back_up(folder: Folder, instance: Name = DEMO) -> None:
+    """Write MySQL's database and Cassandra's files into a new folder, beside a running stream."""
+    backup.back_up(Instance(instance), folder, print)
+    print(f"backup: {folder}")
+
+
+@app.command()
+def restore(folder: Folder, instance: Name = DEMO) -> None:
+    """Replace MySQL's database and Cassandra's data by those of a backup. The servers must run, and no stream."""
+    backup.restore(Instance(instance), folder, print)
+    print("restored; the next start of the stream goes on where the backup's ledger ends")
 
 
 @app.command()

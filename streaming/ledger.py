@@ -309,7 +309,8 @@ class StreamLock:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._name = f"tickledger:{settings.mysql_database}"
+        #: The lock's name in MySQL.
+        self.name = f"tickledger:{settings.mysql_database}"
         self._connection: MySQLConnectionAbstract | None = None
 
     def hold(self) -> None:
@@ -326,7 +327,7 @@ class StreamLock:
                 self._connection = None
         connection = connect_mysql(self._settings)
         try:
-            taken = fetch_rows(connection, "SELECT GET_LOCK(%s, %s)", (self._name, LOCK_SECONDS))[0][0]
+            taken = fetch_rows(connection, "SELECT GET_LOCK(%s, %s)", (self.name, LOCK_SECONDS))[0][0]
         except mysql.connector.Error as error:
             raise StoreUnavailable(f"MySQL does not answer: {first_sentence(error)}") from None
         if taken != 1:

@@ -1,0 +1,148 @@
+"""A backup of both stores of an instance, taken beside a running stream, and its restore.
+
+MySQL comes first, in both. A batch is in Cassandra before it is in the ledger: so a dump of MySQL and Cassandra's files
+from after it hold every tick that the dump's ledger counts. What Cassandra has beyond it the stream lands again from
+Kafka, onto the same rows.
+"""
+
+import contextlib
+import shutil
+import subprocess
+import tarfile
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+import mysql.connector
+
+from services.instance import Instance
+from services.jars import Say
+from services.mysql_server import MySQLServer
+from services.server import Server
+from streaming.errors import ConfigurationError, TickledgerError
+from streaming.ledger import StreamLock
+from streaming.settings import Settings
+from streaming.stores import connect_mysql, fetch_rows
+
+MYSQL_FILE, CASSANDRA_FILE = "mysql.sql", "cassandra.tar"
+
+
+def back_up(instance: Instance, folder: Path, say: Say) -> None:
+    """Write the two files into a new folder that only its owner may read.
+
+    Everything may run meanwhile but dbt. Cassandra is stopped for its part, some twenty seconds, and a stream waits for
+    it. Raises ConfigurationError where the folder is there, TickledgerError where a part fails; then no backup is left.
+    """
+    if folder.exists():
+        raise ConfigurationError(f"FOLDER is {str(folder)!r}; it should be one that is not there yet")
+    part = folder.with_name(f"{folder.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(mode=0o700, parents=True)
+    try:
+        _dump(_mysql_of(instance), part / MYSQL_FILE)
+        say("MySQL is dumped")
+        _archive(instance.server("cassandra"), part / CASSANDRA_FILE)
+        say("Cassandra's files are copied")
+        part.rename(folder)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def restore(instance: Instance, folder: Path, say: Say) -> None:
+    """Replace the database and all data of Cassandra by a backup's. No stream may run; a retry begins anew.
+
+    Raises ConfigurationError where the folder is no backup or Cassandra's passwords are others than the settings',
+    TickledgerError while a stream runs or where a part fails.
+    """
+    for name in (MYSQL_FILE, CASSANDRA_FILE):
+        if not (folder / name).is_file():
+            raise ConfigurationError(f"FOLDER is {str(folder)!r}; it should be a backup, with a file {name}")
+    with _no_stream(instance.settings()):
+        _load(_mysql_of(instance), folder / MYSQL_FILE)
+        say("MySQL is restored")
+        _unpack(instance.server("cassandra"), folder / CASSANDRA_FILE)
+        say("Cassandra is restored")
+
+
+def _mysql_of(instance: Instance) -> MySQLServer:
+    server = instance.server("mysql")
+    assert isinstance(server, MySQLServer)
+    return server
+
+
+def _dump(server: MySQLServer, file: Path) -> None:
+    """All tables and views of the database, as they are at one moment."""
+    options = ("--single-transaction", "--add-drop-database", "--databases", server.settings.mysql_database)
+    with file.open("xb") as target:
+        _run_client(server, "dump", *options, output=target)
+
+
+def _load(server: MySQLServer, file: Path) -> None:
+    with file.open("rb") as source:
+        _run_client(server, "shell", source=source)
+
+
+def _run_client(
+    server: MySQLServer, kind: str, *options: str, source: IO[bytes] | None = None, output: IO[bytes] | None = None
+) -> None:
+    """Run MySQL's dump or shell as root over the server's socket; the password stands in a private file."""
+    command = server.client(kind)
+    with tempfile.NamedTemporaryFile("w", dir=server.temporary) as login:
+        password = server.settings.mysql_root_password.get_secret_value()
+        # On a socket of this machine nothing needs to be encrypted; MySQL's own programs do not know the option.
+        login.write(f"[client]\nuser=root\npassword='{password}'\nsocket={server.socket}\nloose-skip-ssl\n")
+        login.flush()
+        done = subprocess.run(
+            [*command, f"--defaults-file={login.name}", *options],
+            stdin=source or subprocess.DEVNULL,
+            stdout=output or subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            check=False,
+        )
+    if done.returncode:
+        problem = done.stderr.decode(errors="replace").strip().splitlines()[-1:]
+        raise TickledgerError(f"{Path(command[-1]).name} failed: {' '.join(problem)}")
+
+
+@contextlib.contextmanager
+def _stopped(server: Server) -> Iterator[None]:
+    """The server in order stopped, which writes all it holds to its files; it runs again afterwards."""
+    server.stop()
+    try:
+        yield
+    finally:
+        server.start()
+        server.wait_until_ready()
+
+
+def _archive(server: Server, file: Path) -> None:
+    with _stopped(server), tarfile.open(file, "x") as archive:
+        archive.add(server.data, arcname=".")
+
+
+def _unpack(server: Server, file: Path) -> None:
+    """Swap the data folder for the archive's; the old one goes once the server has started with the new one."""
+    fresh, old = (server.data.with_name(f"{server.data.name}.{word}") for word in ("restored", "replaced"))
+    shutil.rmtree(fresh, ignore_errors=True)
+    with tarfile.open(file) as archive:
+        archive.extractall(fresh, filter="data")
+    with _stopped(server):
+        if server.data.exists():
+            shutil.rmtree(old, ignore_errors=True)
+            server.data.rename(old)
+        fresh.rename(server.data)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _no_stream(settings: Settings) -> Iterator[None]:
+    """Hold the stream's lock, as the database itself may be gone."""
+    connection = connect_mysql(settings, user="root", password=settings.mysql_root_password, database="mysql")
+    try:
+        if fetch_rows(connection, "SELECT GET_LOCK(%s, 1)", (StreamLock(settings).name,)) != [(1,)]:
+            raise TickledgerError(f"a stream lands into {settings.mysql_database!r}; stop it first")
+        yield
+    finally:
+        with contextlib.suppress(mysql.connector.Error):
+            connection.close()

@@ -1,0 +1,151 @@
+"""Backup and restore by the runbook's own commands: taken while batches land, all destroyed, each tick there once."""
+
+import re
+import shlex
+import subprocess
+import threading
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from batches import TOPIC, Lander, tick
+from pipeline import Pipeline
+from pyspark.sql import SparkSession
+
+from services.instance import Instance
+from streaming.ledger import StreamLock
+from streaming.reconcile import reconcile
+from streaming.settings import PROJECT_ROOT
+from streaming.stores import connect_cassandra, connect_mysql
+
+pytestmark = pytest.mark.integration
+
+RUNBOOK = (PROJECT_ROOT / "docs" / "runbook.md").read_text()
+#: Messages of each of the two partitions; each brings two ticks and a copy of one of the message before.
+MESSAGES = 2000
+
+
+def run(section: str, folder: Path, services: Instance, pipeline: Pipeline) -> "subprocess.CompletedProcess[str]":
+    """Run the command of a section of the runbook, on another folder and on the tests' own servers."""
+    (block,) = re.findall(rf"^### {section}\n.*?^```sh\n(.*?)^```$", RUNBOOK, re.MULTILINE | re.DOTALL)
+    *words, _ = shlex.split(block)
+    return subprocess.run(
+        [*words, str(folder), "--instance", services.name],
+        cwd=PROJECT_ROOT,
+        env=pipeline.environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def message(partition: int, offset: int) -> tuple[int, int, list[dict[str, Any]]]:
+    """A message of the topic, the same whenever it is read."""
+    numbers = [2 * (2 * offset + one) + partition for one in (0, 1, -1)]
+    return partition, offset, [tick(number) for number in numbers if number >= 0]
+
+
+def land_next(lander: Lander, size: int) -> None:
+    """Land the next messages after the ledger's end, at most `size` of each partition."""
+    ends = lander.ledger.head().ends
+    starts = {partition: ends.get(partition, 0) for partition in (0, 1)}
+    lander.land(*(message(one, offset) for one in (0, 1) for offset in range(starts[one], starts[one] + size)))
+
+
+class Landing:
+    """Lands small batches in the background until told to stop, and waits for a store that is away."""
+
+    def __init__(self, spark: SparkSession, pipeline: Pipeline) -> None:
+        self._lander = Lander(spark, pipeline, patience=120)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._land)
+        self.problem: Exception | None = None
+        self._thread.start()
+
+    def _land(self) -> None:
+        try:
+            while not self._stop.wait(0.2):
+                land_next(self._lander, 3)
+        except Exception as error:
+            self.problem = error
+
+    def wait_for_batch(self, batch_id: int) -> None:
+        """Wait until the ledger has a batch."""
+        while self._lander.ledger.head().batch_id < batch_id:
+            self._thread.join(0.1)
+            assert self._thread.is_alive(), self.problem
+
+    def stop(self) -> None:
+        self._stop.set()
+        self._thread.join()
+
+
+def test_what_was_backed_up_beside_a_stream_is_restored_and_lands_once(
+    spark: SparkSession, pipeline: Pipeline, services: Instance, tmp_path: Path
+) -> None:
+    landing = Landing(spark, pipeline)
+    try:
+        landing.wait_for_batch(2)
+        taken = run("Back up", tmp_path / "backup", services, pipeline)
+        assert taken.returncode == 0, taken.stderr
+        landing.wait_for_batch(Lander(spark, pipeline).ledger.head().batch_id + 2)
+    finally:
+        landing.stop()
+    assert landing.problem is None
+    assert reconcile(pipeline.settings).differences == []
+    lost = Lander(spark, pipeline).ledger.head().batch_id
+
+    destroy(pipeline)
+    done = run("Restore", tmp_path / "backup", services, pipeline)
+    assert done.returncode == 0, done.stderr
+    again = Lander(spark, pipeline, topic=replace(TOPIC, ends={0: MESSAGES, 1: MESSAGES}))
+    assert 2 <= again.ledger.head().batch_id < lost
+    assert reconcile(pipeline.settings).differences == []
+
+    while (end := again.ledger.head().ends[0]) < MESSAGES:
+        land_next(again, min(600, MESSAGES - end))
+    books = reconcile(pipeline.settings)
+    assert books.differences == []
+    assert books.messages == 2 * MESSAGES
+    assert (books.ticks_landed, books.duplicates) == (4 * MESSAGES, 2 * MESSAGES - 2)
+    assert books.cassandra == books.mysql
+
+
+def destroy(pipeline: Pipeline) -> None:
+    """Drop the database and empty the keyspace; neither leaves anything on the disk to come back from."""
+    root = pipeline.settings.mysql_root_password
+    connection = connect_mysql(pipeline.settings, user="root", password=root, database="mysql")
+    connection.cursor().execute(f"DROP DATABASE {pipeline.settings.mysql_database}")
+    connection.close()
+    session = connect_cassandra(pipeline.settings)
+    for table in ("real_time_data", "dead_letters"):
+        session.execute(f"TRUNCATE {table}", timeout=60)
+        assert session.execute(f"SELECT COUNT(*) FROM {table}").one()[0] == 0
+    session.cluster.shutdown()
+
+
+def test_nothing_is_restored_under_a_stream(stores: Pipeline, services: Instance, tmp_path: Path) -> None:
+    for name in ("mysql.sql", "cassandra.tar"):
+        (tmp_path / name).touch()
+    lock = StreamLock(stores.settings)
+    lock.hold()
+
+    done = run("Restore", tmp_path, services, stores)
+
+    lock.release()
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert "a stream lands into" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("section", "says"), [("Back up", "should be one that is not there yet"), ("Restore", "should be a backup")]
+)
+def test_a_wrong_folder_is_refused(
+    stores: Pipeline, services: Instance, tmp_path: Path, section: str, says: str
+) -> None:
+    done = run(section, tmp_path, services, stores)
+
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert says in done.stderr
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,16 @@
+"""The runbook against the faults: each kind that `make faults` tries has its entry, and no other has one."""
+
+import re
+
+from fault_kinds import KINDS
+
+from streaming.settings import PROJECT_ROOT
+
+
+def test_every_kind_of_fault_has_its_entry() -> None:
+    text = (PROJECT_ROOT / "docs" / "runbook.md").read_text()
+    (table,) = re.findall(r"^\| fault \|.*?\n\|[-|]+\|\n((?:\|.*\n)+)", text, re.MULTILINE)
+    rows = [[cell.strip() for cell in row.strip("|").split(" | ")] for row in table.splitlines()]
+
+    assert sorted(name for row in rows for name in row[0].split("<br>")) == sorted(kind.name for kind in KINDS)
+    assert [row for row in rows if len(row) != 4 or not all(row)] == []
