@@ -37,16 +37,17 @@ def back_up(instance: Instance, folder: Path, say: Say) -> None:
     if folder.exists():
         raise ConfigurationError(f"FOLDER is {str(folder)!r}; it should be one that is not there yet")
     part = folder.with_name(f"{folder.name}.part")
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(mode=0o700, parents=True)
-    try:
-        _dump(_mysql_of(instance), part / MYSQL_FILE)
-        say("MySQL is dumped")
-        _archive(instance.server("cassandra"), part / CASSANDRA_FILE)
-        say("Cassandra's files are copied")
-        part.rename(folder)
-    finally:
+    with _in_one_line("the backup"):
         shutil.rmtree(part, ignore_errors=True)
+        part.mkdir(mode=0o700, parents=True)
+        try:
+            _dump(_mysql_of(instance), part / MYSQL_FILE)
+            say("MySQL is dumped")
+            _archive(instance.server("cassandra"), part / CASSANDRA_FILE)
+            say("Cassandra's files are copied")
+            part.rename(folder)
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
 
 
 def restore(instance: Instance, folder: Path, say: Say) -> None:
@@ -58,11 +59,20 @@ def restore(instance: Instance, folder: Path, say: Say) -> None:
     for name in (MYSQL_FILE, CASSANDRA_FILE):
         if not (folder / name).is_file():
             raise ConfigurationError(f"FOLDER is {str(folder)!r}; it should be a backup, with a file {name}")
-    with _no_stream(instance.settings()):
+    with _in_one_line("the restore"), _no_stream(instance.settings()):
         _load(_mysql_of(instance), folder / MYSQL_FILE)
         say("MySQL is restored")
         _unpack(instance.server("cassandra"), folder / CASSANDRA_FILE)
         say("Cassandra is restored")
+
+
+@contextlib.contextmanager
+def _in_one_line(what: str) -> Iterator[None]:
+    """A disk that is full, a file that is torn: for the user, in one line."""
+    try:
+        yield
+    except (OSError, tarfile.TarError) as error:
+        raise TickledgerError(f"{what} failed: {' '.join(str(error).split())}") from None
 
 
 def _mysql_of(instance: Instance) -> MySQLServer:
@@ -88,6 +98,7 @@ def _run_client(
 ) -> None:
     """Run MySQL's dump or shell as root over the server's socket; the password stands in a private file."""
     command = server.client(kind)
+    server.temporary.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile("w", dir=server.temporary) as login:
         password = server.settings.mysql_root_password.get_secret_value()
         # On a socket of this machine nothing needs to be encrypted; MySQL's own programs do not know the option.

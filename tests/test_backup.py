@@ -138,6 +138,20 @@ def test_nothing_is_restored_under_a_stream(stores: Pipeline, services: Instance
     assert "a stream lands into" in done.stderr
 
 
+def test_a_torn_backup_is_told_in_one_line_and_cassandra_runs_on(
+    stores: Pipeline, services: Instance, tmp_path: Path
+) -> None:
+    (tmp_path / "mysql.sql").touch()
+    (tmp_path / "cassandra.tar").write_bytes(b"torn" * 1000)
+    before = services.server("cassandra").pid
+
+    done = run("Restore", tmp_path, services, stores)
+
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert done.stderr.startswith("error: the restore failed: ")
+    assert services.server("cassandra").pid == before
+
+
 @pytest.mark.parametrize(
     ("section", "says"), [("Back up", "should be one that is not there yet"), ("Restore", "should be a backup")]
 )
