@@ -32,9 +32,6 @@ faults: $(INSTALLED)  ## Kill the real parts under load, many times, and compare
 	@exec $(BIN)/python tests/faults.py $(ARGS)
 
 bench: $(INSTALLED)  ## Land one topic with several engines in turn, side by side. ARGS="--rounds 1 --ticks 200000"
-	@[ -e .venv-lab/installed ] || { echo "setting up .venv-lab, the lab's own Spark: a minute or two"; \
-	  $(PYTHON) -m venv .venv-lab && .venv-lab/bin/pip install --quiet --disable-pip-version-check -r benchmarks/lab-requirements.txt \
-	  && touch .venv-lab/installed; }
 	@PYTHONPATH=tests exec $(BIN)/python -m benchmarks $(ARGS)
 
 bench-growth: $(INSTALLED)  ## The stream's memory over 1,000 batches. ARGS="--batches 200"

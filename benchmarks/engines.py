@@ -1,10 +1,12 @@
 """The engines that are measured, and one run of one of them: started, watched, and its rows and volumes compared."""
 
 import json
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from datetime import UTC
 from pathlib import Path
@@ -12,6 +14,7 @@ from typing import Any
 
 from pipeline import Pipeline
 
+from benchmarks.environments import environment
 from benchmarks.load import Load, Volumes
 from benchmarks.usage import Usage
 from services.instance import SERVERS, Instance
@@ -190,21 +193,47 @@ def _books_differ(case: Case, landed: list[Landed]) -> str:
     return (differences or [found])[0] or _volumes_differ(case, landed)
 
 
-_LAB_JARS = (
+_SPARK_35_JARS = (
     "org.apache.spark:spark-sql-kafka-0-10_2.12:3.5.7",
     "com.datastax.spark:spark-cassandra-connector_2.12:3.5.1",
     "com.mysql:mysql-connector-j:9.4.0",
 )
 
 
-def _lab(_case: Case) -> list[list[str]]:
-    submit = PROJECT_ROOT / ".venv-lab" / "bin" / "spark-submit"
-    return [[str(submit), "--driver-memory", "1g", "--packages", ",".join(_LAB_JARS), "benchmarks/lab.py"]]
+def _spark_35(program: str) -> Callable[[Case], list[list[str]]]:
+    """Submit one of our programs to the Spark for which there is a connector for Cassandra."""
+
+    def commands(_case: Case) -> list[list[str]]:
+        submit = environment("lab") / "bin" / "spark-submit"
+        return [[str(submit), "--driver-memory", "1g", "--packages", ",".join(_SPARK_35_JARS), program]]
+
+    return commands
+
+
+def _prepare_spark_35(case: Case) -> dict[str, str]:
+    """The settings that those programs read from the environment, as they cannot import ours."""
+    settings, folder = case.pipeline.settings, environment("lab")
+    names = ("kafka_bootstrap_servers", "cassandra_port", "cassandra_user", "mysql_host", "mysql_port")
+    values = {name: getattr(settings, name) for name in names} | {"cassandra_hosts": settings.cassandra_hosts[0]}
+    # The stream's account has no right on the lab's tables, nor to change a row of aggregated_data.
+    values |= {"mysql_user": settings.dbt_mysql_user}
+    secrets = {
+        "cassandra_password": settings.cassandra_password.get_secret_value(),
+        "mysql_password": settings.dbt_mysql_password.get_secret_value(),
+    }
+    python = str(folder / "bin" / "python")
+    return {name.upper(): str(value) for name, value in (values | secrets).items()} | {
+        "PYSPARK_PYTHON": python,
+        "PYSPARK_DRIVER_PYTHON": python,
+        "JAVA_HOME": str(java_home()),
+        # The project's own spark-defaults.conf is not theirs.
+        "SPARK_CONF_DIR": str(folder),
+        "SPARK_LOCAL_IP": "127.0.0.1",
+    }
 
 
 def _prepare_lab(case: Case) -> dict[str, str]:
-    """The lab's tables, and the settings that it reads from the environment."""
-    settings = case.pipeline.settings
+    """The lab's tables, and the settings."""
     case.pipeline.alter_cassandra(
         "CREATE TABLE lab_real_time_data (id bigint PRIMARY KEY, created_at timestamp, volume bigint,"
         " market_cap decimal, ticker text, price decimal, sector text)"
@@ -213,23 +242,30 @@ def _prepare_lab(case: Case) -> dict[str, str]:
         "CREATE TABLE lab_aggregated_data (processing_id bigint AUTO_INCREMENT PRIMARY KEY, processed_at datetime,"
         " sector varchar(64), total_volume bigint, date date)"
     )
-    names = ("kafka_bootstrap_servers", "cassandra_port", "cassandra_user", "mysql_host", "mysql_port")
-    values = {name: getattr(settings, name) for name in names} | {"cassandra_hosts": settings.cassandra_hosts[0]}
-    # The stream's account has no right on the lab's tables.
-    values |= {"mysql_user": settings.dbt_mysql_user}
-    secrets = {
-        "cassandra_password": settings.cassandra_password.get_secret_value(),
-        "mysql_password": settings.dbt_mysql_password.get_secret_value(),
-    }
-    python = str(PROJECT_ROOT / ".venv-lab" / "bin" / "python")
-    return {name.upper(): str(value) for name, value in (values | secrets).items()} | {
-        "PYSPARK_PYTHON": python,
-        "PYSPARK_DRIVER_PYTHON": python,
-        "JAVA_HOME": str(java_home()),
-        # The project's own spark-defaults.conf is not the lab's.
-        "SPARK_CONF_DIR": str(PROJECT_ROOT / ".venv-lab"),
-        "SPARK_LOCAL_IP": "127.0.0.1",
-    }
+    return _prepare_spark_35(case)
+
+
+def _others(module: str, last: Callable[[Case], list[str]]) -> Callable[[Case], list[list[str]]]:
+    """Commands of two processes that share out the partitions: `python -m module PLACE BATCH_MESSAGES …`."""
+
+    def commands(case: Case) -> list[list[str]]:
+        python, ends = str(environment("others") / "bin" / "python"), last(case)
+        batch = str(case.batch_messages // 2)
+        return [[python, "-m", module, str(place), batch, *ends] for place in case.ends()]
+
+    return commands
+
+
+def _make_others(_case: Case) -> dict[str, str]:
+    environment("others")
+    return {}
+
+
+def _addresses(case: Case) -> list[str]:
+    """Where two processes of a cluster find each other."""
+    with ExitStack() as held:
+        sockets = [held.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in case.ends()]
+        return [",".join(f"127.0.0.1:{one.getsockname()[1]}" for one in sockets)]
 
 
 def _lab_differs(case: Case, landed: list[Landed]) -> str:
@@ -274,7 +310,26 @@ ENGINES = {
         _from_lines,
         _volumes_differ,
     ),
-    "lab": Engine("the lab's design", _lab, {}, _from_lines, _lab_differs, _prepare_lab),
+    "quix": Engine(
+        "Quix Streams",
+        _others("benchmarks.quix_landing", lambda case: [str(end) for end in case.ends().values()]),
+        {},
+        _from_lines,
+        _volumes_differ,
+        _make_others,
+    ),
+    "bytewax": Engine(
+        "Bytewax", _others("benchmarks.bytewax_landing", _addresses), {}, _from_lines, _volumes_differ, _make_others
+    ),
+    "connector": Engine(
+        "one pass with the connector",
+        _spark_35("benchmarks/connector.py"),
+        {},
+        _from_lines,
+        _volumes_differ,
+        _prepare_spark_35,
+    ),
+    "lab": Engine("the lab's design", _spark_35("benchmarks/lab.py"), {}, _from_lines, _lab_differs, _prepare_lab),
     "cassandra": Engine("Cassandra alone", _module("benchmarks.ceilings", "cassandra"), {}, _from_lines, _rows_differ),
     "decode": Engine("decode alone", _module("benchmarks.ceilings", "decode"), {}, _from_lines, _ticks_differ),
 }

@@ -9,6 +9,7 @@ The lab starts a micro-batch every 10 and every 60 seconds. Here they follow eac
 
 import json
 import os
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
@@ -57,26 +58,39 @@ def start(spark: SparkSession, write: Any) -> Any:
     return ticks.writeStream.foreachBatch(write).outputMode("append").trigger(availableNow=True).start()
 
 
-def main() -> None:
-    """Land what the topic holds; print a line of JSON for each micro-batch of ticks, as the other engines do."""
-    spark = (
-        SparkSession.builder.appName("lab")
+def session(name: str, settings: dict[str, str]) -> SparkSession:
+    """A Spark session that reaches Cassandra."""
+    builder = (
+        SparkSession.builder.appName(name)
         .config("spark.cassandra.connection.host", os.environ["CASSANDRA_HOSTS"])
         .config("spark.cassandra.connection.port", os.environ["CASSANDRA_PORT"])
         .config("spark.cassandra.auth.username", os.environ["CASSANDRA_USER"])
         .config("spark.cassandra.auth.password", os.environ["CASSANDRA_PASSWORD"])
         .config("spark.sql.session.timeZone", "UTC")
-        .getOrCreate()
     )
+    for setting, value in settings.items():
+        builder = builder.config(setting, value)
+    spark = builder.getOrCreate()
     spark.sparkContext.setLogLevel("ERROR")
+    return spark
+
+
+def print_landed(progress: Sequence[Any], done_at: float = 0.0) -> None:
+    """Print a line of JSON for each micro-batch of ticks; `done_at` is when all of them count as landed, if later."""
+    landed = [_landed(one) for one in progress if one["numInputRows"]]
+    landed[-1]["at"] = max(landed[-1]["at"], done_at)
+    for one in landed:
+        print("\n" + json.dumps(one), flush=True)
+
+
+def main() -> None:
+    """Land what the topic holds; print a line of JSON for each micro-batch of ticks, as the other engines do."""
+    spark = session("lab", {})
     queries = [start(spark, write) for write in (write_raw, write_sums)]
     for query in queries:
         query.awaitTermination()
-    landed = [_landed(progress) for progress in queries[0].recentProgress if progress["numInputRows"]]
     # All is landed only when the slower of the two is done.
-    landed[-1]["at"] = max([landed[-1]["at"], *(_landed(one)["at"] for one in queries[1].recentProgress)])
-    for one in landed:
-        print("\n" + json.dumps(one), flush=True)
+    print_landed(queries[0].recentProgress, max(_landed(one)["at"] for one in queries[1].recentProgress))
     spark.stop()
 
 

@@ -252,7 +252,8 @@ def python_files() -> list[Path]:
 @cache
 def project_files() -> frozenset[str]:
     """Every file and folder of the project, by path and by name."""
-    skipped = {".git", ".venv", ".venv-lab", ".services", ".scratch", ".demo", "target", "logs", "__pycache__"}
+    environments = {".venv", ".venv-lab", ".venv-others"}
+    skipped = environments | {".git", ".services", ".scratch", ".demo", "target", "logs", "__pycache__"}
     found: set[str] = set()
     for folder, folders, files in os.walk(PROJECT_ROOT):
         folders[:] = [name for name in folders if name not in skipped and not name.endswith("_cache")]
