@@ -5,7 +5,7 @@ BIN := .venv/bin
 INSTALLED := .venv/installed
 SECONDS ?= 0
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test faults bench bench-growth check doctor unit check-contract lint hooks format audit secrets services services-stop services-status services-clean shell sql cql topics picture lock
+.PHONY: help setup demo test faults bench bench-growth check doctor unit check-contract lint hooks format audit secrets services services-stop services-status services-clean shell sql cql topics picture lock bench-latency
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -33,6 +33,9 @@ faults: $(INSTALLED)  ## Kill the real parts under load, many times, and compare
 
 bench: $(INSTALLED)  ## Land one topic with several engines in turn, side by side. ARGS="--rounds 1 --ticks 200000"
 	@PYTHONPATH=tests exec $(BIN)/python -m benchmarks $(ARGS)
+
+bench-latency: $(INSTALLED)  ## From the producer to each store, at some paces and triggers. ARGS="--seconds 10"
+	@PYTHONPATH=tests exec $(BIN)/python -m benchmarks.latency $(ARGS)
 
 bench-growth: $(INSTALLED)  ## The stream's memory over 1,000 batches. ARGS="--batches 200"
 	@PYTHONPATH=tests exec $(BIN)/python -m benchmarks.growth $(ARGS)

@@ -4,7 +4,7 @@ import json
 import os
 import platform
 import statistics
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -44,6 +44,12 @@ def record_memory(samples: pd.DataFrame) -> None:
     _save(memory_chart(samples), "performance-memory")
 
 
+def record_latency(rows: pd.DataFrame, seconds: int) -> None:
+    """Keep a run of the latency, in place of the one before: see :func:`benchmarks.latency.rows_of`."""
+    _record("latency", {"seconds": seconds, "rows": rows.round(4).to_dict("records")})
+    _save(latency_chart(rows[rows.problem == ""]), "performance-latency")
+
+
 def slopes(samples: pd.DataFrame) -> dict[str, float]:
     """MB a hundred batches by which each process grows after warm-up, a straight line through its samples."""
     warm = samples[samples.batch > samples.batch.max() * WARM_UP]
@@ -77,7 +83,7 @@ def machine() -> str:
 def write_page(known: dict[str, Any]) -> None:
     """Put the tables between the page's marks; the words around them stay."""
     text = PAGE.read_text(encoding="utf-8")
-    for part, lines in (("engines", _engine_lines), ("memory", _memory_lines)):
+    for part, lines in _PARTS.items():
         if part in known:
             begin, end = f"<!-- {part}: written by make bench -->", f"<!-- end of {part} -->"
             before, _, rest = text.partition(begin)
@@ -85,8 +91,12 @@ def write_page(known: dict[str, Any]) -> None:
     PAGE.write_text(text, encoding="utf-8")
 
 
+def _origin(facts: dict[str, Any]) -> str:
+    return f"{facts['at'][:16].replace('T', ' ')} UTC · {facts['machine']}"
+
+
 def _engine_lines(facts: dict[str, Any]) -> Iterable[str]:
-    yield f"{facts['at'][:16].replace('T', ' ')} UTC · {facts['machine']} ·"
+    yield f"{_origin(facts)} ·"
     yield f"{facts['ticks']:,} ticks in messages of ten, about {facts['batch']:,} ticks a batch; medians of the rounds."
     yield ""
     yield f"| engine | rounds | {' | '.join(_COLUMNS.values())} |"
@@ -127,7 +137,7 @@ def _figure(value: float) -> str:
 
 def _memory_lines(facts: dict[str, Any]) -> Iterable[str]:
     batches = max(facts["samples"]["batch"])
-    yield f"{facts['at'][:16].replace('T', ' ')} UTC · {facts['machine']} · {batches:,} batches, each checked."
+    yield f"{_origin(facts)} · {batches:,} batches, each checked."
     yield ""
     yield "| process | MB a hundred batches, after warm-up |"
     yield "|---|---:|"
@@ -135,6 +145,36 @@ def _memory_lines(facts: dict[str, Any]) -> Iterable[str]:
     yield f"| Python workers | {facts['workers_mb_per_100_batches']:.2f} |"
     yield ""
     yield "![Resident memory by batch](performance-memory.svg)"
+
+
+def _latency_lines(facts: dict[str, Any]) -> Iterable[str]:
+    rows = pd.DataFrame(facts["rows"])
+    stages = list(dict.fromkeys(rows.stage))
+    yield f"{_origin(facts)} · {facts['seconds']} s a pace; p50 / p95 / p99 in seconds."
+    yield f"Of 100 looks at a store, 95 came within {rows.look.max():.2f} s: a figure may be too long by so much."
+    yield ""
+    yield f"| trigger (s) | ticks/s | achieved | {' | '.join(stages)} |"
+    yield f"|---:|---:|---:|{'---:|' * len(stages)}"
+    for (trigger, rate), one in rows.groupby(["trigger", "rate"]):
+        figures = [f"{row.p50:.2f} / {row.p95:.2f} / {row.p99:.2f}" for row in one.itertuples()]
+        problem = next((text for text in one.problem if text), "")
+        cells = [f"does not count: {problem}"] * len(stages) if problem else figures
+        yield f"| {trigger:g} | {rate:,} | {one.achieved.iloc[0]:,.0f} | {' | '.join(cells)} |"
+    yield ""
+    yield "![Seconds from send to each stage](performance-latency.svg)"
+
+
+def latency_chart(rows: pd.DataFrame) -> alt.FacetChart:
+    """Seconds from send to each stage, by pace and trigger: a line from p50 to p99, a dot at p95."""
+    base = alt.Chart().encode(
+        x=alt.X("rate:O", title="Ticks a second", axis=alt.Axis(labelAngle=0)),
+        xOffset=alt.XOffset("stage:N", sort=list(dict.fromkeys(rows.stage))),
+        color=alt.Color("stage:N", title=None, sort=list(dict.fromkeys(rows.stage))),
+    )
+    span = base.mark_rule(strokeWidth=3, opacity=0.5).encode(y=alt.Y("p50:Q", title="Seconds, p50 to p99"), y2="p99:Q")
+    dots = base.mark_circle(size=70, opacity=1).encode(y="p95:Q")
+    layers = alt.LayerChart(layer=[span, dots]).properties(width=210, height=260)
+    return layers.facet(column=alt.Column("trigger:O", title="Trigger (s)"), data=rows)
 
 
 def engines_chart(runs: pd.DataFrame) -> alt.LayerChart:
@@ -171,3 +211,11 @@ def _save(chart: Any, name: str) -> Path:
     path = DOCS / f"{name}.svg"
     chart.configure(background="white").save(str(path))
     return path
+
+
+#: The parts of the page that are written, by the name in their marks.
+_PARTS: dict[str, Callable[[dict[str, Any]], Iterable[str]]] = {
+    "engines": _engine_lines,
+    "latency": _latency_lines,
+    "memory": _memory_lines,
+}
