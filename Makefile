@@ -5,7 +5,7 @@ BIN := .venv/bin
 INSTALLED := .venv/installed
 SECONDS ?= 0
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test faults bench bench-growth check doctor unit check-contract lint hooks format audit secrets services services-stop services-status services-clean shell sql cql topics picture lock bench-latency
+.PHONY: help setup demo test faults bench bench-growth check doctor unit check-contract lint hooks format audit secrets services services-stop services-status services-clean shell sql cql topics picture lock bench-latency bench-producer
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,8 +37,11 @@ bench: $(INSTALLED)  ## Land one topic with several engines in turn, side by sid
 bench-latency: $(INSTALLED)  ## From the producer to each store, at some paces and triggers. ARGS="--seconds 10"
 	@PYTHONPATH=tests exec $(BIN)/python -m benchmarks.latency $(ARGS)
 
-bench-growth: $(INSTALLED)  ## The stream's memory over 1,000 batches. ARGS="--batches 200"
+bench-growth: $(INSTALLED)  ## What grows with batches, days, ticks and tickers. ARGS="--parts batches,queries"
 	@PYTHONPATH=tests exec $(BIN)/python -m benchmarks.growth $(ARGS)
+
+bench-producer: $(INSTALLED)  ## The producer beside a plain kafka-python loop. ARGS="--rounds 1"
+	@PYTHONPATH=tests exec $(BIN)/python -m benchmarks.producer $(ARGS)
 
 check: $(INSTALLED)  ## Lint, types and the tests that need no server, side by side
 	@$(MAKE) --no-print-directory --jobs=2 lint unit

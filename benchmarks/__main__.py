@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.engines import ENGINES, Case, Result, run
-from benchmarks.load import Load, fill
+from benchmarks.load import Load, fill, seed
 from benchmarks.report import record_engines
 from services.instance import Instance
 from streaming.errors import ConfigurationError, run_command
@@ -32,19 +32,24 @@ class Bench:
         self._template = dbt_statements(instance, self._settings, folder)
 
     @contextmanager
-    def stores(self, topic: str | None = None) -> Iterator[Pipeline]:
-        """A keyspace and a database of a run's own; dropped after it. `topic` is read instead of an empty one."""
+    def stores(self, topic: str | None = None, tickers: int | None = None) -> Iterator[Pipeline]:
+        """A keyspace and a database of a run's own; dropped after it.
+
+        `topic` is read instead of an empty one; `tickers` made-up companies stand in `profile` instead of the seed's.
+        """
         folder = Path(tempfile.mkdtemp(dir=self._folder))
         with fresh_pipeline(self._instance, self._settings, self._template, folder) as pipeline:
+            if tickers is not None:
+                seed(pipeline, tickers)
             if topic is None:
                 yield pipeline
             else:
                 settings = pipeline.settings.model_copy(update={"kafka_topic": topic})
                 yield dataclasses.replace(pipeline, settings=settings)
 
-    def load(self, ticks: int, told: Console) -> Load:
-        """Fill the topic."""
-        with self.stores() as pipeline, told.status("filling the topic") as status:
+    def load(self, ticks: int, told: Console, tickers: int | None = None) -> Load:
+        """Fill a topic."""
+        with self.stores(tickers=tickers) as pipeline, told.status("filling the topic") as status:
             return fill(
                 pipeline.settings,
                 f"bench_{uuid.uuid4().hex[:12]}",
@@ -52,7 +57,11 @@ class Bench:
                 lambda done: status.update(f"filling the topic: {done:,} of {ticks:,} ticks"),
             )
 
-    def rounds(self, load: Load, names: list[str], rounds: int, batch_messages: int) -> Iterator[Result]:
+    def case(self, pipeline: Pipeline, load: Load, batch: int) -> Case:
+        """What an engine lands, about `batch` ticks at a time."""
+        return Case(self._instance, pipeline, load, max(batch // (load.ticks // load.messages), 1))
+
+    def rounds(self, load: Load, names: list[str], rounds: int, batch: int) -> Iterator[Result]:
         """Each engine once a round. Says before each run how long all of it still takes."""
         began, total = time.monotonic(), rounds * len(names)
         for done in range(total):
@@ -60,7 +69,7 @@ class Bench:
             left = f", about {(time.monotonic() - began) / done * (total - done) / 60:.0f} min left" if done else ""
             print(f"round {number} of {rounds}: {ENGINES[name].title}{left}", flush=True)
             with self.stores(load.topic) as pipeline:
-                result = run(name, Case(self._instance, pipeline, load, batch_messages), number)
+                result = run(name, self.case(pipeline, load, batch), number)
             said = f"does not count: {result.problem}" if result.problem else f"{result.warm:,.0f} ticks/s warm"
             print(f"    {said}, {result.whole:,.0f} with start-up, {result.seconds:.1f} s", flush=True)
             yield result
@@ -106,7 +115,7 @@ def main(
         with tempfile.TemporaryDirectory() as folder:
             bench = Bench(servers, Path(folder))
             load = bench.load(ticks, console)
-            results = list(bench.rounds(load, names, rounds, batch // (load.ticks // load.messages)))
+            results = list(bench.rounds(load, names, rounds, batch))
     finally:
         if not ran:
             servers.stop()

@@ -9,6 +9,7 @@ from itertools import count
 
 from kafka import KafkaAdminClient
 from kafka.admin import NewTopic
+from pipeline import Pipeline
 
 from producer.companies import read_companies
 from producer.market import Market
@@ -27,6 +28,17 @@ class Load:
     messages: int
     ticks: int
     volumes: Volumes
+
+
+def seed(pipeline: Pipeline, tickers: int) -> None:
+    """Put so many made-up companies, in ten sectors, in place of those of `profile`."""
+    pipeline.execute("DELETE FROM profile")
+    connection = pipeline.mysql()
+    connection.cursor().executemany(
+        "INSERT INTO profile (ticker, company_name, sector, shares) VALUES (%s, %s, %s, %s)",
+        [(f"T{n:04d}.JK", f"Company {n}", f"Sector {n % 10}", 1_000_000_000 + n) for n in range(tickers)],
+    )
+    connection.commit()
 
 
 def fill(settings: Settings, topic: str, ticks: int, told: Callable[[int], None]) -> Load:

@@ -50,6 +50,17 @@ def record_latency(rows: pd.DataFrame, seconds: int) -> None:
     _save(latency_chart(rows[rows.problem == ""]), "performance-latency")
 
 
+def record_growth(part: str, rows: pd.DataFrame, faster: list[str], **facts: int) -> None:
+    """Keep a table of `make bench-growth`, in place of the one before; `faster` is what outgrew its work."""
+    plain = rows.round(4).replace(float("inf"), None).to_dict("list")
+    _record(part, {"rows": plain, "faster": faster} | facts)
+
+
+def record_producer(runs: pd.DataFrame, messages: int) -> None:
+    """Keep a run of the producers, in place of the one before: see :func:`benchmarks.producer.measure`."""
+    _record("producer", {"messages": messages, "runs": runs.round(1).to_dict("records")})
+
+
 def slopes(samples: pd.DataFrame) -> dict[str, float]:
     """MB a hundred batches by which each process grows after warm-up, a straight line through its samples."""
     warm = samples[samples.batch > samples.batch.max() * WARM_UP]
@@ -164,6 +175,43 @@ def _latency_lines(facts: dict[str, Any]) -> Iterable[str]:
     yield "![Seconds from send to each stage](performance-latency.svg)"
 
 
+def _producer_lines(facts: dict[str, Any]) -> Iterable[str]:
+    runs = pd.DataFrame(facts["runs"])
+    paces = runs.groupby("way", sort=False).pace
+    slowest = paces.median().min()
+    rounds = runs["round"].max()
+    yield f"{_origin(facts)} · {facts['messages']:,} messages of ten ticks a run; medians of {rounds} rounds."
+    yield ""
+    yield "| way | messages/s | lowest to highest | times the slowest |"
+    yield "|---|---:|---:|---:|"
+    for way, pace in paces:
+        middle = pace.median()
+        yield f"| {way} | {middle:,.0f} | {pace.min():,.0f} to {pace.max():,.0f} | {middle / slowest:.1f} |"
+
+
+def _growth_lines(facts: dict[str, Any]) -> Iterable[str]:
+    batch = f" · {facts['batch']:,} ticks a batch" if "batch" in facts else ""
+    yield f"{_origin(facts)}{batch}; seconds."
+    yield ""
+    columns = list(facts["rows"])
+    yield f"| {' | '.join(columns)} |"
+    yield f"|---|{'---:|' * (len(columns) - 1)}"
+    for cells in zip(*facts["rows"].values(), strict=True):
+        yield f"| {' | '.join(_cell(cell) for cell in cells)} |"
+    yield ""
+    yield f"Grew faster than its work: {'; '.join(facts['faster']) or 'nothing'}."
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "no answer in time"
+    return f"{value:,.3f}" if isinstance(value, float) and value < 100 else _whole(value)
+
+
+def _whole(value: Any) -> str:
+    return value if isinstance(value, str) else f"{value:,.0f}"
+
+
 def latency_chart(rows: pd.DataFrame) -> alt.FacetChart:
     """Seconds from send to each stage, by pace and trigger: a line from p50 to p99, a dot at p95."""
     base = alt.Chart().encode(
@@ -217,5 +265,10 @@ def _save(chart: Any, name: str) -> Path:
 _PARTS: dict[str, Callable[[dict[str, Any]], Iterable[str]]] = {
     "engines": _engine_lines,
     "latency": _latency_lines,
+    "producer": _producer_lines,
+    "batches": _growth_lines,
+    "days": _growth_lines,
+    "ticks": _growth_lines,
+    "tickers": _growth_lines,
     "memory": _memory_lines,
 }
