@@ -1,6 +1,7 @@
 """A made-up stock market: plausible prices and volumes. Pure and seeded, so the same seed trades the same."""
 
 import math
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from random import Random
@@ -15,6 +16,8 @@ PRICE_STEPS = ((200, 1), (500, 2), (2_000, 5), (5_000, 10))
 TOP_PRICE_STEP = 25
 #: The exchange rejects orders further than 20 to 35 % from the day's reference price, by price; we take its narrowest.
 DAILY_LIMIT = 0.20
+_LOWEST, _HIGHEST = math.log1p(-DAILY_LIMIT), math.log1p(DAILY_LIMIT)
+_STEPS_BELOW, _STEPS = [below for below, _ in PRICE_STEPS], [*(step for _, step in PRICE_STEPS), TOP_PRICE_STEP]
 
 #: Reference prices are spread evenly over the logarithm of this range, IDR.
 REFERENCE_RANGE = (100, 8_000)
@@ -84,12 +87,13 @@ class Market:
     def _next_price(self, ticker: str) -> int:
         reference, before = self._references[ticker], self._walks[ticker]
         walk = before + PULL_BACK * (reference - before) + self._random.gauss(0, MOVE_SIGMA)
-        walk = min(max(walk, reference + math.log1p(-DAILY_LIMIT)), reference + math.log1p(DAILY_LIMIT))
+        walk = min(max(walk, reference + _LOWEST), reference + _HIGHEST)
         self._walks[ticker] = walk
         return on_ladder(math.exp(walk))
 
     def _next_volume(self) -> int:
-        lots = round(MEDIAN_LOTS * self._random.lognormvariate(0, VOLUME_SIGMA))
+        # Log-normal; lognormvariate() takes half as long again.
+        lots = round(MEDIAN_LOTS * math.exp(self._random.gauss(0, VOLUME_SIGMA)))
         return LOT_SHARES * min(max(lots, 1), MAX_LOTS)
 
 
@@ -101,7 +105,7 @@ def reference_price(ticker: str) -> int:
 
 def price_step(price: float) -> int:
     """The step in IDR in which a price of this height moves on the exchange."""
-    return next((step for below, step in PRICE_STEPS if price < below), TOP_PRICE_STEP)
+    return _STEPS[bisect_right(_STEPS_BELOW, price)]
 
 
 def on_ladder(price: float) -> int:
