@@ -61,7 +61,7 @@ class Bench:
         """What an engine lands, about `batch` ticks at a time."""
         return Case(self._instance, pipeline, load, max(batch // (load.ticks // load.messages), 1))
 
-    def rounds(self, load: Load, names: list[str], rounds: int, batch: int) -> Iterator[Result]:
+    def rounds(self, load: Load, names: list[str], rounds: int, batch: int, *, profile: bool) -> Iterator[Result]:
         """Each engine once a round. Says before each run how long all of it still takes."""
         began, total = time.monotonic(), rounds * len(names)
         for done in range(total):
@@ -69,7 +69,7 @@ class Bench:
             left = f", about {(time.monotonic() - began) / done * (total - done) / 60:.0f} min left" if done else ""
             print(f"round {number} of {rounds}: {ENGINES[name].title}{left}", flush=True)
             with self.stores(load.topic) as pipeline:
-                result = run(name, self.case(pipeline, load, batch), number)
+                result = run(name, self.case(pipeline, load, batch), number, profile=profile)
             said = f"does not count: {result.problem}" if result.problem else f"{result.warm:,.0f} ticks/s warm"
             print(f"    {said}, {result.whole:,.0f} with start-up, {result.seconds:.1f} s", flush=True)
             yield result
@@ -96,6 +96,9 @@ def main(
     ticks: Annotated[int, typer.Option(min=10_000, help="Ticks in the topic, ten a message.")] = 500_000,
     batch: Annotated[int, typer.Option(min=10, help="Ticks a micro-batch.")] = 100_000,
     instance: Annotated[str, typer.Option(help="The servers' instance, which is started for it.")] = "bench",
+    profile: Annotated[
+        bool, typer.Option("--profile", help="Print where a process of each engine spends its time. Slows it down.")
+    ] = False,
     keep: Annotated[bool, typer.Option("--record", help="Write docs/performance.* anew from this run.")] = False,
 ) -> None:
     """Land one topic with each engine in turn, interleaved, on this machine; print medians side by side.
@@ -108,6 +111,8 @@ def main(
         raise ConfigurationError(f"--engines names {', '.join(unknown)}; it should be some of {', '.join(ENGINES)}")
     if ticks < 2 * batch:
         raise ConfigurationError(f"--ticks is {ticks:,}; it should be at least two batches of {batch:,}")
+    if profile and keep:
+        raise ConfigurationError("--record is given with --profile; it should be left out, as a profile costs time")
     console, servers = Console(highlight=False, width=130), Instance(instance)
     ran = bool(servers.running())
     servers.start()
@@ -115,7 +120,7 @@ def main(
         with tempfile.TemporaryDirectory() as folder:
             bench = Bench(servers, Path(folder))
             load = bench.load(ticks, console)
-            results = list(bench.rounds(load, names, rounds, batch))
+            results = list(bench.rounds(load, names, rounds, batch, profile=profile))
     finally:
         if not ran:
             servers.stop()

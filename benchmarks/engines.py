@@ -100,8 +100,11 @@ class EngineFailed(TickledgerError):
     """An engine ended by itself; what it said last follows. Exit code 1."""
 
 
-def run(name: str, case: Case, number: int) -> Result:
-    """One run of an engine on an empty case. Raises EngineFailed."""
+def run(name: str, case: Case, number: int, *, profile: bool = False) -> Result:
+    """One run of an engine on an empty case. Raises EngineFailed.
+
+    `profile`: the first process says in the end where its time went; that costs time itself.
+    """
     engine = ENGINES[name]
     environment = case.pipeline.environment | {
         "STREAM_TRIGGER_SECONDS": "0",
@@ -112,14 +115,14 @@ def run(name: str, case: Case, number: int) -> Result:
     started = time.time()
     processes = [
         subprocess.Popen(
-            command,
+            profiled(command) if profile and not place else command,
             cwd=PROJECT_ROOT,
             env=environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
         )
-        for command in engine.commands(case)
+        for place, command in enumerate(engine.commands(case))
     ]
     stores = Usage(case.stores()).start()
     own = Usage(process.pid for process in processes).start()
@@ -133,7 +136,25 @@ def run(name: str, case: Case, number: int) -> Result:
     for process, output in zip(processes, outputs, strict=True):
         if process.returncode:
             raise EngineFailed(f"{engine.title} ended with exit code {process.returncode}:\n{output[-2000:]}")
+    if profile:
+        print("\n".join(profile_of(outputs[0])), flush=True)
     return _result(name, number, case, started, engine.landed(case, outputs), own, stores)
+
+
+def profiled(command: list[str]) -> list[str]:
+    """The command of a Python module under cProfile; any other one as it is."""
+    return [command[0], *_PROFILER, *command[1:]] if command[1] == "-m" else command
+
+
+_PROFILER = ("-m", "cProfile", "-s", "tottime")
+
+
+def profile_of(output: str, lines: int = 16) -> list[str]:
+    """What a process said of its time: the functions that took most, or the phases of Spark's micro-batches."""
+    said = output.splitlines()
+    phases = [line for line in said if line.startswith("phases ")]
+    begins = [number for number, line in enumerate(said) if line.lstrip().startswith("ncalls")]
+    return phases + [line for number in begins[:1] for line in said[number : number + lines]]
 
 
 def _result(

@@ -77,10 +77,14 @@ def session(name: str, settings: dict[str, str]) -> SparkSession:
 
 def print_landed(progress: Sequence[Any], done_at: float = 0.0) -> None:
     """Print a line of JSON for each micro-batch of ticks; `done_at` is when all of them count as landed, if later."""
-    landed = [_landed(one) for one in progress if one["numInputRows"]]
+    batches = [one for one in progress if one["numInputRows"]]
+    landed = [_landed(one) for one in batches]
     landed[-1]["at"] = max(landed[-1]["at"], done_at)
     for one in landed:
         print("\n" + json.dumps(one), flush=True)
+    # Spark's own figures, for `make bench` with --profile: milliseconds.
+    phases = {name: [one["durationMs"].get(name) for one in batches] for name in batches[0]["durationMs"]}
+    print("phases " + json.dumps(phases), flush=True)
 
 
 def main() -> None:

@@ -1,6 +1,8 @@
 """`make bench-producer`: our producer beside a plain loop of kafka-python and json, and beside kafka-python alone."""
 
+import cProfile
 import json
+import pstats
 import statistics
 import tempfile
 import threading
@@ -84,6 +86,14 @@ WAYS: dict[str, Callable[[Settings, list[Company], int], float]] = {
 }
 
 
+def profile(bench: Bench, messages: int) -> None:
+    """Print where our producer's own thread spends its time; kafka-python's thread is not seen but as waiting."""
+    with bench.stores() as pipeline:
+        profiler = cProfile.Profile()
+        profiler.runcall(ours, pipeline.settings, read_companies(pipeline.settings), messages)
+    pstats.Stats(profiler).sort_stats("tottime").print_stats(15)
+
+
 def measure(bench: Bench, messages: int, rounds: int) -> pd.DataFrame:
     """Each way once a round, each time into a topic of its own. One row per run: way, round, messages a second.
 
@@ -107,6 +117,9 @@ def main(
     messages: Annotated[int, typer.Option(min=100, help="Messages of ten ticks in a run.")] = 20_000,
     rounds: Annotated[int, typer.Option(min=1, help="Runs of each way.")] = 3,
     instance: Annotated[str, typer.Option(help="The servers' instance, which is started for it.")] = "bench",
+    show_profile: Annotated[
+        bool, typer.Option("--profile", help="First print where our producer spends its time.")
+    ] = False,
     keep: Annotated[bool, typer.Option("--record", help="Write docs/performance.* anew from this run.")] = False,
 ) -> None:
     """Send made-up messages with each way in turn; print messages a second, and the ratio to the plain loop."""
@@ -115,7 +128,10 @@ def main(
     servers.start()
     try:
         with tempfile.TemporaryDirectory() as folder:
-            runs = measure(Bench(servers, Path(folder)), messages, rounds)
+            bench = Bench(servers, Path(folder))
+            if show_profile:
+                profile(bench, messages)
+            runs = measure(bench, messages, rounds)
     finally:
         if not ran:
             servers.stop()

@@ -25,6 +25,7 @@ _COLUMNS = {
     "first_batch_seconds": "first batch (s)",
     "engine_cpu": "engine CPU (s)",
     "stores_cpu": "stores CPU (s)",
+    "cores_busy": "cores busy",
     "peak_megabytes": "peak memory (MB)",
 }
 
@@ -133,8 +134,13 @@ def _engine_lines(facts: dict[str, Any]) -> Iterable[str]:
 
 
 def _medians(runs: list[dict[str, Any]], name: str) -> dict[str, float]:
-    mine = [run for run in runs if run["engine"] == name and not run["problem"]]
+    mine = [run | {"cores_busy": cores_busy(run)} for run in runs if run["engine"] == name and not run["problem"]]
     return {column: statistics.median(run[column] for run in mine) for column in _COLUMNS}
+
+
+def cores_busy(run: dict[str, Any]) -> float:
+    """Seconds of CPU of engine and stores together, by second of the run."""
+    return float((run["engine_cpu"] + run["stores_cpu"]) / run["seconds"])
 
 
 def _spread(runs: list[dict[str, Any]], name: str) -> str:
