@@ -2,7 +2,8 @@
 
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
@@ -30,8 +31,8 @@ SAMPLE_SECONDS = 2.0
 def memory(pipeline: Pipeline, batches: int, folder: Path) -> pd.DataFrame:
     """Land and check so many batches of a slow load at a trigger of 0; one row per sample.
 
-    batch: the newest one in the ledger. driver, workers: resident megabytes of the driver's Python and of Spark's
-    Python workers together; what they share counts in each.
+    batch: the newest one in the ledger. driver, checks, workers: resident megabytes of the driver's Python, of what it
+    starts for the checks, and of Spark's Python workers; what processes share counts in each.
     """
     log = folder / "acknowledged.jsonl"
     log.touch()
@@ -44,8 +45,9 @@ def memory(pipeline: Pipeline, batches: int, folder: Path) -> pd.DataFrame:
         jvm = psutil.Process(stream.process.pid)
         while True:
             newest = int(pipeline.rows("SELECT COALESCE(MAX(batch_id), 0) FROM landed_batches")[0][0])
-            workers = [one for one in jvm.children(recursive=True) if one.pid != driver.pid]
-            rows.append((newest, driver.memory_info().rss / 1e6, sum(_resident(one) for one in workers)))
+            checks = driver.children(recursive=True)
+            workers = set(jvm.children(recursive=True)) - {driver, *checks}
+            rows.append((newest, _resident([driver]), _resident(checks), _resident(workers)))
             print(f"\rbatch {newest:,} of {batches:,}", end="", flush=True)
             if newest >= batches:
                 break
@@ -59,14 +61,15 @@ def memory(pipeline: Pipeline, batches: int, folder: Path) -> pd.DataFrame:
     verdicts = dict(pipeline.rows("SELECT verdict, COUNT(*) FROM landed_batches GROUP BY verdict"))
     print(f"verdicts: {verdicts}")
     assert "unchecked" not in verdicts, verdicts
-    return pd.DataFrame(rows, columns=["batch", "driver", "workers"])
+    return pd.DataFrame(rows, columns=["batch", "driver", "checks", "workers"])
 
 
-def _resident(process: psutil.Process) -> float:
-    try:
-        return float(process.memory_info().rss / 1e6)
-    except psutil.Error:
-        return 0.0
+def _resident(processes: Iterable[psutil.Process]) -> float:
+    megabytes = 0.0
+    for process in processes:
+        with suppress(psutil.Error):
+            megabytes += process.memory_info().rss / 1e6
+    return megabytes
 
 
 class Growth:

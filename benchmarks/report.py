@@ -65,11 +65,11 @@ def record_producer(runs: pd.DataFrame, messages: int) -> None:
 def slopes(samples: pd.DataFrame) -> dict[str, float]:
     """MB a hundred batches by which each process grows after warm-up, a straight line through its samples."""
     warm = samples[samples.batch > samples.batch.max() * WARM_UP]
-    return {
-        f"{name}_mb_per_100_batches": round(100 * _slope(warm.batch, warm[name]), 3) for name in ("driver", "workers")
-    }
+    return {f"{name}_mb_per_100_batches": round(100 * _slope(warm.batch, warm[name]), 3) for name in PROCESSES}
 
 
+#: What :func:`benchmarks.growth.memory` looks at, for people.
+PROCESSES = {"driver": "driver, which lands", "checks": "what it starts for the checks", "workers": "Python workers"}
 #: The share of the batches that counts as warm-up.
 WARM_UP = 0.2
 
@@ -158,8 +158,8 @@ def _memory_lines(facts: dict[str, Any]) -> Iterable[str]:
     yield ""
     yield "| process | MB a hundred batches, after warm-up |"
     yield "|---|---:|"
-    yield f"| driver, which lands and checks | {facts['driver_mb_per_100_batches']:.2f} |"
-    yield f"| Python workers | {facts['workers_mb_per_100_batches']:.2f} |"
+    for name, title in PROCESSES.items():
+        yield f"| {title} | {facts[f'{name}_mb_per_100_batches']:.2f} |"
     yield ""
     yield "![Resident memory by batch](performance-memory.svg)"
 
@@ -248,7 +248,7 @@ def engines_chart(runs: pd.DataFrame) -> alt.LayerChart:
 
 def memory_chart(samples: pd.DataFrame) -> alt.Chart:
     """Resident memory by batch, a line a process."""
-    long = samples.melt(id_vars=["batch"], value_vars=["driver", "workers"], var_name="process", value_name="mb")
+    long = samples.melt(id_vars=["batch"], value_vars=list(PROCESSES), var_name="process", value_name="mb")
     return (
         alt.Chart(long)
         .mark_line()
