@@ -23,7 +23,7 @@ def environment(name: str) -> Path:
     if installed.exists() and installed.read_bytes() == wanted.read_bytes():
         return folder
     print(f"setting up .venv-{name}: a minute or two the first time", file=sys.stderr, flush=True)
-    venv.create(folder, with_pip=True)
+    venv.create(folder, with_pip=True, clear=True)
     pip = [str(folder / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     done = subprocess.run([*pip, "--requirement", str(wanted)], capture_output=True, text=True, check=False)
     if done.returncode:

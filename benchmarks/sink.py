@@ -28,7 +28,8 @@ class Sink:
     """Lands batches of messages, one process a sink, `place` its number. Trusts its input and checks nothing."""
 
     def __init__(self, settings: Settings, place: int) -> None:
-        self._session, self._mysql = connect_cassandra(settings), connect_mysql(settings)
+        # The stream's account may not change a row of aggregated_data, which landing it again does.
+        self._session, self._mysql = connect_cassandra(settings), connect_mysql(settings, account="DBT_MYSQL")
         self._place, self._number = place, 0
         self._insert = self._session.prepare(
             "INSERT INTO real_time_data (ticker, created_at, id, volume, market_cap, price, sector, trade_date,"
