@@ -70,8 +70,9 @@ class CheckerProcess:
                 cwd=PROJECT_ROOT,
                 stdin=subprocess.DEVNULL,
                 pass_fds=[theirs.fileno()],
-                # Ctrl-C reaches every process of a terminal's session; what waits is checked before this one ends.
-                start_new_session=True,
+                # Ctrl-C reaches every process of the terminal's group; what waits is checked before this one ends. A
+                # session of its own would have a scheduling group of its own, in which niceness yields to nobody.
+                process_group=0,
             )
         ours.send((self._settings, self._project))
         return ours

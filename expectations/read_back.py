@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
-#: Slices that are asked for at the same time.
-READS_IN_FLIGHT = 32
+#: Slices that are asked for at the same time; more would take the processor from the batch that lands meanwhile.
+READS_IN_FLIGHT = 2
 #: Some 2 MB; pages of the driver's usual 5,000 rows cost Cassandra and the driver a third more.
 ROWS_PER_PAGE = 20_000
 

@@ -11,7 +11,6 @@ import shutil
 import signal
 import tempfile
 import threading
-import time
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -37,8 +36,6 @@ from streaming.topic import LagMeter, TopicFacts, TopicWatch, describe_topic
 SCRATCH_PREFIX = "stream-"
 #: A query that dies this often in a row without landing a batch is not going to recover.
 MOST_DEATHS = 5
-#: The checks are loaded once the first batch has landed, which they would slow down, or after so long without one.
-QUIET_SECONDS = 15
 
 
 class SparkDied(TickledgerError):
@@ -118,18 +115,16 @@ class TickStream:
     def _run_query(self, spark: SparkSession, topic: TopicFacts) -> None:
         watch = TopicWatch(self._settings, topic.topic_id)
         self._lander = BatchLander(self._settings, self._ledger, topic, self._patience, watch.confirm)
+        self._checks.begin()
         if self._once and self._caught_up(topic):
-            self._checks.begin()
             self._stopping.set()
             return
         self._once_until = topic
         scratch = self._patience.wait_for(lambda: _new_scratch(self._settings.stream_scratch_dir))
         try:
             query = self._start_query(spark, topic, scratch)
-            quiet_until = time.monotonic() + QUIET_SECONDS
             while query.isActive and not self._stopping.wait(0.2):
-                if time.monotonic() > quiet_until:
-                    self._checks.begin()
+                pass
             with self._landing:
                 query.stop()
             self._count_death(query.exception())
