@@ -83,8 +83,8 @@ class Year:
             self._pipeline.rows(f"ANALYZE TABLE {table}")
 
     def _insert(self, values: dict[str, Any]) -> None:
-        # A day's statement may take longer than any of the stream's.
-        connection = connect_mysql(self._pipeline.settings, answer_seconds=600)
+        # A day's statement may take longer than any of the stream's, and reads tables that the stream may not.
+        connection = connect_mysql(self._pipeline.settings, answer_seconds=600, account="DBT_MYSQL")
         for statement in _STATEMENTS:
             connection.cursor().execute(statement, values)
         connection.commit()
