@@ -125,14 +125,20 @@ class TickStream:
             query = self._start_query(spark, topic, scratch)
             while query.isActive and not self._stopping.wait(0.2):
                 pass
-            with self._landing:
-                query.stop()
+            self._stop(query)
             self._count_death(query.exception())
         except Py4JJavaError as error:
             self._count_death(error.java_exception.toString())
         finally:
             watch.close()
             shutil.rmtree(scratch, ignore_errors=True)
+
+    def _stop(self, query: StreamingQuery) -> None:
+        """Stop a query once its batch in flight has ended."""
+        with self._landing:
+            pass
+        # Spark may hand over another batch before it stops, and waits for that one: the lock must be free again.
+        query.stop()
 
     def _start_query(self, spark: SparkSession, topic: TopicFacts, scratch: Path) -> StreamingQuery:
         assert self._lander is not None

@@ -20,7 +20,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from services.instance import Instance
 from services.server import free_port
 from streaming.reconcile import reconcile
-from streaming.settings import PROJECT_ROOT
+from streaming.settings import PROJECT_ROOT, Settings
+from streaming.stream_ticks import TickStream
 
 pytestmark = pytest.mark.integration
 
@@ -192,6 +193,22 @@ def test_ctrl_c_under_load_finishes_the_batch_and_the_next_start_goes_on(
     pipeline.wait_until_landed(messages)
 
     assert_landed_once(pipeline, messages)
+
+
+def test_a_batch_that_begins_while_the_query_stops_does_not_keep_it_from_stopping(test_settings: Settings) -> None:
+    stream = TickStream(test_settings, once=False)
+    late: Any = threading.Thread(target=lambda: stream._on_batch(None, 1), daemon=True)  # type: ignore[arg-type]
+
+    class Query:
+        """Stops as Spark's does: only after the batch that it has just handed over has returned."""
+
+        def stop(self) -> None:
+            late.start()
+            late.join(10)
+            assert not late.is_alive()
+
+    stream._stopping.set()
+    stream._stop(Query())  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("store", ["mysql", "cassandra", "kafka"])
