@@ -114,16 +114,10 @@ def main(
     if profile and keep:
         raise ConfigurationError("--record is given with --profile; it should be left out, as a profile costs time")
     console, servers = Console(highlight=False, width=130), Instance(instance)
-    ran = bool(servers.running())
-    servers.start()
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            bench = Bench(servers, Path(folder))
-            load = bench.load(ticks, console)
-            results = list(bench.rounds(load, names, rounds, batch, profile=profile))
-    finally:
-        if not ran:
-            servers.stop()
+    with servers.started(), tempfile.TemporaryDirectory() as folder:
+        bench = Bench(servers, Path(folder))
+        load = bench.load(ticks, console)
+        results = list(bench.rounds(load, names, rounds, batch, profile=profile))
     print_results(results, console)
     if keep:
         record_engines(results, load.ticks, batch)

@@ -13,7 +13,7 @@ import mysql.connector
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from benchmarks.lab import TICK, print_landed, session
+from benchmarks.lab import TICK, messages_of, print_landed, session
 from benchmarks.sums import upsert
 
 #: The settings that moved the figure; the connector's default groups a task's rows by replica and sends 1 KiB at once.
@@ -31,15 +31,7 @@ TUNED = {
 
 def ticks_of(spark: SparkSession) -> DataFrame:
     """The topic's ticks as `real_time_data` has them, one row per tick."""
-    messages = (
-        spark.readStream.format("kafka")
-        .option("kafka.bootstrap.servers", os.environ["KAFKA_BOOTSTRAP_SERVERS"])
-        .option("subscribe", os.environ["KAFKA_TOPIC"])
-        .option("startingOffsets", "earliest")
-        .option("maxOffsetsPerTrigger", os.environ["STREAM_MAX_OFFSETS_PER_TRIGGER"])
-        .load()
-    )
-    arrays = messages.select(
+    arrays = messages_of(spark).select(
         F.from_json(F.col("value").cast("string"), f"array<struct<{TICK}>>").alias("ticks"),
         F.col("partition").alias("kafka_partition"),
         F.col("offset").alias("kafka_offset"),

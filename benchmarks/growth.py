@@ -158,23 +158,17 @@ def main(
     some_sizes = _numbers("--sizes", sizes, 100, 1_000_000)
     counts, some_days = _numbers("--tickers", tickers, 1, 5_000), _numbers("--days", days, 1, 3_650)
     servers = Instance(instance)
-    ran = bool(servers.running())
-    servers.start()
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            growth = Growth(Bench(servers, Path(folder)), Path(folder), keep=keep)
-            steps = {
-                "batches": lambda: growth.batches(some_sizes),
-                "tickers": lambda: growth.tickers(counts, batch),
-                "queries": lambda: growth.queries(some_days, ticks, rolled_up=rolled_up),
-                "memory": lambda: growth.memory(batches),
-            }
-            for number, name in enumerate(names, 1):
-                say(f"part {number} of {len(names)}: {name}, about {PARTS[name]} min at the defaults")
-                steps[name]()
-    finally:
-        if not ran:
-            servers.stop()
+    with servers.started(), tempfile.TemporaryDirectory() as folder:
+        growth = Growth(Bench(servers, Path(folder)), Path(folder), keep=keep)
+        steps = {
+            "batches": lambda: growth.batches(some_sizes),
+            "tickers": lambda: growth.tickers(counts, batch),
+            "queries": lambda: growth.queries(some_days, ticks, rolled_up=rolled_up),
+            "memory": lambda: growth.memory(batches),
+        }
+        for number, name in enumerate(names, 1):
+            say(f"part {number} of {len(names)}: {name}, about {PARTS[name]} min at the defaults")
+            steps[name]()
     if growth.problem:
         raise TickledgerError(f"a run does not count: {growth.problem}")
 

@@ -43,9 +43,9 @@ def write_sums(ticks: DataFrame, _batch: int) -> None:
     sums.write.jdbc(url, "lab_aggregated_data", "append", account | {"driver": "com.mysql.cj.jdbc.Driver"})
 
 
-def start(spark: SparkSession, write: Any) -> Any:
-    """One of the two queries."""
-    messages = (
+def messages_of(spark: SparkSession) -> DataFrame:
+    """The topic from its beginning, as Spark's Kafka source gives it."""
+    return (
         spark.readStream.format("kafka")
         .option("kafka.bootstrap.servers", os.environ["KAFKA_BOOTSTRAP_SERVERS"])
         .option("subscribe", os.environ["KAFKA_TOPIC"])
@@ -53,7 +53,13 @@ def start(spark: SparkSession, write: Any) -> Any:
         .option("maxOffsetsPerTrigger", os.environ["STREAM_MAX_OFFSETS_PER_TRIGGER"])
         .load()
     )
-    arrays = messages.select(F.from_json(F.col("value").cast("string"), f"array<struct<{TICK}>>").alias("ticks"))
+
+
+def start(spark: SparkSession, write: Any) -> Any:
+    """One of the two queries."""
+    arrays = messages_of(spark).select(
+        F.from_json(F.col("value").cast("string"), f"array<struct<{TICK}>>").alias("ticks")
+    )
     ticks = arrays.select(F.explode("ticks").alias("tick")).select("tick.*")
     return ticks.writeStream.foreachBatch(write).outputMode("append").trigger(availableNow=True).start()
 

@@ -185,13 +185,8 @@ def main(
     paces = [round(rate) for rate in _numbers("--rates", rates, 20, 1_000_000)]
     pauses = _numbers("--triggers", triggers, 0, 3600)
     servers = Instance(instance)
-    ran = bool(servers.running())
-    servers.start()
-    try:
+    with servers.started():
         rows = run(servers, pauses, paces, seconds, look_ms)
-    finally:
-        if not ran:
-            servers.stop()
     print_rows(rows, Console(highlight=False, width=150))
     if keep:
         record_latency(rows, seconds)

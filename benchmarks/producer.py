@@ -124,22 +124,14 @@ def main(
 ) -> None:
     """Send made-up messages with each way in turn; print messages a second, and the ratio to the plain loop."""
     servers = Instance(instance)
-    ran = bool(servers.running())
-    servers.start()
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            bench = Bench(servers, Path(folder))
-            if show_profile:
-                profile(bench, messages)
-            runs = measure(bench, messages, rounds)
-    finally:
-        if not ran:
-            servers.stop()
+    with servers.started(), tempfile.TemporaryDirectory() as folder:
+        bench = Bench(servers, Path(folder))
+        if show_profile:
+            profile(bench, messages)
+        runs = measure(bench, messages, rounds)
     medians = {way: statistics.median(runs.pace[runs.way == way]) for way in WAYS}
     for way, pace in medians.items():
-        print(
-            f"{way}: {pace:,.0f} messages/s, {pace / medians['plain kafka-python and json']:.1f} times the plain loop"
-        )
+        print(f"{way}: {pace:,.0f} messages/s, {pace / medians[PLAIN]:.1f} times the plain loop")
     if keep:
         record_producer(runs, messages)
 

@@ -54,8 +54,8 @@ class Instance:
 
         `secure` turns TLS and accounts on in the env file, with certificates of the instance's own; later starts obey
         the env file. Returns with all three ready. A second start is harmless and keeps the data.
-        Raises ConfigurationError for a busy port, no Java 17 or no room on
-        the disk, and TickledgerError where a server does not come up.
+        Raises ConfigurationError for a busy port, no Java 17 or no room on the disk, and TickledgerError where a server
+        does not come up.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         with self._lock():
@@ -67,6 +67,17 @@ class Instance:
             java_home()
             self._bring_up(servers)
             write_dbt_profile(self.settings(), self.dbt_profile)
+
+    @contextmanager
+    def started(self) -> Iterator[None]:
+        """Start what does not run yet, and stop all at the end unless something ran before. Raises as :meth:`start`."""
+        ran_before = bool(self.running())
+        self.start()
+        try:
+            yield
+        finally:
+            if not ran_before:
+                self.stop()
 
     def prepare(self, *, secure: bool = False) -> None:
         """Create the folder and the env file, or what is missing of them; starts nothing.

@@ -61,7 +61,6 @@ def create_accounts(settings: Settings, hosts: Sequence[str]) -> None:
             if account.role:
                 cursor.execute(f"CREATE ROLE IF NOT EXISTS {account.role}")
             for host in hosts:
-                _renew(cursor, settings, account, host)
                 user = _renew(cursor, settings, account, host)
                 if account.role:
                     cursor.execute(f"GRANT {account.role} TO %s@%s", user)

@@ -15,11 +15,7 @@ HANDSHAKE_SECONDS = 5
 
 def kafka_account(settings: Settings, account: str) -> tuple[str, SecretStr]:
     """Name and password of Kafka's account whose settings begin so. Raises ConfigurationError where one is not set."""
-    name, password = {
-        "KAFKA": (settings.kafka_user, settings.kafka_password),
-        "PRODUCER_KAFKA": (settings.producer_kafka_user, settings.producer_kafka_password),
-        "DASHBOARD_KAFKA": (settings.dashboard_kafka_user, settings.dashboard_kafka_password),
-    }[account]
+    name, password = settings.account(account)
     if not name or not password.get_secret_value():
         missing = f"{account}_PASSWORD" if name else f"{account}_USER"
         raise ConfigurationError(

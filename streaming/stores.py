@@ -31,14 +31,7 @@ CASSANDRA_REQUEST_SECONDS = 15
 
 def credentials(settings: Settings, account: str) -> tuple[str, SecretStr]:
     """Name and password of the account whose settings begin so. Raises ConfigurationError where one is not set."""
-    name, password = {
-        "MYSQL": (settings.mysql_user, settings.mysql_password),
-        "DBT_MYSQL": (settings.dbt_mysql_user, settings.dbt_mysql_password),
-        "PRODUCER_MYSQL": (settings.producer_mysql_user, settings.producer_mysql_password),
-        "DASHBOARD_MYSQL": (settings.dashboard_mysql_user, settings.dashboard_mysql_password),
-        "CASSANDRA": (settings.cassandra_user, settings.cassandra_password),
-        "DASHBOARD_CASSANDRA": (settings.dashboard_cassandra_user, settings.dashboard_cassandra_password),
-    }[account]
+    name, password = settings.account(account)
     if not name or not password.get_secret_value():
         missing, kind = (f"{account}_PASSWORD", "its password") if name else (f"{account}_USER", "an account's name")
         raise ConfigurationError(

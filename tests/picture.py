@@ -47,26 +47,20 @@ def main() -> None:
         sys.exit("error: no Chromium on PATH; install one, such as your distribution's package 'chromium'")
     instance = Instance(os.environ.get("TICKLEDGER_TEST_INSTANCE", "test"))
     instance.prepare()
-    ran_before = bool(instance.running())
-    instance.start()
-    try:
-        with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
-            template = dbt_statements(instance, instance.settings(), Path(folder) / "dbt")
-            pipeline = stack.enter_context(fresh_pipeline(instance, instance.settings(), template, Path(folder)))
-            if ticks:
-                landed = fill(pipeline.settings, ticks=ticks)
-            else:
-                landed = fill(pipeline.settings, ticks=40_000, earlier_days=11, live_seconds=3_900)
-            print(f"{landed:,} ticks are in the stores", flush=True)
-            url = stack.enter_context(served_page(pipeline.environment, Path(folder)))
-            browser = stack.enter_context(running_browser())
-            if ticks:
-                measure(browser, url)
-            else:
-                take_pictures(browser, url, pipeline)
-    finally:
-        if not ran_before:
-            instance.stop()
+    with instance.started(), tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        template = dbt_statements(instance, instance.settings(), Path(folder) / "dbt")
+        pipeline = stack.enter_context(fresh_pipeline(instance, instance.settings(), template, Path(folder)))
+        if ticks:
+            landed = fill(pipeline.settings, ticks=ticks)
+        else:
+            landed = fill(pipeline.settings, ticks=40_000, earlier_days=11, live_seconds=3_900)
+        print(f"{landed:,} ticks are in the stores", flush=True)
+        url = stack.enter_context(served_page(pipeline.environment, Path(folder)))
+        browser = stack.enter_context(running_browser())
+        if ticks:
+            measure(browser, url)
+        else:
+            take_pictures(browser, url, pipeline)
 
 
 def measure(browser: Browser, url: str) -> None:
