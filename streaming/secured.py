@@ -13,9 +13,24 @@ SCRAM = "SCRAM-SHA-512"
 HANDSHAKE_SECONDS = 5
 
 
+def account_of(settings: Settings, account: str) -> tuple[str, SecretStr]:
+    """Name and password of the account whose settings begin so, of any server; empty where one is not set."""
+    return {
+        "KAFKA": (settings.kafka_user, settings.kafka_password),
+        "PRODUCER_KAFKA": (settings.producer_kafka_user, settings.producer_kafka_password),
+        "DASHBOARD_KAFKA": (settings.dashboard_kafka_user, settings.dashboard_kafka_password),
+        "MYSQL": (settings.mysql_user, settings.mysql_password),
+        "DBT_MYSQL": (settings.dbt_mysql_user, settings.dbt_mysql_password),
+        "PRODUCER_MYSQL": (settings.producer_mysql_user, settings.producer_mysql_password),
+        "DASHBOARD_MYSQL": (settings.dashboard_mysql_user, settings.dashboard_mysql_password),
+        "CASSANDRA": (settings.cassandra_user, settings.cassandra_password),
+        "DASHBOARD_CASSANDRA": (settings.dashboard_cassandra_user, settings.dashboard_cassandra_password),
+    }[account]
+
+
 def kafka_account(settings: Settings, account: str) -> tuple[str, SecretStr]:
     """Name and password of Kafka's account whose settings begin so. Raises ConfigurationError where one is not set."""
-    name, password = settings.account(account)
+    name, password = account_of(settings, account)
     if not name or not password.get_secret_value():
         missing = f"{account}_PASSWORD" if name else f"{account}_USER"
         raise ConfigurationError(

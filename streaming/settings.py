@@ -109,10 +109,6 @@ class Settings(BaseSettings):
     cassandra_admin_password: SecretStr = SecretStr("")
     mysql_root_password: SecretStr = SecretStr("")
 
-    def account(self, prefix: str) -> tuple[str, SecretStr]:
-        """Name and password of the account whose settings begin so, as in `DBT_MYSQL`; empty where one is not set."""
-        return getattr(self, f"{prefix.lower()}_user"), getattr(self, f"{prefix.lower()}_password")
-
     @field_validator("cassandra_hosts", mode="before")
     @classmethod
     def _split_hosts(cls, value: object) -> object:

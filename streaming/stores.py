@@ -16,6 +16,7 @@ from pydantic import SecretStr
 
 from streaming.errors import ConfigurationError, StoreUnavailable
 from streaming.secured import (
+    account_of,
     cassandra_options,
     certificate_refused,
     check_cassandra_certificate,
@@ -31,7 +32,7 @@ CASSANDRA_REQUEST_SECONDS = 15
 
 def credentials(settings: Settings, account: str) -> tuple[str, SecretStr]:
     """Name and password of the account whose settings begin so. Raises ConfigurationError where one is not set."""
-    name, password = settings.account(account)
+    name, password = account_of(settings, account)
     if not name or not password.get_secret_value():
         missing, kind = (f"{account}_PASSWORD", "its password") if name else (f"{account}_USER", "an account's name")
         raise ConfigurationError(
