@@ -44,7 +44,7 @@ CLIENTS = ("set-up", "dbt", "stream", "producer", "dashboard")
 KAFKA_PLACES = r"process\.roles|node\.id|.*listener.*|controller\..*|log\.dirs"
 CASSANDRA_PLACES = (
     r"cluster_name|num_tokens|partitioner|endpoint_snitch|seed_provider|auto_bootstrap|.*_address|.*_port|.*_director.*"
-    r"|commitlog_.*|auto_snapshot"
+    r"|commitlog_segment_size|auto_snapshot"
 )
 MYSQL_PLACES = r"bind-address|port|socket|pid-file|datadir|tmpdir|init-file"
 

@@ -15,6 +15,7 @@ import psutil
 import pytest
 import yaml
 from cassandra import Unauthorized
+from cassandra.concurrent import execute_concurrent_with_args
 from dotenv import dotenv_values
 from jinja2 import Environment
 from kafka import KafkaAdminClient
@@ -361,6 +362,24 @@ class TestKilledServers:
         cursor.execute("SELECT id FROM kept")
         assert cursor.fetchall() == [(7,)]
         connection.close()
+
+    def test_cassandra_comes_back_with_every_row_that_it_acknowledged(self, scratch_instance: Instance) -> None:
+        server, rows = scratch_instance.server("cassandra"), 3_000
+        server.bring_up()
+        session = connect_cassandra(scratch_instance.settings())
+        insert = session.prepare(
+            "INSERT INTO dead_letters (topic, kafka_partition, offset_bucket, kafka_offset, position, reason)"
+            " VALUES ('ticks', 0, 0, ?, 0, 'not_json')"
+        )
+        execute_concurrent_with_args(session, insert, [(offset,) for offset in range(rows)])
+        server.kill()
+        session.cluster.shutdown()
+        server.start()
+        server.wait_until_ready()
+        session = connect_cassandra(scratch_instance.settings())
+        found = session.execute("SELECT kafka_offset FROM dead_letters").all()
+        session.cluster.shutdown()
+        assert len(found) == rows
 
     def test_kafka_comes_back_with_its_topics(self, scratch_instance: Instance) -> None:
         server = scratch_instance.server("kafka")
