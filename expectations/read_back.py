@@ -1,17 +1,17 @@
 """Reads one landed batch back from both stores, as the data frames that the suites expect. Writes nothing."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date, datetime
-from itertools import chain
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import mysql.connector
 from cassandra import DriverException, InvalidRequest, RequestExecutionException, Unauthorized
 from cassandra.cluster import EXEC_PROFILE_DEFAULT, NoHostAvailable, Session
 from cassandra.concurrent import execute_concurrent_with_args
+from cassandra.protocol import NumpyProtocolHandler
 from cassandra.query import tuple_factory
 from mysql.connector.abstracts import MySQLConnectionAbstract
 
@@ -44,8 +44,8 @@ _READ_COLUMNS = {field.name: field.kind for field in TICK_FIELDS if field.name !
     "kafka_partition": "whole",
     "kafka_offset": "whole",
 }
-#: Numbers that Cassandra turns into floats and milliseconds itself: the driver takes ten times as long.
-_READ_AS = {"decimal": "CAST({0} AS double)", "time": "to_unix_timestamp({0})"}
+#: Numbers that Cassandra turns into floats and milliseconds itself: the driver has arrays for no others.
+_READ_AS = {"decimal": "CAST({0} AS double) AS {0}", "time": "to_unix_timestamp({0}) AS {0}"}
 _CASSANDRA_ERRORS = (DriverException, RequestExecutionException, NoHostAvailable)
 
 
@@ -53,6 +53,10 @@ _BATCHES_BEFORE = (
     "SELECT landed_at, last_created_at, ticks_read FROM landed_batches"
     " WHERE batch_id < %s AND last_created_at IS NOT NULL ORDER BY batch_id DESC LIMIT %s"
 )
+
+
+#: A page of rows: its columns by name, missing values masked.
+Page: TypeAlias = "dict[str, np.ma.MaskedArray[Any, Any]]"
 
 
 class UnknownBatch(TickledgerError):
@@ -123,6 +127,7 @@ class LedgerView:
 class ReadBack:
     """Reads batches on one Cassandra session and, for each batch, a MySQL connection of its own.
 
+    The session must serve nothing else: it returns pages of numpy arrays from here on.
     Every method raises StoreUnavailable where a store does not answer (the same call may succeed later) and
     ConfigurationError where a table or column is not there.
     """
@@ -130,6 +135,8 @@ class ReadBack:
     def __init__(self, settings: Settings, session: Session) -> None:
         self._settings = settings
         self._session = session
+        # A page becomes one array a column, not an object a value; the factory hands it on as it is.
+        session.client_protocol_handler = _arrays()
         self._profile = session.execution_profile_clone_update(EXEC_PROFILE_DEFAULT, row_factory=tuple_factory)
         with cassandra_errors():
             self._ticks_in_slice = session.prepare(
@@ -186,8 +193,8 @@ class ReadBack:
         slices = list(ledger.slices())
         earlier = [(one.ticker, one.trade_date, one.first - PRICE_WINDOW, one.first) for one in slices]
         with cassandra_errors():
-            before = [next(iter(rows), (0, math.nan)) for rows in self._read(self._price_before, earlier)]
-            found = [list(rows) for rows in self._read(self._ticks_in_slice, slices)]
+            before = [_first(pages) for pages in self._read(self._price_before, earlier)]
+            found = [list(pages) for pages in self._read(self._ticks_in_slice, slices)]
         return _tick_frame(ledger, slices, found, before)
 
     def _dead_letters(self, ledger: LedgerView) -> int:
@@ -197,7 +204,7 @@ class ReadBack:
             for bucket in range(start // DEAD_LETTER_BUCKET, (until - 1) // DEAD_LETTER_BUCKET + 1)
         ]
         with cassandra_errors():
-            return sum(row[0] for found in self._read(self._count_dead, wanted) for row in found)
+            return sum(int(page["count"][0]) for pages in self._read(self._count_dead, wanted) for page in pages)
 
     def _read(self, statement: Any, parameters: list[Any]) -> Iterator[Any]:
         results = execute_concurrent_with_args(
@@ -212,7 +219,7 @@ class ReadBack:
 
 
 def _tick_frame(
-    ledger: LedgerView, slices: list[Slice], found: list[list[Any]], before: list[tuple[int, float]]
+    ledger: LedgerView, slices: list[Slice], found: list[list[Page]], before: list[tuple[int, float]]
 ) -> "pd.DataFrame":
     """The batch's ticks among the rows `found` in each slice; `before` is the tick before the slice's first.
 
@@ -222,9 +229,8 @@ def _tick_frame(
     import pandas as pd
     from pandas.api.types import union_categoricals
 
-    counts = [len(rows) for rows in found]
-    columns = list(zip(*chain.from_iterable(found), strict=True)) or [()] * len(_READ_COLUMNS)
-    read = {name: _typed(name, values) for name, values in zip(_READ_COLUMNS, columns, strict=True)}
+    counts = [sum(len(page["price"]) for page in pages) for pages in found]
+    read = {name: _column(name, [page[name] for pages in found for page in pages]) for name in _READ_COLUMNS}
     companies = [ledger.companies[one.ticker] for one in slices]
     value = read["price"] * np.repeat([float(company.shares) for company in companies], counts)
     frame = pd.DataFrame(
@@ -247,16 +253,26 @@ def _tick_frame(
     return frame[_is_of_batch(ledger, frame)].reset_index(drop=True)
 
 
-def _typed(name: str, values: tuple[Any, ...]) -> Any:
+def _first(pages: Iterable[Page]) -> tuple[int, float]:
+    """When a single tick was made and its price; 0 and NaN where there is none."""
+    for page in pages:
+        for moment, price in zip(page["created_at"], page["price"].filled(math.nan), strict=True):
+            return int(moment), float(price)
+    return 0, math.nan
+
+
+def _column(name: str, pages: "list[np.ndarray[Any, Any]]") -> Any:
     """One column as numpy's own numbers, or as a category of texts. Whole numbers stay whole beside a missing one."""
     import numpy as np
     import pandas as pd
 
+    values: Any = np.ma.concatenate(pages) if pages else np.ma.array([])
     if _READ_COLUMNS[name] == "text":
-        return pd.Categorical(values)
+        # As objects even where there are none, to be compared with other texts.
+        return pd.Categorical(values.data.astype(object))
     if _READ_COLUMNS[name] == "decimal":
-        return np.array(values, dtype="float64")
-    return np.array(values, dtype=object if None in values else "int64")
+        return values.astype("float64").filled(np.nan)
+    return np.where(values.mask, None, values.data) if values.mask.any() else values.data.astype("int64")
 
 
 def _is_of_batch(ledger: LedgerView, frame: "pd.DataFrame") -> "pd.Series[bool]":
@@ -358,6 +374,19 @@ def _books_by_sector(ledger: LedgerView, ticks: "pd.DataFrame") -> "pd.DataFrame
     names = ("ticks_in_cassandra", "ticks_in_aggregates", "volume_in_cassandra", "volume_in_aggregates")
     rows = [{"date": day, "sector": sector} | dict(zip(names, sums[day, sector], strict=True)) for day, sector in sums]
     return _frame(rows, ("date", "sector", *names))
+
+
+def _arrays() -> Any:
+    """The driver's handler that decodes to numpy. Raises ConfigurationError where the driver was built without it."""
+    if NumpyProtocolHandler is None:
+        raise ConfigurationError(
+            "cassandra-driver is built without its extensions; it should be the wheel that 'make setup' installs"
+        )
+    from cassandra import numpy_parser
+
+    # As of 3.30.1 its own calls a method that numpy 2 has no longer, and hides the error: every page comes out empty.
+    numpy_parser.make_native_byteorder = lambda column: column.astype(column.dtype.newbyteorder("="))
+    return NumpyProtocolHandler
 
 
 def _selected(*columns: str) -> str:
