@@ -70,7 +70,8 @@ class CassandraServer(Server):
         """The node's JVM. JMX stays off: no port but the two of cassandra.yaml is open."""
         return [
             str(java_home() / "bin" / "java"),
-            *("-Xms1g", "-Xmx1g", "-XX:MaxDirectMemorySize=512m", "-XX:+UseG1GC", "-XX:MaxGCPauseMillis=300"),
+            # In a heap this small G1 marks nearly all the time, beside the requests: a third of what a read costs.
+            *("-Xms1g", "-Xmx1g", "-XX:MaxDirectMemorySize=512m", "-XX:+UseParallelGC"),
             *("-XX:+ExitOnOutOfMemoryError", "-XX:+PerfDisableSharedMem", "-Djava.awt.headless=true"),
             "-Djdk.attach.allowAttachSelf=true",
             *(word for export in _EXPORTS for word in ("--add-exports", f"{export}=ALL-UNNAMED")),
@@ -149,6 +150,9 @@ class CassandraServer(Server):
             "commitlog_sync": "group",
             "commitlog_sync_group_window": "10ms",
             "commitlog_segment_size": "32MiB",
+            # New rows in a trie outside of the heap: a write costs a third less, and less garbage is looked through.
+            "memtable_allocation_type": "offheap_objects",
+            "memtable": {"configurations": {"default": {"class_name": "TrieMemtable"}}},
             # Unlogged batches within one partition cost what their rows cost; the defaults warn at a tenth of ours.
             "batch_size_warn_threshold": "256KiB",
             "batch_size_fail_threshold": "4MiB",
