@@ -24,7 +24,7 @@ from producer.companies import read_companies
 from producer.market import Market
 from producer.publish import Publisher
 from services.instance import Instance
-from streaming.errors import ConfigurationError, run_command
+from streaming.errors import ConfigurationError, TickledgerError, run_command
 from streaming.reconcile import reconcile
 
 #: Seconds at a pace before its messages count, for what a stream that starts it is used to.
@@ -90,9 +90,11 @@ def measure(pipeline: Pipeline, trigger: float, rates: list[int], seconds: int, 
             sender.send(rate, WARM_UP_SECONDS)
             numbers = sender.send(rate, seconds)
             _wait_until_checked(looks, sent, stream)
+            if looks.problem:
+                raise TickledgerError(f"a run does not count: {looks.problem}")
             rows += rows_of(sent, looks, numbers, rate, sender.ticks_a_message)
     sender.close()
-    problem = looks.problem or next(iter(reconcile(pipeline.settings).differences), "")
+    problem = next(iter(reconcile(pipeline.settings).differences), "")
     return [{"trigger": trigger} | row | {"problem": problem or row["problem"]} for row in rows]
 
 
@@ -180,7 +182,8 @@ def main(
 ) -> None:
     """Measure from the producer's send until a tick can be read in Cassandra, in `volume_today`, and as checked.
 
-    Exit code 1: a pace was not held, a message never came, or the books do not agree.
+    Exit code 1: a pace was not held, a message never came, or the books do not agree. A store that cannot be asked or
+    a wrong volume ends it at once.
     """
     paces = [round(rate) for rate in _numbers("--rates", rates, 20, 1_000_000)]
     pauses = _numbers("--triggers", triggers, 0, 3600)

@@ -109,7 +109,8 @@ class Looks:
         self._looks[STAGES[0]].append(time.monotonic())
 
     def _mysql(self) -> None:
-        connection = connect_mysql(self._settings)
+        # The stream's account may not read a view.
+        connection = connect_mysql(self._settings, account="DASHBOARD_MYSQL")
         connection.autocommit = True
         self._repeat(lambda: self._look_at_ledger(connection))
         connection.close()

@@ -1,5 +1,6 @@
 """The benchmarks' own parts: what they write, count as wrong, and make up. No figure is measured here."""
 
+import time
 from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
@@ -89,6 +90,16 @@ def test_latency_is_from_the_send_to_the_look_and_a_message_never_seen_is_a_prob
     assert not any(row["problem"] for row in rows)
     missed = rows_of(sent, looks_after(sent, [0.1] * 100), range(101), 100, 2)
     assert missed[0]["problem"] == "1 messages were never seen"
+
+
+@pytest.mark.integration
+def test_each_store_may_be_asked_for_what_a_look_needs(pipeline: Pipeline) -> None:
+    sent = sent_at(100, 2)
+    with Looks(pipeline.settings, sent, 0.01) as looks:
+        time.sleep(1)
+    assert not looks.problem
+    assert not any(looks.seen.values())
+    assert all(looks.resolution(stage) < 1 for stage in STAGES)
 
 
 def test_a_pace_that_the_producer_could_not_hold_is_a_problem() -> None:
