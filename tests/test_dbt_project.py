@@ -317,6 +317,25 @@ def test_volume_by_day_sums_each_day_and_sector(client: Client) -> None:
     assert found == {(True, "Coal"): (630, 6), (True, "Beverages"): (5, 3), (False, "Coal"): (47, 5)}
 
 
+@pytest.mark.parametrize("view", ["volume_by_day", "volume_today_against_average", "volume_today"])
+def test_a_sum_over_days_reads_an_index_and_no_row(client: Client, view: str) -> None:
+    for days_ago in range(5):
+        aggregate(client, days_ago, days_ago, "Coal", 600)
+    for doubling in range(1, 10):
+        client.query(
+            f"INSERT INTO aggregated_data SELECT processing_id + {5 * 2 ** (doubling - 1)}, processed_at, sector,"
+            f" total_volume, date, batch_id + {2 ** (doubling - 1)}, ticks, first_created_at, last_created_at"
+            " FROM aggregated_data"
+        )
+    client.query("ANALYZE TABLE aggregated_data")
+    if client.query("SHOW VARIABLES LIKE 'explain_format'"):
+        client.query("SET explain_format = 'TRADITIONAL'")
+    steps = client.query(f"EXPLAIN SELECT * FROM {view} WHERE sector = 'Coal' ORDER BY sector")
+    reads = [step["Extra"] or "" for step in steps if step["table"] == "aggregated_data"]
+    assert reads
+    assert all("Using index" in extra and "condition" not in extra for extra in reads), steps
+
+
 def test_volume_today_by_verdict_tells_what_failed_or_unchecked_batches_brought(client: Client) -> None:
     for number, verdict in enumerate(("passed", "passed", "failed", "unchecked"), start=1):
         client.insert("landed_batches", **BATCH | {"batch_id": number, "verdict": verdict})

@@ -7,8 +7,10 @@ select
     sum(total_volume) as total_volume,
     sum(ticks) as ticks
 from (
-    select date, sector, total_volume, ticks
+    -- Summed by itself, for which an index gives the batches' rows in this order.
+    select date, sector, sum(total_volume) as total_volume, sum(ticks) as ticks
     from {{ ref('aggregated_data') }}
+    group by date, sector
     union all
     select cast(date as date), sector, total_volume, ticks
     from {{ ref('daily_volume') }}
