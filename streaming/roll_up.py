@@ -39,20 +39,22 @@ ON DUPLICATE KEY UPDATE
 """
 
 
-#: What keeps a batch where it is, with all after it. Each query gives at most one batch; the lowest one counts.
+#: What keeps a batch where it is, with all after it. Each query gives at most one batch; the lowest one counts. None
+#: looks further than the step, so that a step costs the same however much has landed.
 _STAYS = {
     "nothing more has landed": "SELECT COALESCE(MAX(batch_id), 0) + 1 FROM landed_batches",
     "what landed in the last {keep_days} days stays by batch": """
-        SELECT batch_id FROM landed_batches WHERE batch_id >= %(first)s AND landed_at >= %(keep_from)s
+        SELECT batch_id FROM landed_batches WHERE batch_id BETWEEN %(first)s AND %(last)s AND landed_at >= %(keep_from)s
         ORDER BY batch_id LIMIT 1""",
     "batch {batch_id} has ticks of the last {keep_days} days and stays, with all after it": """
-        SELECT MIN(batch_id) FROM aggregated_data WHERE date >= DATE(%(keep_from)s)""",
+        SELECT MIN(batch_id) FROM aggregated_data
+         WHERE batch_id BETWEEN %(first)s AND %(last)s AND date >= DATE(%(keep_from)s)""",
     # Its number is the one that the next row goes on from.
     "batch {batch_id} has the newest row of aggregated_data and stays": """
         SELECT batch_id FROM aggregated_data ORDER BY processing_id DESC LIMIT 1""",
     "batch {batch_id} is unchecked and stays, with all after it:"
     " 'great_expectations checkpoint run landed_batch --unchecked' checks it": """
-        SELECT batch_id FROM landed_batches WHERE batch_id >= %(first)s AND verdict = 'unchecked'
+        SELECT batch_id FROM landed_batches WHERE batch_id BETWEEN %(first)s AND %(last)s AND verdict = 'unchecked'
         ORDER BY batch_id LIMIT 1""",
     "batch {batch_id} is not in aggregated_data as the ledger has it and stays, with all after it:"
     " 'python -m streaming.reconcile' shows the difference": """
