@@ -37,7 +37,7 @@ bench: $(INSTALLED)  ## Land one topic with several engines in turn, side by sid
 bench-latency: $(INSTALLED)  ## From the producer to each store, at some paces and triggers. ARGS="--seconds 10"
 	@PYTHONPATH=tests exec $(BIN)/python -m benchmarks.latency $(ARGS)
 
-bench-growth: $(INSTALLED)  ## What grows with batches, days, ticks and tickers. ARGS="--parts batches,queries"
+bench-growth: $(INSTALLED)  ## What grows with batches, days, ticks and tickers. ARGS="--parts batches,days"
 	@PYTHONPATH=tests exec $(BIN)/python -m benchmarks.growth $(ARGS)
 
 bench-producer: $(INSTALLED)  ## The producer beside a plain kafka-python loop. ARGS="--rounds 1"

@@ -21,7 +21,7 @@ from services.instance import Instance
 from streaming.errors import ConfigurationError, TickledgerError, run_command
 
 #: The parts, with the minutes that each takes on two cores.
-PARTS = {"batches": 6, "tickers": 5, "queries": 30, "memory": 15}
+PARTS = {"batches": 6, "tickers": 5, "days": 12, "ticks": 18, "memory": 15}
 
 #: Messages a second, of a tick a company each.
 PACE = 20
@@ -89,14 +89,16 @@ class Growth:
         rows = growth_landing.tickers(self._bench, counts, batch, say)
         self._landed("tickers", rows, "tickers", batch=batch)
 
-    def queries(self, days: list[int], ticks: int, *, rolled_up: bool) -> None:
-        """The dashboard's questions by the days in MySQL, and by the ticks in Cassandra."""
-        today = growth_queries.utc_today()
-        rows = growth_queries.ticks_table(self._bench, ticks, today, say)
-        self._finish("ticks", rows, growth_queries.faster_than_work(rows, list(rows.columns)[1:], work=10))
-        rows = growth_queries.days_table(self._bench, days, today, say, rolled_up=rolled_up)
+    def days(self, days: list[int], *, rolled_up: bool) -> None:
+        """The dashboard's questions to MySQL by the days in it."""
+        rows = growth_queries.days_table(self._bench, days, growth_queries.utc_today(), say, rolled_up=rolled_up)
         plain = [name for name in list(rows.columns)[1:] if "rolled" not in name]
         self._finish("days", rows, growth_queries.faster_than_work(rows, plain, work=1))
+
+    def ticks(self, ticks: int) -> None:
+        """The dashboard's questions to Cassandra by the ticks in it."""
+        rows = growth_queries.ticks_table(self._bench, ticks, growth_queries.utc_today(), say)
+        self._finish("ticks", rows, growth_queries.faster_than_work(rows, list(rows.columns)[1:], work=10))
 
     def memory(self, batches: int) -> None:
         """What the stream's processes hold over so many batches."""
@@ -139,10 +141,10 @@ def main(
     sizes: Annotated[str, typer.Option(help="batches: ticks a batch.")] = "1000,10000,100000,300000",
     tickers: Annotated[str, typer.Option(help="tickers: numbers of companies.")] = "10,100,1000",
     batch: Annotated[int, typer.Option(min=1_000, help="tickers: ticks a batch.")] = 100_000,
-    days: Annotated[str, typer.Option(help="queries: days of aggregates.")] = "1,30,365",
-    ticks: Annotated[int, typer.Option(min=1_000, help="queries: ticks in Cassandra.")] = 10_000_000,
+    days: Annotated[str, typer.Option(help="days: days of aggregates.")] = "1,30,365",
+    ticks: Annotated[int, typer.Option(min=1_000, help="ticks: ticks in Cassandra.")] = 10_000_000,
     rolled_up: Annotated[
-        bool, typer.Option("--rolled-up", help="queries: also after a roll-up that keeps 30 days by batch.")
+        bool, typer.Option("--rolled-up", help="days: also after a roll-up that keeps 30 days by batch.")
     ] = False,
     batches: Annotated[int, typer.Option(min=10, help="memory: batches to land and check.")] = 1000,
     instance: Annotated[str, typer.Option(help="The servers' instance, which is started for it.")] = "bench",
@@ -163,7 +165,8 @@ def main(
         steps = {
             "batches": lambda: growth.batches(some_sizes),
             "tickers": lambda: growth.tickers(counts, batch),
-            "queries": lambda: growth.queries(some_days, ticks, rolled_up=rolled_up),
+            "days": lambda: growth.days(some_days, rolled_up=rolled_up),
+            "ticks": lambda: growth.ticks(ticks),
             "memory": lambda: growth.memory(batches),
         }
         for number, name in enumerate(names, 1):

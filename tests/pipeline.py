@@ -331,6 +331,6 @@ def connect_root(settings: Settings) -> MySQLConnectionAbstract:
 
 
 def _as_dbt(settings: Settings, statement: str) -> None:
-    connection = connect_mysql(settings, account="DBT_MYSQL")
+    connection = connect_mysql(settings, answer_seconds=600, account="DBT_MYSQL")
     connection.cursor().execute(statement)
     connection.close()
