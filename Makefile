@@ -15,10 +15,11 @@ setup: $(INSTALLED)  ## Make the environment in .venv, from requirements.lock
 $(INSTALLED): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null || { \
 	  echo "error: PYTHON is '$(PYTHON)' ($$($(PYTHON) --version 2>&1)); it should be Python 3.11: make PYTHON=/path/to/python3.11 ..." >&2; exit 2; }
-	@echo "setting up .venv: about two minutes the first time"
+	@echo "setting up .venv: about three minutes the first time"
 	@$(PYTHON) -m venv .venv
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
 	@PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@$(BIN)/python -m services.spark_classes || echo "warning: each start of Spark will take some seconds longer" >&2
 	@touch $@
 
 demo: $(INSTALLED)  ## Run it all: servers, producer, stream, dashboard. SECONDS=60 stops by itself

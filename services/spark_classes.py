@@ -1,0 +1,70 @@
+"""`python -m services.spark_classes`: Spark's classes in an archive that Java maps at its start; `make setup` runs it.
+
+Java loads some 16,000 classes of Spark out of jars before the first batch: seconds of a core, at every start. Class
+data sharing does it once. spark-defaults.conf names archive and jars, from the project's folder; where they are
+missing, or were made by another Java or PySpark, Java takes the jars as ever. The steps are those of
+https://docs.oracle.com/en/java/javase/17/vm/class-data-sharing.html: list the classes of a run, then dump them.
+"""
+
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pyspark
+
+from services.java import java_home
+from streaming.errors import TickledgerError, run_command
+from streaming.settings import PROJECT_ROOT
+
+ARCHIVE = Path(".venv", "spark-classes.jsa")
+#: A folder without the version of Python in its name; as the archive, relative to the project's folder.
+JARS = Path(".venv", "spark-jars")
+_PROGRAM = PROJECT_ROOT / "services" / "spark_classes_used.py"
+_SECONDS = 600
+
+
+def write_archive() -> Path:
+    """Run a small query as the stream's, and keep the classes that it used: half a minute. Another call does it anew.
+
+    Raises TickledgerError or ConfigurationError where Java or Spark do not run; then what was there stays.
+    """
+    jars = PROJECT_ROOT / JARS
+    jars.parent.mkdir(exist_ok=True)
+    jars.unlink(missing_ok=True)
+    jars.symlink_to(Path(pyspark.__file__).parent / "jars")
+    with tempfile.TemporaryDirectory(dir=jars.parent) as folder:
+        used, fresh = Path(folder, "used"), Path(folder, "archive")
+        submit = str(Path(sys.executable).with_name("spark-submit"))
+        options = f"-XX:TieredStopAtLevel=1 -XX:DumpLoadedClassList={used}"
+        _run([submit, "--driver-java-options", options, str(_PROGRAM)])
+        java = str(java_home() / "bin" / "java")
+        dump = ["-Xshare:dump", f"-XX:SharedClassListFile={used}", f"-XX:SharedArchiveFile={fresh}"]
+        _run([java, *dump, "-Xlog:disable", "-Xlog:all=error:stderr", "-cp", f"{JARS}/*"])
+        return fresh.replace(PROJECT_ROOT / ARCHIVE)
+
+
+def _run(command: list[str]) -> None:
+    # Without this Python in front of PATH, spark-submit does not find the PySpark that it belongs to.
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+    environment = os.environ | {"SPARK_CONF_DIR": str(PROJECT_ROOT), "PATH": path}
+    try:
+        done = subprocess.run(
+            command, cwd=PROJECT_ROOT, env=environment, capture_output=True, text=True, timeout=_SECONDS
+        )
+    except subprocess.TimeoutExpired:
+        raise TickledgerError(f"{command[0]} did not end within {_SECONDS} s") from None
+    if done.returncode:
+        said = done.stderr.strip().splitlines() or ["it says nothing"]
+        raise TickledgerError(f"{command[0]} ended with exit code {done.returncode}: {said[-1]}")
+
+
+def main() -> None:
+    """Write the archive, and say so."""
+    print("archiving Spark's classes, so that it starts sooner: half a minute", flush=True)
+    print(f"{write_archive().relative_to(PROJECT_ROOT)} is written", flush=True)
+
+
+if __name__ == "__main__":
+    run_command(main)
