@@ -2,8 +2,8 @@
 
 import logging
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import mysql.connector
 
 from expectations.read_back import ReadBack, RolledUp, UnknownBatch, mysql_errors
+from expectations.spared_work import repeated_work_spared
 from expectations.suites import CHECKPOINT, PROJECT_FOLDER, ROW_NAMES
 from streaming.errors import TickledgerError
 from streaming.ledger import utc_now
@@ -172,36 +173,12 @@ class _Suite:
 
     def _validate(self, frame: "pd.DataFrame", result_format: str) -> Any:
         try:
-            batch = self._batch_definition.get_batch({"dataframe": frame})
-            with _configurations_built_once():
+            with repeated_work_spared():
+                batch = self._batch_definition.get_batch({"dataframe": frame})
                 # Not ValidationDefinition.run: it keeps every result and reads the suite's file again each time.
                 return batch.validate(self._suite, result_format=result_format)
         except Exception as error:
             raise CheckFailedToRun(f"suite {self.name!r} cannot run: {one_line(error)}") from error
-
-
-@contextmanager
-def _configurations_built_once() -> Iterator[None]:
-    """Meanwhile each expectation builds its configuration once, not each of the hundred times that it is asked for it.
-
-    That is two fifths of what a check costs beside its rows, as of Great Expectations 1.24. For one thread at a time.
-    """
-    from great_expectations.expectations.expectation import Expectation
-
-    built: dict[int, tuple[Any, Any]] = {}
-    original: Any = Expectation.configuration
-
-    def configuration(expectation: Any) -> Any:
-        # With the expectation itself beside it, no later one can have its id.
-        if id(expectation) not in built:
-            built[id(expectation)] = expectation, original.fget(expectation)
-        return built[id(expectation)][1]
-
-    Expectation.configuration = property(configuration)
-    try:
-        yield
-    finally:
-        Expectation.configuration = original
 
 
 def _load_suites(project: Path) -> list[_Suite]:
