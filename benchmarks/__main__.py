@@ -17,7 +17,7 @@ from rich.table import Table
 
 from benchmarks.engines import ENGINES, Case, Result, run
 from benchmarks.load import Load, fill, seed
-from benchmarks.report import record_engines
+from benchmarks.report import CHECKS_ON_AND_OFF, checks_cost, record_checks, record_engines
 from services.instance import Instance
 from streaming.errors import ConfigurationError, run_command
 
@@ -92,6 +92,8 @@ def print_results(results: list[Result], console: Console) -> None:
             medians = [statistics.median(getattr(one, field) for one in mine) for field in fields]
             table.add_row(ENGINES[name].title, *(f"{m:,.0f}" if m >= 100 else f"{m:,.1f}" for m in medians))
     console.print(table)
+    if said := checks_cost(result.as_dict() for result in results):
+        console.print(said)
 
 
 def main(
@@ -103,7 +105,12 @@ def main(
     profile: Annotated[
         bool, typer.Option("--profile", help="Print where a process of each engine spends its time. Slows it down.")
     ] = False,
-    keep: Annotated[bool, typer.Option("--record", help="Write docs/performance.* anew from this run.")] = False,
+    keep: Annotated[
+        bool,
+        typer.Option(
+            "--record", help="Write docs/performance.* anew from this run; of ours alone, its table of checks."
+        ),
+    ] = False,
 ) -> None:
     """Land one topic with each engine in turn, interleaved, on this machine; print medians side by side.
 
@@ -124,7 +131,8 @@ def main(
         results = list(bench.rounds(load, names, rounds, batch, profile=profile))
     print_results(results, console)
     if keep:
-        record_engines(results, load.ticks, batch)
+        record = record_checks if set(names) == set(CHECKS_ON_AND_OFF) else record_engines
+        record(results, load.ticks, batch)
     if any(result.problem for result in results):
         raise typer.Exit(1)
 

@@ -2,6 +2,7 @@
 
 import json
 import socket
+import statistics
 import subprocess
 import sys
 import time
@@ -9,6 +10,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from datetime import UTC
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -59,8 +61,9 @@ class Landed:
 class Result:
     """One row per run. Seconds from the start of the first process; CPU in seconds; memory in MB, resident.
 
-    `warm` are ticks a second from the first batch to the last one, `whole` with start-up. `problem` is empty where the
-    rows and volumes in the stores are right; else the run does not count.
+    `warm` are ticks a second from the first batch to the last one, `whole` with start-up. `batch_seconds` is the median
+    time from a landed batch to the next, of whichever process. `problem` is empty where the rows and volumes in the
+    stores are right; else the run does not count.
     """
 
     engine: str
@@ -71,6 +74,7 @@ class Result:
     seconds: float
     warm: float
     whole: float
+    batch_seconds: float
     engine_cpu: float
     stores_cpu: float
     peak_megabytes: float
@@ -170,6 +174,7 @@ def _result(
         seconds=last.at - started,
         warm=(ticks - first.ticks) / (last.at - first.at),
         whole=ticks / (last.at - started),
+        batch_seconds=statistics.median(after.at - before.at for before, after in pairwise(landed)),
         engine_cpu=own.cpu_seconds,
         stores_cpu=stores.cpu_seconds,
         peak_megabytes=own.peak_megabytes,

@@ -4,6 +4,7 @@ import json
 import os
 import platform
 import statistics
+from collections import defaultdict
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -39,6 +40,11 @@ def record_engines(results: list[Result], ticks: int, batch: int) -> None:
     _save(engines_chart(counted), "performance-engines")
 
 
+def record_checks(results: list[Result], ticks: int, batch: int) -> None:
+    """Keep a run of our stream with checks on and off, in place of the one before."""
+    _record("checks", {"ticks": ticks, "batch": batch, "runs": [result.as_dict() for result in results]})
+
+
 def record_memory(samples: pd.DataFrame) -> None:
     """Keep a run of the memory, in place of the one before: see :func:`benchmarks.growth.memory`."""
     _record("memory", {"samples": samples.round(2).to_dict("list")} | slopes(samples))
@@ -68,6 +74,8 @@ def slopes(samples: pd.DataFrame) -> dict[str, float]:
     return {f"{name}_mb_per_100_batches": round(100 * _slope(warm.batch, warm[name]), 3) for name in PROCESSES}
 
 
+#: The engines that differ by the checks alone.
+CHECKS_ON_AND_OFF = ("ours", "ours-unchecked")
 #: What :func:`benchmarks.growth.memory` looks at, for people.
 PROCESSES = {"driver": "driver, which lands", "checks": "what it starts for the checks", "workers": "Python workers"}
 #: The share of the batches that counts as warm-up.
@@ -131,6 +139,39 @@ def _engine_lines(facts: dict[str, Any]) -> Iterable[str]:
     yield f"Spread of the warm figures, lowest to highest: {'; '.join(spread)}."
     yield ""
     yield "![Ticks a second by engine](performance-engines.svg)"
+
+
+def checks_cost(runs: Iterable[dict[str, Any]]) -> str:
+    """How much longer a batch takes with checks on, in words; empty where a run of either kind is missing.
+
+    Of each run the median batch counts, so that loading Great Expectations, once a stream, does not.
+    """
+    seconds: dict[str, list[float]] = defaultdict(list)
+    for run in runs:
+        if not run["problem"]:
+            seconds[run["engine"]].append(run["batch_seconds"])
+    if not all(seconds[engine] for engine in CHECKS_ON_AND_OFF):
+        return ""
+    on, off = (statistics.median(seconds[engine]) for engine in CHECKS_ON_AND_OFF)
+    return f"The median batch takes {on:.2f} s with checks on and {off:.2f} s off: {100 * (on / off - 1):+.1f} %."
+
+
+def _checks_lines(facts: dict[str, Any]) -> Iterable[str]:
+    yield f"{_origin(facts)} ·"
+    yield f"{facts['ticks']:,} ticks, about {facts['batch']:,} a batch; medians of the rounds."
+    yield ""
+    yield "| | rounds | seconds a batch | lowest to highest | ticks/s warm | engine CPU (s) | stores CPU (s) |"
+    yield "|---|---:|---:|---:|---:|---:|---:|"
+    for engine in CHECKS_ON_AND_OFF:
+        mine = [run for run in facts["runs"] if run["engine"] == engine and not run["problem"]]
+        seconds = [run["batch_seconds"] for run in mine]
+        cells = [f"{statistics.median(seconds):.2f}", f"{min(seconds):.2f} to {max(seconds):.2f}"]
+        cells += [
+            _figure(statistics.median(run[name] for run in mine)) for name in ("warm", "engine_cpu", "stores_cpu")
+        ]
+        yield f"| {ENGINES[engine].title} | {len(mine)} | {' | '.join(cells)} |"
+    yield ""
+    yield checks_cost(facts["runs"])
 
 
 def _medians(runs: list[dict[str, Any]], name: str) -> dict[str, float]:
@@ -270,6 +311,7 @@ def _save(chart: Any, name: str) -> Path:
 #: The parts of the page that are written, by the name in their marks.
 _PARTS: dict[str, Callable[[dict[str, Any]], Iterable[str]]] = {
     "engines": _engine_lines,
+    "checks": _checks_lines,
     "latency": _latency_lines,
     "producer": _producer_lines,
     "batches": _growth_lines,

@@ -11,7 +11,7 @@ import pytest
 from pipeline import Pipeline
 
 from benchmarks import growth_landing, growth_queries, report
-from benchmarks.engines import profile_of
+from benchmarks.engines import Result, profile_of
 from benchmarks.latency import rows_of
 from benchmarks.looks import STAGES, Looks, Sent
 from benchmarks.made_up_year import BATCHES_A_DAY, DAYS_OF_TICKS, Year, fill_ticks
@@ -48,6 +48,19 @@ def test_each_part_of_the_page_is_written_between_its_marks_and_the_words_around
         line for line in after.splitlines() if line.startswith("#")
     ]
     assert (page.parent / "performance-latency.svg").stat().st_size > 1000
+
+
+def test_the_checks_cost_is_by_the_median_batch_of_runs_that_count(page: Path) -> None:
+    def run(engine: str, seconds: float, problem: str = "") -> Result:
+        return Result(engine, 1, 500_000, 5, 10.0, 20.0, 45_000.0, 25_000.0, seconds, 25.0, 9.0, 1900.0, problem)
+
+    runs = [run("ours", 2.2), run("ours", 9.0, "a row is missing"), run("ours-unchecked", 2.0)]
+    report.record_checks(runs, ticks=500_000, batch=100_000)
+
+    said = page.read_text(encoding="utf-8").partition("<!-- checks")[2].partition("<!-- end of checks")[0]
+    assert "| tickledger, checks on | 1 | 2.20 | 2.20 to 2.20 | 45,000 | 25.0 | 9.0 |" in said
+    assert "The median batch takes 2.20 s with checks on and 2.00 s off: +10.0 %." in said
+    assert report.checks_cost([one.as_dict() for one in runs[:2]]) == ""
 
 
 def latency_rows(seconds: float, problem: str = "") -> list[dict[str, object]]:
