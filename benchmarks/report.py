@@ -4,8 +4,7 @@ import json
 import os
 import platform
 import statistics
-from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -141,19 +140,20 @@ def _engine_lines(facts: dict[str, Any]) -> Iterable[str]:
     yield "![Ticks a second by engine](performance-engines.svg)"
 
 
-def checks_cost(runs: Iterable[dict[str, Any]]) -> str:
+def checks_cost(runs: Sequence[dict[str, Any]]) -> str:
     """How much longer a batch takes with checks on, in words; empty where a run of either kind is missing.
 
     Of each run the median batch counts, so that loading Great Expectations, once a stream, does not.
     """
-    seconds: dict[str, list[float]] = defaultdict(list)
-    for run in runs:
-        if not run["problem"]:
-            seconds[run["engine"]].append(run["batch_seconds"])
-    if not all(seconds[engine] for engine in CHECKS_ON_AND_OFF):
+    seconds = [_batch_seconds(runs, engine) for engine in CHECKS_ON_AND_OFF]
+    if not all(seconds):
         return ""
-    on, off = (statistics.median(seconds[engine]) for engine in CHECKS_ON_AND_OFF)
+    on, off = map(statistics.median, seconds)
     return f"The median batch takes {on:.2f} s with checks on and {off:.2f} s off: {100 * (on / off - 1):+.1f} %."
+
+
+def _batch_seconds(runs: Iterable[dict[str, Any]], engine: str) -> list[float]:
+    return [run["batch_seconds"] for run in runs if run["engine"] == engine and not run["problem"]]
 
 
 def _checks_lines(facts: dict[str, Any]) -> Iterable[str]:
@@ -163,13 +163,10 @@ def _checks_lines(facts: dict[str, Any]) -> Iterable[str]:
     yield "| | rounds | seconds a batch | lowest to highest | ticks/s warm | engine CPU (s) | stores CPU (s) |"
     yield "|---|---:|---:|---:|---:|---:|---:|"
     for engine in CHECKS_ON_AND_OFF:
-        mine = [run for run in facts["runs"] if run["engine"] == engine and not run["problem"]]
-        seconds = [run["batch_seconds"] for run in mine]
+        seconds, medians = _batch_seconds(facts["runs"], engine), _medians(facts["runs"], engine)
         cells = [f"{statistics.median(seconds):.2f}", f"{min(seconds):.2f} to {max(seconds):.2f}"]
-        cells += [
-            _figure(statistics.median(run[name] for run in mine)) for name in ("warm", "engine_cpu", "stores_cpu")
-        ]
-        yield f"| {ENGINES[engine].title} | {len(mine)} | {' | '.join(cells)} |"
+        cells += [_figure(medians[name]) for name in ("warm", "engine_cpu", "stores_cpu")]
+        yield f"| {ENGINES[engine].title} | {len(seconds)} | {' | '.join(cells)} |"
     yield ""
     yield checks_cost(facts["runs"])
 

@@ -23,7 +23,7 @@ def repeated_work_spared() -> Iterator[None]:
     with ExitStack() as replaced:
         for owner, name, value in (
             (Expectation, "configuration", property(_once_an_expectation(Expectation.configuration))),
-            (IDDict, "to_id", _once_a_text(IDDict.to_id)),
+            (IDDict, "to_id", _once_a_text(IDDict)),
             # Frames of so many bytes and more get none.
             (pandas_execution_engine, "HASH_THRESHOLD", 0),
         ):
@@ -44,12 +44,12 @@ def _once_an_expectation(original: Any) -> Any:
     return configuration
 
 
-def _once_a_text(original: Any) -> Any:
-    made: dict[str, Any] = {}
+def _once_a_text(plain: Any) -> Any:
+    original, made = plain.to_id, dict[str, Any]()
 
     def to_id(self: Any, id_keys: Any = None, id_ignore_keys: Any = None) -> Any:
         # Subclasses leave keys out of their ids; a specification of a batch holds a whole frame.
-        if id_keys is not None or id_ignore_keys is not None or type(self).__name__ != "IDDict":
+        if id_keys is not None or id_ignore_keys is not None or type(self) is not plain:
             return original(self, id_keys, id_ignore_keys)
         text = repr(self)
         if text not in made:

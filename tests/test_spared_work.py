@@ -1,6 +1,7 @@
 """Sparing Great Expectations repeated work changes no result, and leaves it as it was."""
 
 from contextlib import nullcontext
+from unittest.mock import Mock
 
 import pandas as pd
 import pytest
@@ -31,12 +32,14 @@ def test_results_are_those_of_great_expectations_itself(monkeypatch: pytest.Monk
     assert [[result.held for result in results] for results in spared] == [[False, False], [True, True]]
 
 
-def test_ids_are_made_once_and_are_the_same() -> None:
+def test_ids_are_made_once_and_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     from great_expectations.core.id_dict import BatchKwargs, IDDict
-    from great_expectations.execution_engine.pandas_execution_engine import HASH_THRESHOLD
+    from great_expectations.execution_engine import pandas_execution_engine
     from great_expectations.expectations.expectation import Expectation
 
-    before = Expectation.configuration, IDDict.to_id, HASH_THRESHOLD
+    counted = Mock(side_effect=IDDict.to_id)
+    monkeypatch.setattr(IDDict, "to_id", lambda *given, **named: counted(*given, **named))
+    before = Expectation.configuration, IDDict.to_id, pandas_execution_engine.HASH_THRESHOLD
     kwargs = {"column": "volume", "min_value": 0, "batch_id": "one"}
     makers = (
         lambda: IDDict(kwargs).to_id(),
@@ -46,9 +49,10 @@ def test_ids_are_made_once_and_are_the_same() -> None:
         lambda: IDDict().to_id(),
     )
     plain = [make() for make in makers]
+    counted.reset_mock()
     with repeated_work_spared():
         assert [make() for make in makers * 2] == plain * 2
-
-    from great_expectations.execution_engine import pandas_execution_engine
+    # Three that read differently, and twice those that are made another way.
+    assert counted.call_count == 3 + 2 * 2
 
     assert (Expectation.configuration, IDDict.to_id, pandas_execution_engine.HASH_THRESHOLD) == before
