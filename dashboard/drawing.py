@@ -58,13 +58,18 @@ def _specification(chart: alt.LayerChart) -> dict[str, Any]:
 
 
 def explain(reading: Reading, store: str, *, why: bool = True) -> None:
-    """Say that an answer is missing or old, if it is, and (once a store is enough) why."""
+    """Say that an answer is missing or old, if it is, and (once a store is enough) why.
+
+    Its place on the page is kept where there is nothing to say: else all below it would be drawn anew, and be away for
+    a moment, whenever a store goes or comes back.
+    """
+    place = st.empty()
     if reading.error is None:
         return
     since = f"Below is what it last said, at {clock(reading.read_at)}." if reading.read_at else "Nothing was read yet."
     reason = f"{as_text(str(reading.error))}\n\n" if why else ""
     again = " It is asked again every few seconds." if why else ""
-    st.warning(f"{reason}{store} gives no answer. {since}{again}", icon=":material/cloud_off:")
+    place.warning(f"{reason}{store} gives no answer. {since}{again}", icon=":material/cloud_off:")
 
 
 def rows_of(reading: Reading, store: str, nothing: str) -> pd.DataFrame | None:

@@ -181,9 +181,12 @@ def test_a_stopped_mysql_says_so_and_recovers(
     pipeline: Pipeline, services: Instance, look: Callable[..., Viewer]
 ) -> None:
     viewer = look()
+    page = viewer.page
     viewer.wait_for_figure("Volume today (shares)", volume_in_mysql(pipeline))
     viewer.wait_for_figure("ALTO.JK · Beverages", "606.00 IDR")
+    viewer.wait_for_charts(CHARTS)
     assert viewer.warnings() == []
+    page.evaluate("window.mine = [...document.querySelectorAll('[data-testid=\"stMetricValue\"], svg.marks')]")
     mysql = services.server("mysql")
     mysql.kill()
     try:
@@ -192,6 +195,8 @@ def test_a_stopped_mysql_says_so_and_recovers(
         assert "MySQL gives no answer" in text
         assert shown_time(text), "the time of the last good data"
         assert viewer.figure("Volume today (shares)") == "86,189,970", "the last good figures"
+        gone = "window.mine.filter(one => !one.isConnected).map(one => one.textContent)"
+        assert page.evaluate(gone) == [], "drawn anew when the warning came"
         tick(pipeline, "ALTO.JK", now(), "618")
         viewer.wait_for_figure("ALTO.JK · Beverages", "618.00 IDR")
     finally:
