@@ -2,6 +2,7 @@
 
 import dataclasses
 import statistics
+import sys
 import tempfile
 import time
 import uuid
@@ -17,9 +18,12 @@ from rich.table import Table
 
 from benchmarks.engines import ENGINES, Case, Result, run
 from benchmarks.load import Load, fill, seed
-from benchmarks.report import CHECKS_ON_AND_OFF, checks_cost, record_checks, record_engines
+from benchmarks.report import CHECKS_ON_AND_OFF, checks_cost, record_checks, record_engines, uncounted
 from services.instance import Instance
 from streaming.errors import ConfigurationError, run_command
+
+#: In the run after a single one Cassandra's JVM still compiled for five seconds.
+WARM_UP_RUNS = 2
 
 
 class Bench:
@@ -64,9 +68,10 @@ class Bench:
     def rounds(self, load: Load, names: list[str], rounds: int, batch: int, *, profile: bool) -> Iterator[Result]:
         """Each engine once a round, on servers that are warm. Says before each run how long all of it still takes."""
         # A server's JVM compiles what it is asked for the first time, reading too: the first engine would pay for all.
-        print("the servers warm up: a run that does not count", flush=True)
-        with self.stores(load.topic) as pipeline:
-            run("ours", self.case(pipeline, load, batch), 0)
+        for number in range(1, WARM_UP_RUNS + 1):
+            print(f"the servers warm up: run {number} of {WARM_UP_RUNS} that do not count", flush=True)
+            with self.stores(load.topic) as pipeline:
+                run("ours", self.case(pipeline, load, batch), 0)
         began, total = time.monotonic(), rounds * len(names)
         for done in range(total):
             name, number = names[done % len(names)], done // len(names) + 1
@@ -131,7 +136,9 @@ def main(
         load = bench.load(ticks, console)
         results = list(bench.rounds(load, names, rounds, batch, profile=profile))
     print_results(results, console)
-    if keep:
+    if keep and (never := uncounted(results)):
+        print(f"nothing is recorded: no run of {', '.join(never)} counts", file=sys.stderr)
+    elif keep:
         record = record_checks if set(names) == set(CHECKS_ON_AND_OFF) else record_engines
         record(results, load.ticks, batch)
     if any(result.problem for result in results):

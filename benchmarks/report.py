@@ -30,6 +30,14 @@ _COLUMNS = {
 }
 
 
+def uncounted(results: Iterable[Result]) -> list[str]:
+    """The engines of which no run counts: a run with one of them cannot be recorded."""
+    problems: dict[str, list[str]] = {}
+    for result in results:
+        problems.setdefault(result.engine, []).append(result.problem)
+    return [engine for engine, found in problems.items() if all(found)]
+
+
 def record_engines(results: list[Result], ticks: int, batch: int) -> None:
     """Keep a run of the engines, in place of the one before, and write the page anew."""
     rows = [result.as_dict() for result in results]

@@ -61,6 +61,8 @@ def test_the_checks_cost_is_by_the_median_batch_of_runs_that_count(page: Path) -
     assert "| tickledger, checks on | 1 | 2.20 | 2.20 to 2.20 | 45,000 | 25.0 | 9.0 |" in said
     assert "The median batch takes 2.20 s with checks on and 2.00 s off: +10.0 %." in said
     assert report.checks_cost([one.as_dict() for one in runs[:2]]) == ""
+    assert report.uncounted(runs) == []
+    assert report.uncounted([run("ours", 2.2, "a row is missing"), *runs[1:]]) == ["ours"]
 
 
 def latency_rows(seconds: float, problem: str = "") -> list[dict[str, object]]:
