@@ -24,11 +24,18 @@ from expectations.rhythm import (
     minutes_behind,
     pace_to_usual,
 )
-from expectations.suites import MOST_MINUTES_BEHIND, PRICE_WINDOW
+from expectations.suites import MOST_MINUTES_BEHIND, PRICE_WINDOW, length_of
 from streaming.errors import ConfigurationError, StoreUnavailable, TickledgerError
 from streaming.settings import Settings
 from streaming.stores import connect_mysql
-from streaming.tick import DEAD_LETTER_BUCKET, DEAD_LETTER_TABLE, RAW_TABLE, TICK_FIELDS
+from streaming.tick import (
+    DEAD_LETTER_BUCKET,
+    DEAD_LETTER_TABLE,
+    RAW_TABLE,
+    TICK_FIELDS,
+    day_to_date,
+    trade_day_of,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -242,9 +249,15 @@ def _tick_frame(
             "profile_sector": pd.Categorical([company.sector for company in companies]).repeat(counts),
             "market_cap_error": _beyond_rounding(read["market_cap"], value),
             "price_ratio": _price_ratios(read["created_at"], read["price"], counts, before),
-        }
+        },
+        copy=False,
     )
-    frame["created_on"] = pd.Categorical(frame["created_at"].dt.date)
+    for field in TICK_FIELDS:
+        if field.kind == "text":
+            frame[length_of(field.name)] = _lengths(frame[field.name])
+    trade_days: Any = trade_day_of(read["created_at"])
+    codes, days = pd.factorize(trade_days)
+    frame["created_on"] = pd.Categorical.from_codes(codes, pd.Index([day_to_date(int(day)) for day in days]))
     for left, right in (("sector", "profile_sector"), ("trade_date", "created_on")):
         # Categories can be compared only where both columns have the same.
         both = union_categoricals([frame[left], frame[right]]).categories
@@ -273,6 +286,14 @@ def _column(name: str, pages: "list[np.ndarray[Any, Any]]") -> Any:
     if _READ_COLUMNS[name] == "decimal":
         return values.astype("float64").filled(np.nan)
     return np.where(values.mask, None, values.data) if values.mask.any() else values.data.astype("int64")
+
+
+def _lengths(texts: "pd.Series[Any]") -> "np.ndarray[Any, Any]":
+    """The length of each text of a category, in characters. NaN where it is missing."""
+    import numpy as np
+
+    # A missing one has the code -1.
+    return np.array([*(len(text) for text in texts.cat.categories), np.nan])[texts.cat.codes]
 
 
 def _is_of_batch(ledger: LedgerView, frame: "pd.DataFrame") -> "pd.Series[bool]":

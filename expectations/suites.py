@@ -53,6 +53,11 @@ SUITES = tuple(ROW_NAMES)
 Expectation = dict[str, Any]
 
 
+def length_of(text: str) -> str:
+    """The column of the frame that holds the length of a text, in characters."""
+    return f"{text}_length"
+
+
 def raw_ticks() -> Iterator[Expectation]:
     """Expectations of a batch's rows in `real_time_data`. One row per landed tick."""
     for field in TICK_FIELDS:
@@ -60,7 +65,7 @@ def raw_ticks() -> Iterator[Expectation]:
         if field.kind in ("whole", "decimal"):
             yield _between(field.name, field.minimum, field.maximum)
         elif field.kind == "text":
-            yield _length(field.name, field.minimum, field.maximum)
+            yield _length(field.name, field.minimum, field.maximum, measured=True)
     yield _same("sector_is_the_profiles", "sector", "profile_sector", "the sector that profile gives the ticker")
     yield _same("trade_date_is_of_created_at", "trade_date", "created_on", "trade_date is the UTC date of created_at")
     yield _expectation(
@@ -246,12 +251,13 @@ def _between(column: str, low: int, high: int | None, *, above: bool = False) ->
     return _expectation(f"{column}_is_in_bounds", kind, text, column=column, **bounds)
 
 
-def _length(column: str, low: int, high: int) -> Expectation:
+def _length(column: str, low: int, high: int, *, measured: bool = False) -> Expectation:
+    """Of a column whose lengths are `measured`, the frame holds them: Great Expectations would do it row by row."""
     return _expectation(
         f"{column}_has_a_fitting_length",
-        "expect_column_value_lengths_to_be_between",
+        f"expect_column_{'values' if measured else 'value_lengths'}_to_be_between",
         f"{column} of {low} to {high} characters",
-        column=column,
+        column=length_of(column) if measured else column,
         min_value=low,
         max_value=high,
     )

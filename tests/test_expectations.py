@@ -216,6 +216,16 @@ CASES: dict[str, tuple[Doctor, str, set[str]]] = {
         {"books.duplicates_are_few"},
     ),
     "another sector": (set_tick("sector = %s", "Chemicals"), "failed", {"raw_ticks.sector_is_the_profiles"}),
+    "no sector": (
+        set_tick("sector = null"),
+        "failed",
+        {"raw_ticks.sector_is_not_null", "raw_ticks.sector_is_the_profiles"},
+    ),
+    "an empty sector": (
+        set_tick("sector = ''"),
+        "failed",
+        {"raw_ticks.sector_has_a_fitting_length", "raw_ticks.sector_is_the_profiles"},
+    ),
     "another aggregated volume": (
         set_row(f"UPDATE aggregated_data SET total_volume = total_volume + 1 {COAL_TODAY}"),
         "failed",

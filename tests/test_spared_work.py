@@ -3,6 +3,7 @@
 from contextlib import nullcontext
 from unittest.mock import Mock
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -36,10 +37,15 @@ def test_ids_are_made_once_and_are_the_same(monkeypatch: pytest.MonkeyPatch) -> 
     from great_expectations.core.id_dict import BatchKwargs, IDDict
     from great_expectations.execution_engine import pandas_execution_engine
     from great_expectations.expectations.expectation import Expectation
+    from great_expectations.expectations.expectation_configuration import ExpectationConfiguration
+
+    def replaced() -> tuple[object, ...]:
+        kept = Expectation.configuration, ExpectationConfiguration.to_domain_obj, IDDict.to_id
+        return *kept, pandas_execution_engine.HASH_THRESHOLD, pd.options.mode.copy_on_write
 
     counted = Mock(side_effect=IDDict.to_id)
     monkeypatch.setattr(IDDict, "to_id", lambda *given, **named: counted(*given, **named))
-    before = Expectation.configuration, IDDict.to_id, pandas_execution_engine.HASH_THRESHOLD
+    before = replaced()
     kwargs = {"column": "volume", "min_value": 0, "batch_id": "one"}
     makers = (
         lambda: IDDict(kwargs).to_id(),
@@ -55,4 +61,18 @@ def test_ids_are_made_once_and_are_the_same(monkeypatch: pytest.MonkeyPatch) -> 
     # Three that read differently, and twice those that are made another way.
     assert counted.call_count == 3 + 2 * 2
 
-    assert (Expectation.configuration, IDDict.to_id, pandas_execution_engine.HASH_THRESHOLD) == before
+    assert replaced() == before
+
+
+def test_an_expectation_and_its_configuration_are_built_once_and_a_frame_is_not_copied() -> None:
+    (suite,) = (one for one in checker._load_suites(PROJECT_FOLDER) if one.name == "books_by_sector")
+    expectation = suite._suite.expectations[0]
+    plain = expectation.configuration
+    with repeated_work_spared():
+        configuration = expectation.configuration
+        assert expectation.configuration is configuration
+        assert configuration.to_domain_obj() is configuration.to_domain_obj()
+        whole = FRAME.dropna(how="all", subset=["sector"])
+        assert np.shares_memory(whole["volume_in_cassandra"], FRAME["volume_in_cassandra"])
+    assert configuration == plain
+    assert expectation.configuration is not expectation.configuration
