@@ -1,4 +1,7 @@
-"""Real servers for the tests: one Kafka, Cassandra and MySQL a run; a fresh topic, keyspace and database a test."""
+"""Real servers for the tests: a fresh topic, keyspace and database a test.
+
+One Kafka, Cassandra and MySQL a run, or one each for every process in which `pytest --numprocesses` runs the tests.
+"""
 
 import os
 import sys
@@ -19,10 +22,22 @@ KEEP_VARIABLE = "TICKLEDGER_KEEP_TEST_SERVICES"
 INSTANCE_VARIABLE = "TICKLEDGER_TEST_INSTANCE"
 
 
+if not hasattr(sys.modules["__main__"], "__file__"):
+    # A process of pytest-xdist has no main file. PySpark, which Great Expectations imports, takes that for a doctest of
+    # its own and exits.
+    sys.modules["__main__"].__file__ = __file__
+
+
+def instance_name() -> str:
+    """The name of the servers that this process of the tests has for itself."""
+    name, worker = os.environ.get(INSTANCE_VARIABLE, "test"), os.environ.get("PYTEST_XDIST_WORKER", "gw0")
+    return name if worker == "gw0" else f"{name}-{worker}"
+
+
 @pytest.fixture(scope="session")
 def services() -> Iterator[Instance]:
     """The running servers of the tests' instance."""
-    instance = Instance(os.environ.get(INSTANCE_VARIABLE, "test"))
+    instance = Instance(instance_name())
     instance.start()
     yield instance
     if os.environ.get(KEEP_VARIABLE) != "1":

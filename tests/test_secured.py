@@ -15,7 +15,7 @@ from typing import Any
 import mysql.connector
 import psutil
 import pytest
-from conftest import INSTANCE_VARIABLE, KEEP_VARIABLE
+from conftest import KEEP_VARIABLE, instance_name
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.admin import NewTopic
 from kafka.errors import AuthorizationError, KafkaError
@@ -74,7 +74,7 @@ class Secured:
 @pytest.fixture(scope="module")
 def secured() -> Iterator[Secured]:
     """Servers started as `make services SECURE=1` does, with dbt's tables and a pipeline that has run once."""
-    instance = Instance(f"{os.environ.get(INSTANCE_VARIABLE, 'test')}-secured")
+    instance = Instance(f"{instance_name()}-secured")
     instance.start(secure=True)
     try:
         yield Secured(instance)
