@@ -6,7 +6,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from datetime import UTC
@@ -89,7 +89,8 @@ class Result:
 class Engine:
     """How an engine is started, one command a process, and how it says what it has landed.
 
-    `prepare` makes what only this engine needs, before the clock starts, and gives it settings of its own.
+    `prepare` makes what only this engine needs, before the clock starts, and gives it settings of its own. `phases` are
+    the lines of a profile that the stores hold.
     """
 
     title: str
@@ -98,6 +99,7 @@ class Engine:
     landed: Callable[[Case, Sequence[str]], list[Landed]]
     problem: Callable[[Case, list[Landed]], str]
     prepare: Callable[[Case], dict[str, str]] = lambda _case: {}
+    phases: Callable[[Case], list[str]] = lambda _case: []
 
 
 class EngineFailed(TickledgerError):
@@ -141,7 +143,7 @@ def run(name: str, case: Case, number: int, *, profile: bool = False) -> Result:
         if process.returncode:
             raise EngineFailed(f"{engine.title} ended with exit code {process.returncode}:\n{output[-2000:]}")
     if profile:
-        print("\n".join(profile_of(outputs[0])), flush=True)
+        print("\n".join([*_cpu(own, stores), *engine.phases(case), *profile_of(outputs[0])]), flush=True)
     return _result(name, number, case, started, engine.landed(case, outputs), own, stores)
 
 
@@ -151,6 +153,12 @@ def profiled(command: list[str]) -> list[str]:
 
 
 _PROFILER = ("-m", "cProfile", "-s", "tottime")
+
+
+def _cpu(*used: Usage) -> Iterator[str]:
+    for one in used:
+        programs = (f"{name} {seconds:.1f}" for name, seconds in one.cpu_by_program().items() if seconds >= 0.05)
+        yield f"CPU seconds: {', '.join(programs)}"
 
 
 def profile_of(output: str, lines: int = 16) -> list[str]:
@@ -210,6 +218,17 @@ def _from_ledger(case: Case, _outputs: Sequence[str]) -> list[Landed]:
 def _from_lines(_case: Case, outputs: Sequence[str]) -> list[Landed]:
     lines = [json.loads(line) for output in outputs for line in output.splitlines() if line.startswith('{"at"')]
     return sorted((Landed(**line) for line in lines), key=lambda one: one.at)
+
+
+def _phases_of_ledger(case: Case) -> list[str]:
+    """Milliseconds of each batch, as its ledger row has them."""
+    names = ("waiting_seconds", "landing_seconds", "job_seconds", "commit_seconds", "check_seconds")
+    rows = case.pipeline.rows(f"SELECT {', '.join(names)} FROM landed_batches ORDER BY batch_id")
+    columns = dict(zip(names, zip(*rows, strict=True), strict=True))
+    return [
+        f"{name.replace('_seconds', '')}, ms: {[None if value is None else round(1000 * value) for value in values]}"
+        for name, values in columns.items()
+    ]
 
 
 def _books_differ(case: Case, landed: list[Landed]) -> str:
@@ -327,8 +346,12 @@ def _ticks_differ(case: Case, landed: list[Landed]) -> str:
 
 _CHECKED, _UNCHECKED = {"CHECKS_ENABLED": "true"}, {"CHECKS_ENABLED": "false"}
 ENGINES = {
-    "ours": Engine("tickledger, checks on", _spark_submit, _CHECKED, _from_ledger, _books_differ),
-    "ours-unchecked": Engine("tickledger, checks off", _spark_submit, _UNCHECKED, _from_ledger, _books_differ),
+    "ours": Engine(
+        "tickledger, checks on", _spark_submit, _CHECKED, _from_ledger, _books_differ, phases=_phases_of_ledger
+    ),
+    "ours-unchecked": Engine(
+        "tickledger, checks off", _spark_submit, _UNCHECKED, _from_ledger, _books_differ, phases=_phases_of_ledger
+    ),
     "loop": Engine(
         "hand-written loop",
         _module("benchmarks.loop", last=lambda case: [str(case.batch_messages // 2)]),

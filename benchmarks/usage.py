@@ -1,8 +1,12 @@
 """What processes cost: seconds of CPU and megabytes of memory, of a process and all below it."""
 
 import threading
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -19,6 +23,7 @@ class Usage:
         self._roots = list(roots)
         self._used: dict[tuple[int, float], float] = {}
         self._before: dict[tuple[int, float], float] = {}
+        self._names: dict[tuple[int, float], str] = {}
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
         self.peak_megabytes = 0.0
@@ -27,6 +32,13 @@ class Usage:
     def cpu_seconds(self) -> float:
         """Seconds of CPU since `start`, user and system."""
         return sum(seconds - self._before.get(process, 0.0) for process, seconds in self._used.items())
+
+    def cpu_by_program(self) -> dict[str, float]:
+        """Seconds of CPU since `start` of each program, however many processes ran it; those that took most first."""
+        seconds: Any = Counter()
+        for process, used in self._used.items():
+            seconds[self._names[process]] += used - self._before.get(process, 0.0)
+        return dict(seconds.most_common())
 
     def start(self) -> "Usage":
         """Begin; what the processes have used until now does not count, unless they are not a second old."""
@@ -49,8 +61,10 @@ class Usage:
         resident = 0
         for process in self._tree():
             with suppress(psutil.Error), process.oneshot():
-                times = process.cpu_times()
-                self._used[process.pid, process.create_time()] = times.user + times.system
+                times, key = process.cpu_times(), (process.pid, process.create_time())
+                # What runs a program may have been another one at first, such as a shell.
+                self._names[key] = program_of(process.cmdline()) or self._names.get(key, "ended")
+                self._used[key] = times.user + times.system
                 resident += process.memory_info().rss
         self.peak_megabytes = max(self.peak_megabytes, resident / 1e6)
 
@@ -60,3 +74,17 @@ class Usage:
                 root = psutil.Process(pid)
                 yield root
                 yield from root.children(recursive=True)
+
+
+def program_of(command: Sequence[str]) -> str:
+    """What a command line runs, for people: a script, a module, a Java class or else the program itself."""
+    if not command:
+        return ""
+    for before, argument in pairwise(command):
+        if before == "-m":
+            return argument
+        if argument.endswith(".py"):
+            return Path(argument).name
+        if argument.startswith(("org.apache.", "kafka.")):
+            return argument.rpartition(".")[2]
+    return Path(command[0]).name

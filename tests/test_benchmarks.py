@@ -1,5 +1,7 @@
 """The benchmarks' own parts: what they write, count as wrong, and make up. No figure is measured here."""
 
+import subprocess
+import sys
 import time
 from datetime import UTC, datetime
 from itertools import count
@@ -16,6 +18,7 @@ from benchmarks.latency import rows_of
 from benchmarks.looks import STAGES, Looks, Sent
 from benchmarks.made_up_year import BATCHES_A_DAY, DAYS_OF_TICKS, Year, fill_ticks
 from benchmarks.sink import Sink
+from benchmarks.usage import Usage, program_of
 from producer.companies import read_companies
 from producer.market import Market
 from streaming.settings import Settings
@@ -183,3 +186,26 @@ def test_made_up_days_and_ticks_are_as_many_as_asked_for_and_the_ledger_agrees(p
     rows = list(pipeline.cassandra.execute("SELECT DISTINCT ticker, trade_date FROM real_time_data"))
     assert len(rows) == 10 * DAYS_OF_TICKS
     assert pipeline.cassandra.execute("SELECT COUNT(*) FROM real_time_data").one()[0] == 1000
+
+
+def test_what_a_command_line_runs_is_named_for_people() -> None:
+    named = {
+        "java -Xmx1g -cp a:b org.apache.spark.deploy.SparkSubmit streaming/stream_ticks.py --once": "SparkSubmit",
+        "java -cp x kafka.Kafka server.properties": "Kafka",
+        "python streaming/stream_ticks.py": "stream_ticks.py",
+        "python -m pyspark.daemon pyspark.worker": "pyspark.daemon",
+        "/usr/sbin/mariadbd --no-defaults": "mariadbd",
+        "": "",
+    }
+    assert {line: program_of(line.split()) for line in named} == named
+
+
+def test_cpu_is_told_by_program_however_many_processes_ran_it() -> None:
+    code = "import time\nwhile time.process_time() < 0.3: pass\ntime.sleep(1)"
+    processes = [subprocess.Popen([sys.executable, "-c", code]) for _ in range(2)]
+    usage = Usage(process.pid for process in processes).start()
+    for process in processes:
+        process.wait()
+    usage.stop()
+    assert usage.cpu_by_program() == {Path(sys.executable).name: pytest.approx(usage.cpu_seconds)}
+    assert 0.5 < usage.cpu_seconds < 2
