@@ -27,7 +27,7 @@ demo: $(INSTALLED)  ## Run it all: servers, producer, stream, dashboard. SECONDS
 
 test: $(INSTALLED)  ## Lint, types and all tests, on real servers that they start themselves
 	@$(MAKE) --no-print-directory lint
-	@exec $(BIN)/python -m pytest --numprocesses=2 --dist=loadfile
+	@exec $(BIN)/python -m pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder
 
 faults: $(INSTALLED)  ## Kill the real parts under load, many times, and compare with an oracle. ARGS="--seed 7 --share 0.2"
 	@exec $(BIN)/python tests/faults.py $(ARGS)

@@ -22,6 +22,15 @@ KEEP_VARIABLE = "TICKLEDGER_KEEP_TEST_SERVICES"
 INSTANCE_VARIABLE = "TICKLEDGER_TEST_INSTANCE"
 
 
+#: Files of tests that take minutes: begun last, one of them would keep one of two processes busy alone.
+LONGEST = ("test_stream", "test_dbt_project", "test_faults", "test_backup")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the longest files, each in its own order."""
+    items.sort(key=lambda item: item.path.stem not in LONGEST)
+
+
 if not hasattr(sys.modules["__main__"], "__file__"):
     # A process of pytest-xdist has no main file. PySpark, which Great Expectations imports, takes that for a doctest of
     # its own and exits.

@@ -40,8 +40,9 @@ def pipeline(stores: Pipeline) -> Pipeline:
 
 @pytest.fixture(autouse=True)
 def without_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No browser looks on that would need a moment."""
+    """No browser looks on that would need a moment, nor anybody for whom a slow day is put off to the next answer."""
     monkeypatch.setattr(drawing, "PAINT_SECONDS", 0)
+    monkeypatch.setattr(queries, "BUDGET_SECONDS", 60.0)
 
 
 @pytest.fixture
