@@ -1,12 +1,11 @@
 """What processes cost: seconds of CPU and megabytes of memory, of a process and all below it."""
 
 import threading
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import psutil
 
@@ -35,10 +34,10 @@ class Usage:
 
     def cpu_by_program(self) -> dict[str, float]:
         """Seconds of CPU since `start` of each program, however many processes ran it; those that took most first."""
-        seconds: Any = Counter()
+        seconds: dict[str, float] = defaultdict(float)
         for process, used in self._used.items():
             seconds[self._names[process]] += used - self._before.get(process, 0.0)
-        return dict(seconds.most_common())
+        return dict(sorted(seconds.items(), key=lambda program: -program[1]))
 
     def start(self) -> "Usage":
         """Begin; what the processes have used until now does not count, unless they are not a second old."""
