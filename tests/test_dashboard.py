@@ -28,7 +28,12 @@ from streaming.settings import PROJECT_ROOT, load_settings
 from streaming.stores import connect_mysql
 
 APP = PROJECT_ROOT / "dashboard" / "app.py"
-NOW = datetime.now(UTC).replace(tzinfo=None, microsecond=0)
+
+
+@pytest.fixture
+def now() -> datetime:
+    """The test's own moment, in UTC: a run of the tests may pass midnight."""
+    return datetime.now(UTC).replace(tzinfo=None, microsecond=0)
 
 
 @pytest.fixture
@@ -61,11 +66,11 @@ def cassandra(pipeline: Pipeline) -> Iterator[CassandraReader]:
 
 
 @pytest.mark.integration
-def test_volume_is_todays_by_sector_and_verdict(pipeline: Pipeline, mysql: MySQLReader) -> None:
-    land(pipeline, 1, NOW - timedelta(days=1), {"Coal": 1_000_000})
-    land(pipeline, 2, NOW, {"Coal": 5, "Machinery": 30}, "failed")
-    land(pipeline, 3, NOW, {"Coal": 7}, "passed")
-    land(pipeline, 4, NOW, {"Coal": 8}, "passed")
+def test_volume_is_todays_by_sector_and_verdict(pipeline: Pipeline, mysql: MySQLReader, now: datetime) -> None:
+    land(pipeline, 1, now - timedelta(days=1), {"Coal": 1_000_000})
+    land(pipeline, 2, now, {"Coal": 5, "Machinery": 30}, "failed")
+    land(pipeline, 3, now, {"Coal": 7}, "passed")
+    land(pipeline, 4, now, {"Coal": 8}, "passed")
     found = queries.volume_by_verdict(mysql)
     assert list(found.itertuples(index=False, name=None)) == [
         ("Coal", "failed", 5.0),
@@ -76,21 +81,20 @@ def test_volume_is_todays_by_sector_and_verdict(pipeline: Pipeline, mysql: MySQL
 
 
 @pytest.mark.integration
-def test_todays_figures_leave_out_other_days(pipeline: Pipeline, mysql: MySQLReader) -> None:
-    land(pipeline, 1, NOW - timedelta(days=1), {"Coal": 1_000_000}, "failed")
-    land(pipeline, 2, NOW, {"Coal": 5, "Machinery": 30}, "passed")
-    land(pipeline, 3, NOW, {"Coal": 7}, "warned")
-    land(pipeline, 4, NOW, {"Coal": 8}, "failed")
-    land(pipeline, 5, NOW, {"Coal": 9}, "unchecked")
+def test_todays_figures_leave_out_other_days(pipeline: Pipeline, mysql: MySQLReader, now: datetime) -> None:
+    land(pipeline, 1, now - timedelta(days=1), {"Coal": 1_000_000}, "failed")
+    land(pipeline, 2, now, {"Coal": 5, "Machinery": 30}, "passed")
+    land(pipeline, 3, now, {"Coal": 7}, "warned")
+    land(pipeline, 4, now, {"Coal": 8}, "failed")
+    land(pipeline, 5, now, {"Coal": 9}, "unchecked")
     figures = queries.today(mysql).iloc[0].to_dict()
-    assert figures.pop("landed_at") == figures.pop("made_at") == pd.Timestamp(NOW, tz="UTC")
+    assert figures.pop("landed_at") == figures.pop("made_at") == pd.Timestamp(now, tz="UTC")
     assert figures.pop("ticks_a_second") >= 0
     assert figures == {"volume": 59, "ticks": 5, "batches": 4, "checked": 3, "warned": 1, "failed": 1}
 
 
 @pytest.mark.integration
-def test_the_pace_is_what_landed_in_the_last_seconds(pipeline: Pipeline, mysql: MySQLReader) -> None:
-    now = datetime.now(UTC).replace(tzinfo=None)
+def test_the_pace_is_what_landed_in_the_last_seconds(pipeline: Pipeline, mysql: MySQLReader, now: datetime) -> None:
     land(pipeline, 1, now - timedelta(seconds=queries.PACE_SECONDS + 5), dict.fromkeys("abcdefg", 1))
     land(pipeline, 2, now, dict.fromkeys("abc", 1))
     land(pipeline, 3, now, dict.fromkeys("def", 1))
@@ -98,7 +102,7 @@ def test_the_pace_is_what_landed_in_the_last_seconds(pipeline: Pipeline, mysql: 
 
 
 @pytest.mark.integration
-def test_an_empty_ledger_is_no_error(mysql: MySQLReader) -> None:
+def test_an_empty_ledger_is_no_error(mysql: MySQLReader, now: datetime) -> None:
     figures = queries.today(mysql).iloc[0]
     assert (figures.volume, figures.ticks, figures.batches, figures.ticks_a_second) == (0, 0, 0, 0)
     assert pd.isna(figures.landed_at)
@@ -107,14 +111,14 @@ def test_an_empty_ledger_is_no_error(mysql: MySQLReader) -> None:
     assert all(question(mysql).empty for question in questions)
     assert queries.newest_batch_with_findings(mysql).empty
     assert queries.ranges_with_dead_letters(mysql).empty
-    assert queries.volume_by_day(mysql, NOW.date(), NOW.date()).empty
+    assert queries.volume_by_day(mysql, now.date(), now.date()).empty
 
 
 @pytest.mark.integration
-def test_an_average_day_is_of_the_earlier_ones(pipeline: Pipeline, mysql: MySQLReader) -> None:
-    land(pipeline, 1, NOW - timedelta(days=3), {"Coal": 100, "Machinery": 10})
-    land(pipeline, 2, NOW - timedelta(days=1), {"Coal": 50})
-    land(pipeline, 3, NOW, {"Coal": 30})
+def test_an_average_day_is_of_the_earlier_ones(pipeline: Pipeline, mysql: MySQLReader, now: datetime) -> None:
+    land(pipeline, 1, now - timedelta(days=3), {"Coal": 100, "Machinery": 10})
+    land(pipeline, 2, now - timedelta(days=1), {"Coal": 50})
+    land(pipeline, 3, now, {"Coal": 30})
     found = queries.average_day(mysql).set_index("sector")
     assert found.average_volume.to_dict() == {"Coal": 75.0, "Machinery": 5.0}
     assert found.total_volume.to_dict() == {"Coal": 30.0, "Machinery": 0.0}
@@ -122,9 +126,9 @@ def test_an_average_day_is_of_the_earlier_ones(pipeline: Pipeline, mysql: MySQLR
 
 
 @pytest.mark.integration
-def test_newest_batches_come_first_and_are_bounded(pipeline: Pipeline, mysql: MySQLReader) -> None:
+def test_newest_batches_come_first_and_are_bounded(pipeline: Pipeline, mysql: MySQLReader, now: datetime) -> None:
     for batch_id in range(1, 6):
-        land(pipeline, batch_id, NOW, {"Coal": batch_id}, "failed" if batch_id == 4 else "passed")
+        land(pipeline, batch_id, now, {"Coal": batch_id}, "failed" if batch_id == 4 else "passed")
     found = queries.newest_batches(mysql, 3)
     assert list(found.batch_id) == [5, 4, 3]
     assert list(found.verdict) == ["passed", "failed", "passed"]
@@ -155,11 +159,11 @@ def test_a_batch_is_told_with_its_offsets_and_findings(pipeline: Pipeline, mysql
 
 
 @pytest.mark.integration
-def test_a_day_of_the_history_is_that_day_alone(pipeline: Pipeline, mysql: MySQLReader) -> None:
+def test_a_day_of_the_history_is_that_day_alone(pipeline: Pipeline, mysql: MySQLReader, now: datetime) -> None:
     for batch_id, days in enumerate((40, 2, 1, 1), start=1):
-        land(pipeline, batch_id, NOW - timedelta(days=days), {"Coal": batch_id, "Machinery": 10})
-    found = queries.volume_by_day(mysql, (NOW - timedelta(days=30)).date(), NOW.date())
-    dates = [pd.Timestamp((NOW - timedelta(days=n)).date()) for n in (2, 1)]
+        land(pipeline, batch_id, now - timedelta(days=days), {"Coal": batch_id, "Machinery": 10})
+    found = queries.volume_by_day(mysql, (now - timedelta(days=30)).date(), now.date())
+    dates = [pd.Timestamp((now - timedelta(days=n)).date()) for n in (2, 1)]
     assert list(found.itertuples(index=False, name=None)) == [
         *((dates[0], "Coal", 2.0, 1), (dates[0], "Machinery", 10.0, 1)),
         *((dates[1], "Coal", 7.0, 2), (dates[1], "Machinery", 20.0, 2)),
@@ -268,10 +272,10 @@ def test_days_that_take_too_long_follow_with_the_next_answer(
 
 
 @pytest.mark.integration
-def test_every_window_is_understood_by_cassandra(pipeline: Pipeline, cassandra: CassandraReader) -> None:
-    tick(pipeline, "TMAS.JK", NOW - timedelta(minutes=1), "550")
+def test_every_window_is_understood_by_cassandra(pipeline: Pipeline, cassandra: CassandraReader, now: datetime) -> None:
+    tick(pipeline, "TMAS.JK", now - timedelta(minutes=1), "550")
     for window in queries.WINDOWS.values():
-        assert queries.candles(cassandra, ["TMAS.JK"], window, NOW).close.tolist() == [550.0], window
+        assert queries.candles(cassandra, ["TMAS.JK"], window, now).close.tolist() == [550.0], window
 
 
 @pytest.mark.parametrize("name", queries.WINDOWS)
@@ -470,9 +474,9 @@ def drawn_until(drawn: AppTest, holds: Callable[[AppTest], bool], seconds: float
 
 @pytest.mark.integration
 @pytest.mark.usefixtures("environment")
-def test_the_page_shows_what_the_stores_hold(pipeline: Pipeline) -> None:
-    land(pipeline, 1, NOW, {"Coal": 86_189_937, "Machinery": 30}, "passed")
-    land(pipeline, 2, NOW, {"Coal": 3}, "failed")
+def test_the_page_shows_what_the_stores_hold(pipeline: Pipeline, now: datetime) -> None:
+    land(pipeline, 1, now, {"Coal": 86_189_937, "Machinery": 30}, "passed")
+    land(pipeline, 2, now, {"Coal": 3}, "failed")
     moment = datetime.now(UTC).replace(tzinfo=None)
     tick(pipeline, "ALTO.JK", moment - timedelta(seconds=20), "600")
     tick(pipeline, "ALTO.JK", moment - timedelta(seconds=2), "606")
@@ -499,12 +503,12 @@ def test_the_page_shows_what_the_stores_hold(pipeline: Pipeline) -> None:
 
 @pytest.mark.integration
 @pytest.mark.usefixtures("environment")
-def test_a_new_batch_and_another_choice_appear(pipeline: Pipeline) -> None:
+def test_a_new_batch_and_another_choice_appear(pipeline: Pipeline, now: datetime) -> None:
     drawn = page()
     assert any("No batch has landed yet" in info.value for info in drawn.info)
     assert any("No tick of today has landed yet" in info.value for info in drawn.info)
     assert metrics(drawn)["Age of the newest tick"] == "none yet"
-    land(pipeline, 1, NOW, {"Coal": 5})
+    land(pipeline, 1, now, {"Coal": 5})
     drawn_until(drawn, lambda now: metrics(now)["Volume today (shares)"] == "5")
     # Each part asks its own question, at its own pace.
     drawn_until(drawn, lambda now: [table.value.batch_id.tolist() for table in now.dataframe] == [[1]])
@@ -544,10 +548,10 @@ def test_a_chosen_batch_and_its_dead_letters_are_told_as_text(pipeline: Pipeline
 
 @pytest.mark.integration
 @pytest.mark.usefixtures("environment")
-def test_a_day_of_the_history_can_be_picked(pipeline: Pipeline) -> None:
-    yesterday = NOW - timedelta(days=1)
+def test_a_day_of_the_history_can_be_picked(pipeline: Pipeline, now: datetime) -> None:
+    yesterday = now - timedelta(days=1)
     land(pipeline, 1, yesterday, {"Coal": 40})
-    land(pipeline, 2, NOW, {"Coal": 10})
+    land(pipeline, 2, now, {"Coal": 10})
     drawn = page()
     assert any("10 shares in 1 ticks" in text.value for text in drawn.markdown)
     assert [metric.delta for metric in drawn.metric if "Volume" in metric.label] == ["25% of the average"]
@@ -579,10 +583,12 @@ def test_a_silent_kafka_leaves_the_lag_unknown_and_holds_nothing_up(
 
 
 @pytest.mark.integration
-def test_with_mysql_away_its_parts_say_so_and_come_back(pipeline: Pipeline, environment: pytest.MonkeyPatch) -> None:
+def test_with_mysql_away_its_parts_say_so_and_come_back(
+    pipeline: Pipeline, environment: pytest.MonkeyPatch, now: datetime
+) -> None:
     gate = Gate(pipeline.settings.mysql_port)
     environment.setenv("MYSQL_PORT", str(gate.port))
-    land(pipeline, 1, NOW, {"Coal": 5})
+    land(pipeline, 1, now, {"Coal": 5})
     tick(pipeline, "ALTO.JK", datetime.now(UTC).replace(tzinfo=None), "600")
     drawn = page()
     assert not drawn.warning
@@ -595,16 +601,18 @@ def test_with_mysql_away_its_parts_say_so_and_come_back(pipeline: Pipeline, envi
     assert metrics(drawn)["Volume today (shares)"] == "5"
     assert metrics(drawn)["ALTO.JK · Beverages"] == "600.00 IDR"
 
-    land(pipeline, 2, NOW, {"Coal": 6})
+    land(pipeline, 2, now, {"Coal": 6})
     gate.shut = False
     drawn_until(drawn, lambda now: not now.warning and metrics(now)["Volume today (shares)"] == "11")
 
 
 @pytest.mark.integration
-def test_with_cassandra_away_the_ledger_is_shown(pipeline: Pipeline, environment: pytest.MonkeyPatch) -> None:
+def test_with_cassandra_away_the_ledger_is_shown(
+    pipeline: Pipeline, environment: pytest.MonkeyPatch, now: datetime
+) -> None:
     with closing(socket.create_server(("127.0.0.1", 0))) as taken:
         environment.setenv("CASSANDRA_PORT", str(taken.getsockname()[1]))
-    land(pipeline, 1, NOW, {"Coal": 5})
+    land(pipeline, 1, now, {"Coal": 5})
     drawn = page()
     assert not drawn.exception
     assert len(drawn.warning) == 2, "candles and companies"
