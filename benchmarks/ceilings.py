@@ -11,14 +11,16 @@ from collections.abc import Iterator
 
 from kafka import KafkaConsumer, TopicPartition
 
-from streaming.decode import Decoder
+from streaming.decode_columns import ColumnDecoder
 from streaming.ledger import Ledger
 from streaming.settings import Settings, load_settings
-from streaming.tick import Tick
+from streaming.tick_columns import TickColumns, whole
 from streaming.tick_sink import TickSink, session_of_this_process
 
 #: Ticks between two lines.
 TICKS_A_LINE = 25_000
+#: Messages that Spark hands to a worker at once, see spark-defaults.conf.
+MESSAGES_AT_ONCE = 5_000
 
 
 def _messages(settings: Settings, partition: int, until: int) -> Iterator[tuple[int, int, bytes]]:
@@ -37,32 +39,29 @@ def _say(ticks: int) -> None:
     print(json.dumps({"at": time.time(), "ticks": ticks}), flush=True)
 
 
+def _decoded(settings: Settings, partition: int, until: int) -> TickColumns:
+    offsets, times_ms, values = zip(*_messages(settings, partition, until), strict=True)
+    return ColumnDecoder(Ledger(settings).sectors()).decode(whole(offsets), whole(times_ms), values).ticks
+
+
 def decode(settings: Settings, partition: int, until: int) -> None:
     """Decode and judge every message, and do nothing with the ticks."""
-    decoder, messages, done = Decoder(Ledger(settings).sectors()), list(_messages(settings, partition, until)), 0
+    decoder, messages = ColumnDecoder(Ledger(settings).sectors()), list(_messages(settings, partition, until))
     _say(0)
-    for _, time_ms, value in messages:
-        done += len(decoder.decode(value, time_ms).ticks)
-        if done >= TICKS_A_LINE:
-            _say(done)
-            done = 0
-    _say(done)
+    for start in range(0, len(messages), MESSAGES_AT_ONCE):
+        offsets, times_ms, values = zip(*messages[start : start + MESSAGES_AT_ONCE], strict=True)
+        _say(len(decoder.decode(whole(offsets), whole(times_ms), values).ticks))
 
 
 def cassandra(settings: Settings, partition: int, until: int) -> None:
     """Write ticks that are decoded already, as the stream's workers write them."""
-    decoder = Decoder(Ledger(settings).sectors())
-    ready: list[tuple[int, Tick]] = [
-        (offset, tick)
-        for offset, time_ms, value in _messages(settings, partition, until)
-        for _, tick in decoder.decode(value, time_ms).ticks
-    ]
+    ready = _decoded(settings, partition, until)
     sink = TickSink(session_of_this_process(settings))
     _say(0)
     for start in range(0, len(ready), TICKS_A_LINE):
-        part = ready[start : start + TICKS_A_LINE]
-        for offset, tick in part:
-            sink.write(tick, partition, offset)
+        part = ready.take(slice(start, start + TICKS_A_LINE))
+        for some in part.by_company_and_day():
+            sink.write(some, partition)
         sink.drain()
         _say(len(part))
 

@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from datetime import date, datetime, time, timedelta
+from itertools import islice
 from typing import Any
 
 from pipeline import Pipeline
@@ -19,10 +20,13 @@ from producer.market import Company
 from streaming.settings import Settings
 from streaming.stores import connect_mysql
 from streaming.tick import Tick, datetime_to_ms
+from streaming.tick_columns import TickColumns
 from streaming.tick_sink import TickSink, session_of_this_process
 
 OPENS, SESSION, TRIGGER_SECONDS = time(2), timedelta(hours=7), 2
 BATCHES_A_DAY = int(SESSION.total_seconds()) // TRIGGER_SECONDS
+#: Ticks made and packed together.
+TICKS_AT_ONCE = 10_000
 #: Days whose ticks are in Cassandra: those of the dashboard's longest window.
 DAYS_OF_TICKS = 5
 _SHARES = "200 * (MOD(numbers.n, 900) + 1)"
@@ -114,8 +118,9 @@ def fill_ticks(settings: Settings, ticks: int, today: date, *, skip: int = 0) ->
 
 def _fill(settings: Settings, day: date, place: int, company: Company, first: int, until: int) -> None:
     sink = TickSink(session_of_this_process(settings))
-    for tick in _ticks(day, place, company, first, until):
-        sink.write(tick, 0, 0)
+    ticks = _ticks(day, place, company, first, until)
+    while some := [(tick, 0) for tick in islice(ticks, TICKS_AT_ONCE)]:
+        sink.write(TickColumns.of(some), 0)
     sink.drain()
 
 

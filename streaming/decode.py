@@ -21,9 +21,9 @@ from streaming.tick import (
 #: A detail may quote the input; this bounds it.
 MAX_QUOTE = 80
 
-_KINDS: dict[str, tuple[type, ...]] = {"whole": (int,), "decimal": (int, float), "text": (str,), "time": (str,)}
+KINDS: dict[str, tuple[type, ...]] = {"whole": (int,), "decimal": (int, float), "text": (str,), "time": (str,)}
 _KIND_NAMES = {"whole": "a whole number", "decimal": "a number", "text": "a text", "time": "a text"}
-_CHECKS = tuple((field.name, _KINDS[field.kind], field) for field in TICK_FIELDS)
+_CHECKS = tuple((field.name, KINDS[field.kind], field) for field in TICK_FIELDS)
 
 
 class DeadLetter(NamedTuple):

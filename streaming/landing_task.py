@@ -9,23 +9,25 @@ import pickle
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
 
-from streaming.decode import DeadLetter, Decoder
+from streaming.decode import DeadLetter
+from streaming.decode_columns import ColumnDecoder, DecodedColumns
 from streaming.errors import ConfigurationError, StoreUnavailable
 from streaming.settings import Settings
 from streaming.tick import Tick
+from streaming.tick_columns import TickColumns
 from streaming.tick_sink import TickSink, session_of_this_process
 
 #: What a task returns: one row per task, a pickled PartitionReport. Arrow carries it as opaque bytes.
 REPORT_SCHEMA = "report binary"
 
-#: A message's element: (Kafka partition, offset, position in the array).
-Element = tuple[int, int, int]
-#: A valid tick, with the partition and offset of the message that brought it.
-Found = tuple[Tick, int, int]
+#: A message's element in its Kafka partition: (offset, position in the array).
+Element = tuple[int, int]
 #: What makes a tick one tick: (ticker, created_at in milliseconds, id).
 TickKey = tuple[str, int, int]
 
@@ -38,17 +40,6 @@ class SectorSum:
     volume: int = 0
     first_ms: int = 2**63 - 1
     last_ms: int = -(2**63)
-
-    def add(self, tick: Tick) -> None:
-        """Count one tick in."""
-        created_ms = tick.created_ms
-        self.ticks += 1
-        self.volume += tick.volume
-        # Once a tick: comparing costs a third of calling min and max.
-        if created_ms < self.first_ms:
-            self.first_ms = created_ms
-        if created_ms > self.last_ms:
-            self.last_ms = created_ms
 
     def merge(self, other: "SectorSum") -> None:
         """Count another task's ticks of the same day and sector in."""
@@ -66,8 +57,8 @@ class PartitionReport:
     """
 
     partition: int
-    first_offset: int
-    last_offset: int
+    first_offset: int = 2**63 - 1
+    last_offset: int = -1
     messages: int = 0
     ticks_read: int = 0
     dead_letters: int = 0
@@ -78,14 +69,20 @@ class PartitionReport:
     unavailable: str = ""
     misconfigured: str = ""
 
+    def add(self, offsets: NDArray[np.int64], decoded: DecodedColumns) -> None:
+        """Count messages in, and what was found in them."""
+        self.first_offset = min(self.first_offset, int(offsets.min()))
+        self.last_offset = max(self.last_offset, int(offsets.max()))
+        self.messages += len(offsets)
+        self.ticks_read += len(decoded.ticks) + len(decoded.dead)
+        self.dead_letters += len(decoded.dead)
 
-class Message(NamedTuple):
-    """One Kafka message as Spark's source gives it; the time is in milliseconds since 1970-01-01 UTC."""
-
-    partition: int
-    offset: int
-    time_ms: int
-    value: bytes | None
+    def sum_up(self, ticks: TickColumns) -> None:
+        """Add ticks of one company and day, which land, to their sums."""
+        # Summed up in Python, whose integers do not overflow.
+        volume, created_ms = sum(ticks.volume.tolist()), ticks.created_ms
+        one = SectorSum(len(ticks), volume, int(created_ms.min()), int(created_ms.max()))
+        self.sums[int(ticks.trade_day[0]), ticks.sector[0]].merge(one)
 
 
 @dataclass(frozen=True)
@@ -113,90 +110,71 @@ class LandingTask:
         gc.disable()
         try:
             sink = TickSink(session_of_this_process(self.settings))
-            decoder = Decoder(self.sectors)
+            decoder = ColumnDecoder(self.sectors)
             for batch in batches:
-                self._land(batch, decoder, sink, reports)
+                for partition in pc.unique(batch.column("partition")).to_pylist():
+                    part = batch.filter(pc.equal(batch.column("partition"), partition))
+                    self._land(part, decoder, sink, reports.setdefault(partition, PartitionReport(partition)))
             sink.drain()
         # A store's failure travels as a value: raised here, it would come with Spark's traces and its task retries.
         except StoreUnavailable as error:
-            reports = {-1: PartitionReport(-1, 0, 0, unavailable=str(error))}
+            reports = {-1: PartitionReport(-1, unavailable=str(error))}
         except ConfigurationError as error:
-            reports = {-1: PartitionReport(-1, 0, 0, misconfigured=str(error))}
+            reports = {-1: PartitionReport(-1, misconfigured=str(error))}
         finally:
             gc.enable()
         rows = [pickle.dumps(report) for report in reports.values()]
         yield pa.RecordBatch.from_arrays([pa.array(rows, pa.binary())], names=["report"])
 
-    def _land(
-        self, batch: pa.RecordBatch, decoder: Decoder, sink: TickSink, reports: dict[int, PartitionReport]
-    ) -> None:
-        found: list[Found] = []
-        dead: dict[Element, DeadLetter] = {}
-        for message in _messages(batch):
-            report = reports.setdefault(
-                message.partition, PartitionReport(message.partition, message.offset, message.offset)
-            )
-            report.last_offset = max(report.last_offset, message.offset)
-            report.messages += 1
-            decoded = decoder.decode(message.value, message.time_ms)
-            report.ticks_read += len(decoded.ticks) + len(decoded.dead)
-            partition, offset = message.partition, message.offset
-            found.extend([(tick, partition, offset) for _, tick in decoded.ticks])
-            dead.update(((partition, offset, letter.position), letter) for letter in decoded.dead)
-        self._write_dead(dead, sink, reports)
-        self._forget_what_died(batch, dead, sink)
-        self._write_ticks(found, sink, reports)
+    def _land(self, messages: pa.RecordBatch, decoder: ColumnDecoder, sink: TickSink, report: PartitionReport) -> None:
+        offsets, times_ms = (messages.column(name).to_numpy() for name in ("offset", "time_ms"))
+        decoded = decoder.decode(offsets, times_ms, messages.column("value").to_pylist())
+        report.add(offsets, decoded)
+        for (offset, _), letter in decoded.dead.items():
+            sink.write_dead(self.settings.kafka_topic, report.partition, offset, letter)
+        self._forget_what_died(report.partition, offsets, decoded.dead, sink)
+        self._write_ticks(decoded.ticks, sink, report)
 
-    def _write_dead(self, dead: dict[Element, DeadLetter], sink: TickSink, reports: dict[int, PartitionReport]) -> None:
-        for (partition, offset, _), letter in dead.items():
-            sink.write_dead(self.settings.kafka_topic, partition, offset, letter)
-            reports[partition].dead_letters += 1
+    def _write_ticks(self, ticks: TickColumns, sink: TickSink, report: PartitionReport) -> None:
+        refused = self._landed_before(ticks, sink) | report.keys | self.losers.get(report.partition, frozenset())
+        keys = ticks.keys()
+        new = set(keys) - refused
+        if len(new) < len(keys):
+            # Of several copies, the first one lands.
+            places = {key: place for place, key in reversed(list(enumerate(keys))) if key in new}
+            ticks = ticks.take(sorted(places.values()))
+        report.duplicates += len(keys) - len(new)
+        report.keys |= new
+        report.late_ticks += int((ticks.trade_day < self.today).sum())
+        for some in ticks.by_company_and_day():
+            report.sum_up(some)
+            sink.write(some, report.partition)
 
-    def _write_ticks(self, found: list[Found], sink: TickSink, reports: dict[int, PartitionReport]) -> None:
-        landed = self._landed_before(found, sink)
-        for tick, partition, offset in found:
-            report, key = reports[partition], (tick.ticker, tick.created_ms, tick.id)
-            if key in landed or key in report.keys or (self.losers and key in self.losers.get(partition, ())):
-                report.duplicates += 1
-                continue
-            sink.write(tick, partition, offset)
-            report.keys.add(key)
-            report.sums[tick.trade_day, tick.sector].add(tick)
-            report.late_ticks += tick.trade_day < self.today
-
-    def _landed_before(self, found: list[Found], sink: TickSink) -> set[TickKey]:
-        """The keys among `found` that an earlier batch has landed: stored, with an offset before the ledger's end."""
+    def _landed_before(self, ticks: TickColumns, sink: TickSink) -> set[TickKey]:
+        """The keys of ticks that an earlier batch has landed: stored, with an offset before the ledger's end."""
         if self.newest_landed_ms is None:
             return set()
-        slices: dict[tuple[str, int], set[int]] = defaultdict(set)
-        for tick, _, _ in found:
-            if tick.created_ms <= self.newest_landed_ms:
-                slices[tick.ticker, tick.trade_day].add(tick.created_ms)
+        old = ticks.take(ticks.created_ms <= self.newest_landed_ms)
         return {
             (stored.ticker, stored.created_ms, stored.id)
-            for (ticker, trade_day), times in slices.items()
-            for stored in sink.stored(ticker, trade_day, list(times))
+            for some in old.by_company_and_day()
+            for stored in sink.stored(some.ticker[0], int(some.trade_day[0]), np.unique(some.created_ms).tolist())
             if stored.offset < self.ends.get(stored.partition, 0)
         }
 
-    def _forget_what_died(self, batch: pa.RecordBatch, dead: dict[Element, DeadLetter], sink: TickSink) -> None:
+    def _forget_what_died(
+        self, partition: int, offsets: NDArray[np.int64], dead: dict[Element, DeadLetter], sink: TickSink
+    ) -> None:
         """Delete what an attempt that never reached the ledger decided otherwise, under another `profile`."""
-        spans = [
-            (partition, offset)
-            for partition, offset in zip(
-                batch.column("partition").to_pylist(), batch.column("offset").to_pylist(), strict=True
-            )
-            if offset < self.recover_until.get(partition, 0)
-        ]
-        for partition in {partition for partition, _ in spans}:
-            offsets = [offset for at, offset in spans if at == partition]
-            topic = self.settings.kafka_topic
-            for offset, position in list(sink.dead_positions(topic, partition, min(offsets), max(offsets))):
-                if (partition, offset, position) not in dead:
-                    sink.forget_dead(topic, partition, offset, position)
-        recovering = set(spans)
-        for (partition, offset, _), letter in dead.items():
-            if letter.tick is not None and (partition, offset) in recovering:
+        recovering = offsets[offsets < self.recover_until.get(partition, 0)]
+        if not len(recovering):
+            return
+        topic, first, last = self.settings.kafka_topic, int(recovering.min()), int(recovering.max())
+        for place in list(sink.dead_positions(topic, partition, first, last)):
+            if place not in dead:
+                sink.forget_dead(topic, partition, *place)
+        for (offset, _), letter in dead.items():
+            if letter.tick is not None and first <= offset <= last:
                 self._forget_tick(letter.tick, (partition, offset), sink)
 
     @staticmethod
@@ -204,8 +182,3 @@ class LandingTask:
         for stored in sink.stored(tick.ticker, tick.trade_day, [tick.created_ms]):
             if stored.id == tick.id and (stored.partition, stored.offset) == place:
                 sink.forget_tick(tick)
-
-
-def _messages(batch: pa.RecordBatch) -> Iterator[Message]:
-    columns = [batch.column(name).to_pylist() for name in ("partition", "offset", "time_ms", "value")]
-    return (Message(*row) for row in zip(*columns, strict=True))

@@ -9,6 +9,7 @@ from datetime import UTC, date, datetime
 from typing import Literal, NamedTuple
 
 MAX_BIGINT = 2**63 - 1
+MS_A_DAY = 86_400_000
 EPOCH_ORDINAL = date(1970, 1, 1).toordinal()
 
 FieldKind = Literal["whole", "decimal", "text", "time"]
@@ -41,7 +42,7 @@ TICK_FIELDS = (
 LANDING_COLUMNS = (("trade_date", "date"), ("kafka_partition", "int"), ("kafka_offset", "bigint"))
 
 #: A tick may be made at most this much after its Kafka message, which bounds how wrong a producer's clock can be.
-MAX_AHEAD_MS = 24 * 3600 * 1000
+MAX_AHEAD_MS = MS_A_DAY
 EARLIEST_MS = 0
 
 RAW_TABLE = "real_time_data"
@@ -88,7 +89,7 @@ def parse_created_at(text: str) -> int:
 
 def trade_day_of(created_ms: int) -> int:
     """The trading day, in days since 1970-01-01: the UTC date of created_at."""
-    return created_ms // 86_400_000
+    return created_ms // MS_A_DAY
 
 
 def day_to_date(trade_day: int) -> date:

@@ -3,12 +3,10 @@
 Everything here runs in Spark's Python workers. Writing a tick or a dead letter again leaves one row.
 """
 
-import struct
 import threading
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from decimal import Decimal
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -23,6 +21,7 @@ from streaming.stores import connect_cassandra
 from streaming.tick import (
     DEAD_LETTER_BUCKET,
     DEAD_LETTER_TABLE,
+    LANDING_COLUMNS,
     RAW_TABLE,
     TICK_FIELDS,
     Tick,
@@ -30,6 +29,8 @@ from streaming.tick import (
     day_to_date,
     ms_to_datetime,
 )
+from streaming.tick_columns import TickColumns
+from streaming.tick_packing import PackedRows, pack_rows, pack_tick
 
 #: Ticks in one unlogged batch. About 110 bytes a tick stay well below Cassandra's default limit of 50 KiB a batch.
 TICKS_A_BATCH = 200
@@ -39,44 +40,7 @@ IN_FLIGHT = 48
 MAX_EXACT_TIMES = 50
 
 _UNAVAILABLE = (DriverException, RequestExecutionException, NoHostAvailable)
-_INSERT_TICK = ", ".join([field.name for field in TICK_FIELDS] + ["trade_date", "kafka_partition", "kafka_offset"])
-
-_pack_bigint = struct.Struct(">q").pack
-_pack_int = struct.Struct(">i").pack
-_pack_date = struct.Struct(">I").pack
-
-
-def pack_decimal(value: int | float) -> bytes:
-    """A number as Cassandra's `decimal`: a four-byte scale and the unscaled value in two's complement.
-
-    A float becomes the shortest decimal that reads back as the same float, which is what the message said up to
-    15 digits. Layout: Cassandra's native protocol, version 5, section 6.8.
-    """
-    if type(value) is int:
-        unscaled, scale = value, 0
-    else:
-        sign, digits, exponent = Decimal(repr(value)).as_tuple()
-        if not isinstance(exponent, int):
-            raise ValueError(f"{value} is no finite number")
-        unscaled = int("".join(map(str, digits))) * (-1 if sign else 1)
-        unscaled, scale = (unscaled * 10**exponent, 0) if exponent > 0 else (unscaled, -exponent)
-    return _pack_int(scale) + unscaled.to_bytes(unscaled.bit_length() // 8 + 1, "big", signed=True)
-
-
-def pack_tick(tick: Tick, partition: int, offset: int) -> list[bytes]:
-    """A tick as the values of the prepared upsert. The driver's own binding takes four times as long."""
-    return [
-        tick.ticker.encode(),
-        _pack_bigint(tick.created_ms),
-        _pack_bigint(tick.id),
-        _pack_bigint(tick.volume),
-        pack_decimal(tick.market_cap),
-        pack_decimal(tick.price),
-        tick.sector.encode(),
-        _pack_date(tick.trade_day + 2**31),
-        _pack_int(partition),
-        _pack_bigint(offset),
-    ]
+_INSERT_TICK = ", ".join([one.name for one in TICK_FIELDS] + [name for name, _ in LANDING_COLUMNS])
 
 
 class StoredTick(NamedTuple):
@@ -99,17 +63,19 @@ class TickSink:
     def __init__(self, session: Session) -> None:
         self._session = session
         self._statements = _prepare(session)
-        self._waiting: dict[tuple[str, int], list[list[bytes]]] = defaultdict(list)
+        self._waiting: dict[tuple[str, int], _Waiting] = {}
         self._slots = threading.BoundedSemaphore(IN_FLIGHT)
         self._failure: Exception | None = None
 
-    def write(self, tick: Tick, partition: int, offset: int) -> None:
-        """Upsert one tick, sooner or later."""
-        key = (tick.ticker, tick.trade_day)
-        waiting = self._waiting[key]
-        waiting.append(pack_tick(tick, partition, offset))
-        if len(waiting) >= TICKS_A_BATCH:
-            self._send_ticks(self._waiting.pop(key))
+    def write(self, ticks: TickColumns, partition: int) -> None:
+        """Upsert ticks of one company and day from a Kafka partition, sooner or later."""
+        key = (ticks.ticker[0], int(ticks.trade_day[0]))
+        for rows, packed in pack_rows(self._statements.insert_tick.query_id, ticks, partition, TICKS_A_BATCH):
+            if key in self._waiting and self._waiting[key].rows + rows > TICKS_A_BATCH:
+                self._send_ticks(self._waiting.pop(key))
+            if key not in self._waiting:
+                self._waiting[key] = _Waiting(self._one_row(ticks, partition))
+            self._waiting[key].add(rows, packed)
 
     def write_dead(self, topic: str, partition: int, offset: int, dead: DeadLetter) -> None:
         """Upsert one dead letter. Sent alone: its raw value may be as large as a message."""
@@ -153,12 +119,19 @@ class TickSink:
         key = (topic, partition, offset // DEAD_LETTER_BUCKET, offset, position)
         self._send(self._statements.delete_dead.bind(key))
 
-    def _send_ticks(self, rows: Iterable[list[bytes]]) -> None:
-        batch = BatchStatement(BatchType.UNLOGGED)
+    def _one_row(self, ticks: TickColumns, partition: int) -> BoundStatement:
         bound = BoundStatement(self._statements.insert_tick)
-        for values in rows:
-            bound.values = values
-            batch.add(bound)
+        first = ticks.take(slice(1))
+        bound.values = pack_tick(next(first.ticks()), partition, int(first.offset[0]))
+        return bound
+
+    def _send_ticks(self, waiting: "_Waiting") -> None:
+        batch = BatchStatement(BatchType.UNLOGGED)
+        # Tells the driver which of Cassandra's nodes hold the partition; then all rows take the place of the one.
+        batch.add(waiting.one_row)
+        batch._statements_and_parameters = PackedRows(
+            self._statements.insert_tick.query_id, waiting.rows, b"".join(waiting.packed)
+        )
         self._send(batch)
 
     def _send(self, statement: Any) -> None:
@@ -186,6 +159,19 @@ class TickSink:
             raise _unavailable(error) from None
 
 
+@dataclass
+class _Waiting:
+    """Packed rows of one company and day that wait for more; `one_row` is any of them, as the driver knows it."""
+
+    one_row: BoundStatement
+    rows: int = 0
+    packed: list[bytes] = field(default_factory=list)
+
+    def add(self, rows: int, packed: bytes) -> None:
+        self.rows += rows
+        self.packed.append(packed)
+
+
 class _Statements(NamedTuple):
     insert_tick: Any
     delete_tick: Any
@@ -201,7 +187,7 @@ def _prepare(session: Session) -> _Statements:
     tick_key = "ticker = ? AND trade_date = ?"
     dead_key = "topic = ? AND kafka_partition = ? AND offset_bucket = ?"
     stored = f"SELECT created_at, id, kafka_partition, kafka_offset FROM {RAW_TABLE} WHERE {tick_key}"
-    marks = ", ".join("?" * (len(TICK_FIELDS) + 3))
+    marks = ", ".join("?" * (len(TICK_FIELDS) + len(LANDING_COLUMNS)))
     dead_columns = "topic, kafka_partition, offset_bucket, kafka_offset, position, raw_value, reason, detail, dead_at"
     try:
         return _Statements(

@@ -20,6 +20,7 @@ from streaming.ledger import LandedBatch, Ledger, SectorVolume, utc_now
 from streaming.settings import Settings, load_settings
 from streaming.stores import connect_cassandra, connect_mysql
 from streaming.tick import Tick, datetime_to_ms
+from streaming.tick_columns import TickColumns
 from streaming.tick_sink import TickSink
 
 BATCHES_A_DAY = 240
@@ -79,11 +80,15 @@ class Filler:
         """Land a batch of one round a moment and some messages that nobody can land."""
         begins = dict(self._offsets)
         groups: dict[tuple[date, str], list[Tick]] = defaultdict(list)
+        sent: dict[int, list[tuple[Tick, int]]] = {0: [], 1: []}
         for number, moment in enumerate(moments):
             for tick in self._trade(moment):
                 groups[moment.date(), tick.sector].append(tick)
-                self._sink.write(tick, number % 2, self._offsets[number % 2])
+                sent[number % 2].append((tick, self._offsets[number % 2]))
             self._offsets[number % 2] += 1
+        for partition, ticks in sent.items():
+            for some in TickColumns.of(ticks).by_company_and_day():
+                self._sink.write(some, partition)
         for _ in range(bad):
             raw = self._random.choice(BAD_MESSAGES)
             for dead in self._decoder.decode(raw, datetime_to_ms(landed_at)).dead:

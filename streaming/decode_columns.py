@@ -1,0 +1,146 @@
+"""From many Kafka messages to columns of valid ticks and dead letters. Pure functions, no server needed.
+
+The row rules are asked of whole columns. A message with anything that breaks one goes through :class:`Decoder`, which
+knows the reason, so that both say the same of every message.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
+from operator import itemgetter
+from typing import Any, NamedTuple
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+
+from streaming.decode import KINDS, DeadLetter, Decoder
+from streaming.tick import (
+    EARLIEST_MS,
+    MAX_AHEAD_MS,
+    MS_A_DAY,
+    TICK_FIELDS,
+    BadTime,
+    Tick,
+    TickField,
+    parse_created_at,
+)
+from streaming.tick_columns import TickColumns, numbers, objects, whole
+
+
+class DecodedColumns(NamedTuple):
+    """Messages taken apart: their valid ticks, and their dead letters by (offset, position in the message)."""
+
+    ticks: TickColumns
+    dead: dict[tuple[int, int], DeadLetter]
+
+
+class _NotPlain(Exception):
+    """Some ticks break a rule; `rows` are their places."""
+
+    def __init__(self, rows: Sequence[int]) -> None:
+        super().__init__(rows)
+        self.rows = rows
+
+
+class ColumnDecoder:
+    """Decodes the messages of a Kafka partition against the companies of `profile` (ticker → sector).
+
+    Keep one for a micro-batch: it remembers the times that it has parsed.
+    """
+
+    def __init__(self, sectors: Mapping[str, str]) -> None:
+        self._single = Decoder(sectors)
+        self._companies = frozenset(sectors.items())
+        self._times: dict[str, int | None] = {}
+
+    def decode(
+        self, offsets: NDArray[np.int64], times_ms: NDArray[np.int64], values: Sequence[bytes | None]
+    ) -> DecodedColumns:
+        """Take messages apart: their offsets, Kafka's timestamps of them in milliseconds since 1970, their values.
+
+        Never raises: what cannot be read or breaks a rule comes back as a dead letter with its reason.
+        """
+        arrays = [_array(value) for value in values]
+        plain = [number for number, array in enumerate(arrays) if array]
+        ticks = TickColumns.of(())
+        while plain:
+            messages = np.repeat(plain, [len(arrays[number]) for number in plain])
+            elements = list(chain.from_iterable(arrays[number] for number in plain))
+            try:
+                ticks = self._columns(elements, offsets[messages], times_ms[messages])
+                break
+            except _NotPlain as broken:
+                others = set(messages[broken.rows].tolist())
+                plain = [number for number in plain if number not in others]
+        if len(plain) == len(values):
+            return DecodedColumns(ticks, {})
+        rest = sorted(set(range(len(values))).difference(plain))
+        return self._one_by_one(ticks, [(int(offsets[n]), int(times_ms[n]), values[n]) for n in rest])
+
+    def _one_by_one(self, ticks: TickColumns, messages: list[tuple[int, int, bytes | None]]) -> DecodedColumns:
+        others: list[tuple[Tick, int]] = []
+        dead: dict[tuple[int, int], DeadLetter] = {}
+        for offset, time_ms, value in messages:
+            decoded = self._single.decode(value, time_ms)
+            others.extend((tick, offset) for _, tick in decoded.ticks)
+            dead.update(((offset, letter.position), letter) for letter in decoded.dead)
+        return DecodedColumns(ticks.merged(TickColumns.of(others)) if others else ticks, dead)
+
+    def _columns(self, elements: list[Any], offsets: NDArray[np.int64], times_ms: NDArray[np.int64]) -> TickColumns:
+        """The columns of elements that break no rule. Raises _NotPlain with the first rule's offenders, never none."""
+        try:
+            columns = {field.name: list(map(itemgetter(field.name), elements)) for field in TICK_FIELDS}
+        except (LookupError, TypeError):
+            raise _NotPlain([n for n, element in enumerate(elements) if not _has_every_field(element)]) from None
+        for field in TICK_FIELDS:
+            column, kinds = columns[field.name], KINDS[field.kind]
+            _require(column, lambda some, kinds=kinds: set(map(type, some)).issubset(kinds))  # type: ignore[misc]
+            if field.kind != "time":
+                _require(column, lambda some, field=field: _within(some, field))  # type: ignore[misc]
+        _require(list(zip(columns["ticker"], columns["sector"], strict=True)), self._companies.issuperset)
+        created = self._created_ms(columns["created_at"])
+        # Compared with the message's own time, not the clock's, so that a retry decides alike.
+        if (ahead := created > times_ms + MAX_AHEAD_MS).any():
+            raise _NotPlain(np.flatnonzero(ahead).tolist())
+        return TickColumns(
+            objects(columns["ticker"]), created, whole(columns["id"]), whole(columns["volume"]),
+            numbers(columns["market_cap"]), numbers(columns["price"]), objects(columns["sector"]),
+            created // MS_A_DAY, offsets,
+        )  # fmt: skip
+
+    def _created_ms(self, texts: list[str]) -> NDArray[np.int64]:
+        for text in set(texts).difference(self._times):
+            try:
+                self._times[text] = created_ms = parse_created_at(text)
+                if created_ms < EARLIEST_MS:
+                    self._times[text] = None
+            except BadTime:
+                self._times[text] = None
+        times = list(map(self._times.__getitem__, texts))
+        _require(times, lambda some: None not in some)
+        return whole(times)  # type: ignore[arg-type]
+
+
+def _array(value: bytes | None) -> Any:
+    """The array of a message; None where it is none that could be plain."""
+    try:
+        array = None if value is None else orjson.loads(value)
+    except orjson.JSONDecodeError:
+        return None
+    return array if type(array) is list else None
+
+
+def _has_every_field(element: Any) -> bool:
+    return type(element) is dict and all(field.name in element for field in TICK_FIELDS)
+
+
+def _within(column: Sequence[Any], field: TickField) -> bool:
+    # As a set, a text that all share is measured once.
+    measured = set(map(len, set(column))) if field.kind == "text" else column
+    return bool(field.minimum <= min(measured) and max(measured) <= field.maximum)
+
+
+def _require(column: Sequence[Any], holds: Callable[[Sequence[Any]], bool]) -> None:
+    """Ask something of a column; what does not hold of all is asked of each. Raises _NotPlain."""
+    if not holds(column):
+        raise _NotPlain([place for place, one in enumerate(column) if not holds([one])])

@@ -1,0 +1,89 @@
+"""Ticks as columns, thousands at once: the shape in which landing judges, counts and packs them."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streaming.tick import MAX_BIGINT, Tick
+
+
+class TickColumns(NamedTuple):
+    """Valid ticks, one array a field of :class:`Tick`, and the offset of the message that brought each.
+
+    All arrays are of one length, in the order of the messages. `ticker` and `sector` are arrays of objects; so are
+    `market_cap` and `price` where some are no whole numbers, or too large for 64 bits. The rest are 64-bit integers.
+    """
+
+    ticker: NDArray[Any]
+    created_ms: NDArray[np.int64]
+    id: NDArray[np.int64]
+    volume: NDArray[np.int64]
+    market_cap: NDArray[Any]
+    price: NDArray[Any]
+    sector: NDArray[Any]
+    trade_day: NDArray[np.int64]
+    offset: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, ticks: Iterable[tuple[Tick, int]]) -> "TickColumns":
+        """The columns of single ticks, each with its offset."""
+        rows = [(*tick, offset) for tick, offset in ticks]
+        columns = [list(column) for column in zip(*rows, strict=True)] or [[] for _ in cls._fields]
+        ticker, created_ms, id_, volume, market_cap, price, sector, trade_day, offset = columns
+        return cls(
+            objects(ticker), whole(created_ms), whole(id_), whole(volume), numbers(market_cap), numbers(price),
+            objects(sector), whole(trade_day), whole(offset),
+        )  # fmt: skip
+
+    def __len__(self) -> int:
+        """The number of ticks."""
+        return len(self.ticker)
+
+    def take(self, rows: Any) -> "TickColumns":
+        """Some of the ticks: by their places, or by a mask."""
+        return TickColumns(*(column[rows] for column in self))
+
+    def merged(self, other: "TickColumns") -> "TickColumns":
+        """These ticks and others, in the order of their messages."""
+        both = TickColumns(*(np.concatenate(pair) for pair in zip(self, other, strict=True)))
+        return both.take(np.argsort(both.offset, kind="stable"))
+
+    def keys(self) -> list[tuple[str, int, int]]:
+        """What makes each tick one tick: (ticker, created_at in milliseconds, id)."""
+        return list(zip(self.ticker.tolist(), self.created_ms.tolist(), self.id.tolist(), strict=True))
+
+    def by_company_and_day(self) -> Iterator["TickColumns"]:
+        """The ticks of each company and trading day, which share one of Cassandra's partitions."""
+        tickers = self.ticker.tolist()
+        numbered = {ticker: number for number, ticker in enumerate(dict.fromkeys(tickers))}
+        company = np.fromiter(map(numbered.__getitem__, tickers), np.int64, len(tickers))
+        order = np.lexsort((self.trade_day, company))
+        company, day = company[order], self.trade_day[order]
+        ends = np.flatnonzero((np.diff(company) != 0) | (np.diff(day) != 0)) + 1
+        for rows in np.split(order, ends) if tickers else ():
+            yield self.take(rows)
+
+    def ticks(self) -> Iterator[Tick]:
+        """The ticks one by one."""
+        return (Tick(*row) for row in zip(*(column.tolist() for column in self[:-1]), strict=True))
+
+
+def objects(values: Sequence[Any]) -> NDArray[Any]:
+    """An array of objects, whatever they are."""
+    array = np.empty(len(values), object)
+    array[:] = values
+    return array
+
+
+def whole(values: Sequence[int]) -> NDArray[np.int64]:
+    """An array of 64-bit integers."""
+    return np.array(values, np.int64)
+
+
+def numbers(values: Sequence[int | float]) -> NDArray[Any]:
+    """An array of 64-bit integers where all values are that, else of objects: a float would lose digits."""
+    if set(map(type, values)) <= {int} and max(values, default=0) <= MAX_BIGINT:
+        return whole(values)  # type: ignore[arg-type]
+    return objects(values)

@@ -1,0 +1,162 @@
+"""Ticks as the bytes that Cassandra's native protocol carries: the rows of an unlogged batch of one prepared upsert.
+
+Layouts: Cassandra's native protocol, version 5, sections 4.1.7 (BATCH) and 6 (values).
+"""
+
+import struct
+from collections.abc import Iterator
+from decimal import Decimal
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streaming.tick import LANDING_COLUMNS, TICK_FIELDS, Tick
+from streaming.tick_columns import TickColumns, numbers
+
+_pack_bigint = struct.Struct(">q").pack
+_pack_int = struct.Struct(">i").pack
+_pack_short = struct.Struct(">H").pack
+_pack_date = struct.Struct(">I").pack
+_VALUES = len(TICK_FIELDS) + len(LANDING_COLUMNS)
+
+
+def pack_decimal(value: int | float) -> bytes:
+    """A number as Cassandra's `decimal`: a four-byte scale and the unscaled value in two's complement.
+
+    A float becomes the shortest decimal that reads back as the same float, which is what the message said up to
+    15 digits.
+    """
+    if type(value) is int:
+        unscaled, scale = value, 0
+    else:
+        sign, digits, exponent = Decimal(repr(value)).as_tuple()
+        if not isinstance(exponent, int):
+            raise ValueError(f"{value} is no finite number")
+        unscaled = int("".join(map(str, digits))) * (-1 if sign else 1)
+        unscaled, scale = (unscaled * 10**exponent, 0) if exponent > 0 else (unscaled, -exponent)
+    return _pack_int(scale) + unscaled.to_bytes(unscaled.bit_length() // 8 + 1, "big", signed=True)
+
+
+def pack_tick(tick: Tick, partition: int, offset: int) -> list[bytes]:
+    """A tick as the values of the prepared upsert."""
+    return [
+        tick.ticker.encode(),
+        _pack_bigint(tick.created_ms),
+        _pack_bigint(tick.id),
+        _pack_bigint(tick.volume),
+        pack_decimal(tick.market_cap),
+        pack_decimal(tick.price),
+        tick.sector.encode(),
+        *_landing_values(tick.trade_day, partition),
+        _pack_bigint(offset),
+    ]
+
+
+def _landing_values(trade_day: int, partition: int) -> tuple[bytes, bytes]:
+    return _pack_date(trade_day + 2**31), _pack_int(partition)
+
+
+class PackedRows:
+    """Rows of one company and day, in the place of a `BatchStatement`'s list of statements and their values.
+
+    The driver writes a batch value by value, in Python, which takes longer than all else that it does. It asks for the
+    number of statements, and then for each; here it gets one whose only value is what is left of all rows.
+    """
+
+    def __init__(self, query_id: bytes, rows: int, packed: bytes) -> None:
+        self._query_id = query_id
+        self._rows = rows
+        self._packed = packed
+
+    def __len__(self) -> int:
+        return self._rows
+
+    def __iter__(self) -> Iterator[tuple[bool, bytes, "_Values"]]:
+        return iter([(True, self._query_id, _Values(self._packed[len(row_head(self._query_id)) :]))])
+
+
+class _Values:
+    """The values of a statement, of which the driver writes the first one's length, and then all there is."""
+
+    def __init__(self, packed: bytes) -> None:
+        self._first = _FirstValue(packed[4:])
+        self._first.length = int.from_bytes(packed[:4], "big")
+
+    def __len__(self) -> int:
+        return _VALUES
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter([self._first])
+
+
+class _FirstValue(bytes):
+    length: int
+
+    def __len__(self) -> int:
+        return self.length
+
+
+def row_head(query_id: bytes) -> bytes:
+    """What comes before a row's values: that the statement is prepared, which it is, and how many values follow."""
+    return b"\x01" + _pack_short(len(query_id)) + query_id + _pack_short(_VALUES)
+
+
+def pack_rows(query_id: bytes, ticks: TickColumns, partition: int, most: int) -> Iterator[tuple[int, bytes]]:
+    """Ticks of one company and day as rows of a batch, at most so many at once: how many, and their bytes."""
+    head = row_head(query_id)
+    table = _table(head, ticks, partition)
+    if table is not None:
+        for start in range(0, len(ticks), most):
+            part = table[start : start + most]
+            yield len(part), part.tobytes()
+        return
+    for start in range(0, len(ticks), most):
+        part_of = ticks.take(slice(start, start + most))
+        rows = zip(part_of.ticks(), part_of.offset.tolist(), strict=True)
+        values = [head + b"".join(map(_sized, pack_tick(tick, partition, offset))) for tick, offset in rows]
+        yield len(values), b"".join(values)
+
+
+def _sized(value: bytes) -> bytes:
+    return _pack_int(len(value)) + value
+
+
+def _table(head: bytes, ticks: TickColumns, partition: int) -> NDArray[np.uint8] | None:
+    """One row of bytes a tick, all as long; None where a decimal has a scale of its own, or more than 64 bits."""
+    market_cap, price = _decimals(ticks.market_cap), _decimals(ticks.price)
+    if market_cap is None or price is None:
+        return None
+    landing = map(_sized, _landing_values(int(ticks.trade_day[0]), partition))
+    parts: list[bytes | NDArray[np.uint8]] = [
+        head + _sized(ticks.ticker[0].encode()),
+        *_bigints(ticks.created_ms),
+        *_bigints(ticks.id),
+        *_bigints(ticks.volume),
+        *market_cap,
+        *price,
+        _sized(ticks.sector[0].encode()) + b"".join(landing),
+        *_bigints(ticks.offset),
+    ]
+    return np.concatenate([_same(part, len(ticks)) if isinstance(part, bytes) else part for part in parts], axis=1)
+
+
+def _same(value: bytes, rows: int) -> NDArray[np.uint8]:
+    return np.broadcast_to(np.frombuffer(value, np.uint8), (rows, len(value)))
+
+
+def _bigints(values: NDArray[np.int64]) -> tuple[bytes, NDArray[np.uint8]]:
+    return _pack_int(8), _big_endian(values)
+
+
+def _decimals(values: NDArray[Any]) -> tuple[bytes, NDArray[np.uint8]] | None:
+    """Whole numbers as decimals, all with the bytes that the largest one needs."""
+    values = numbers(values.tolist()) if values.dtype == object else values
+    if values.dtype == object:
+        return None
+    width = int(values.max()).bit_length() // 8 + 1
+    return _pack_int(4 + width) + _pack_int(0), _big_endian(values)[:, 8 - width :]
+
+
+def _big_endian(values: NDArray[np.int64]) -> NDArray[np.uint8]:
+    return values.astype(">i8").view(np.uint8).reshape(-1, 8)
