@@ -6,7 +6,6 @@ knows the reason, so that both say the same of every message.
 
 from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
-from operator import itemgetter
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -89,7 +88,7 @@ class ColumnDecoder:
     def _columns(self, elements: list[Any], offsets: NDArray[np.int64], times_ms: NDArray[np.int64]) -> TickColumns:
         """The columns of elements that break no rule. Raises _NotPlain with the first rule's offenders, never none."""
         try:
-            columns = {field.name: list(map(itemgetter(field.name), elements)) for field in TICK_FIELDS}
+            columns = {field.name: [element[field.name] for element in elements] for field in TICK_FIELDS}
         except (LookupError, TypeError):
             raise _NotPlain([n for n, element in enumerate(elements) if not _has_every_field(element)]) from None
         for field in TICK_FIELDS:

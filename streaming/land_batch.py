@@ -5,16 +5,18 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+import numpy as np
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from streaming import fault_points
 from streaming.errors import ConfigurationError, LedgerMoved, StoreUnavailable
-from streaming.landing_task import REPORT_SCHEMA, LandingTask, PartitionReport, SectorSum, TickKey
+from streaming.landing_task import REPORT_SCHEMA, LandingTask, PartitionReport, SectorSum
 from streaming.ledger import LandedBatch, Ledger, LedgerHead, SectorVolume, utc_now
 from streaming.patience import Patience
 from streaming.settings import Settings
 from streaming.tick import datetime_to_ms, day_to_date, ms_to_datetime
+from streaming.tick_columns import TickKey
 from streaming.topic import TopicFacts
 
 
@@ -149,13 +151,18 @@ def run_task(frame: DataFrame, task: LandingTask) -> list[PartitionReport]:
 
 def losing_keys(reports: list[PartitionReport]) -> dict[int, frozenset[TickKey]]:
     """The ticks that each partition must leave to a lower one that brought them too; empty where there are none."""
+    if len(reports) < 2:
+        return {}
+    fingerprints = np.concatenate([report.keys.fingerprints() for report in reports])
+    if len(np.unique(fingerprints)) == len(fingerprints):
+        return {}
     losers: dict[int, frozenset[TickKey]] = {}
     winners: set[TickKey] = set()
     for report in reports:
-        if common := winners & report.keys:
+        keys = report.keys.keys()
+        if common := winners & keys:
             losers[report.partition] = frozenset(common)
-        if len(reports) > 1:
-            winners |= report.keys
+        winners |= keys
     return losers
 
 

@@ -20,7 +20,7 @@ from streaming.decode_columns import ColumnDecoder, DecodedColumns
 from streaming.errors import ConfigurationError, StoreUnavailable
 from streaming.settings import Settings
 from streaming.tick import Tick
-from streaming.tick_columns import TickColumns
+from streaming.tick_columns import KeyColumns, TickColumns, TickKey
 from streaming.tick_sink import TickSink, session_of_this_process
 
 #: What a task returns: one row per task, a pickled PartitionReport. Arrow carries it as opaque bytes.
@@ -28,8 +28,6 @@ REPORT_SCHEMA = "report binary"
 
 #: A message's element in its Kafka partition: (offset, position in the array).
 Element = tuple[int, int]
-#: What makes a tick one tick: (ticker, created_at in milliseconds, id).
-TickKey = tuple[str, int, int]
 
 
 @dataclass
@@ -65,7 +63,7 @@ class PartitionReport:
     duplicates: int = 0
     late_ticks: int = 0
     sums: dict[tuple[int, str], SectorSum] = field(default_factory=lambda: defaultdict(SectorSum))
-    keys: set[TickKey] = field(default_factory=set)
+    keys: KeyColumns = field(default_factory=KeyColumns)
     unavailable: str = ""
     misconfigured: str = ""
 
@@ -106,6 +104,7 @@ class LandingTask:
     def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         """Land what Spark hands over; yields one row of :data:`REPORT_SCHEMA` for each Kafka partition met."""
         reports: dict[int, PartitionReport] = {}
+        landed: dict[int, set[TickKey]] = defaultdict(set)
         # A task makes objects by the hundred thousand and hardly a cycle: looking for some costs a quarter of its time.
         gc.disable()
         try:
@@ -114,7 +113,9 @@ class LandingTask:
             for batch in batches:
                 for partition in pc.unique(batch.column("partition")).to_pylist():
                     part = batch.filter(pc.equal(batch.column("partition"), partition))
-                    self._land(part, decoder, sink, reports.setdefault(partition, PartitionReport(partition)))
+                    report = reports.setdefault(partition, PartitionReport(partition))
+                    ticks = self._take_apart(part, decoder, sink, report)
+                    self._write_ticks(ticks, landed[partition], sink, report)
             sink.drain()
         # A store's failure travels as a value: raised here, it would come with Spark's traces and its task retries.
         except StoreUnavailable as error:
@@ -126,28 +127,33 @@ class LandingTask:
         rows = [pickle.dumps(report) for report in reports.values()]
         yield pa.RecordBatch.from_arrays([pa.array(rows, pa.binary())], names=["report"])
 
-    def _land(self, messages: pa.RecordBatch, decoder: ColumnDecoder, sink: TickSink, report: PartitionReport) -> None:
+    def _take_apart(
+        self, messages: pa.RecordBatch, decoder: ColumnDecoder, sink: TickSink, report: PartitionReport
+    ) -> TickColumns:
         offsets, times_ms = (messages.column(name).to_numpy() for name in ("offset", "time_ms"))
         decoded = decoder.decode(offsets, times_ms, messages.column("value").to_pylist())
         report.add(offsets, decoded)
         for (offset, _), letter in decoded.dead.items():
             sink.write_dead(self.settings.kafka_topic, report.partition, offset, letter)
         self._forget_what_died(report.partition, offsets, decoded.dead, sink)
-        self._write_ticks(decoded.ticks, sink, report)
+        return decoded.ticks
 
-    def _write_ticks(self, ticks: TickColumns, sink: TickSink, report: PartitionReport) -> None:
-        refused = self._landed_before(ticks, sink) | report.keys | self.losers.get(report.partition, frozenset())
+    def _write_ticks(self, ticks: TickColumns, landed: set[TickKey], sink: TickSink, report: PartitionReport) -> None:
+        """Write those that are no copies; `landed` are the keys that the task has written of this partition."""
         keys = ticks.keys()
-        new = set(keys) - refused
+        new = set(keys) - landed
+        new -= self._landed_before(ticks, sink)
+        new -= self.losers.get(report.partition, frozenset())
         if len(new) < len(keys):
             # Of several copies, the first one lands.
             places = {key: place for place, key in reversed(list(enumerate(keys))) if key in new}
             ticks = ticks.take(sorted(places.values()))
         report.duplicates += len(keys) - len(new)
-        report.keys |= new
+        landed |= new
         report.late_ticks += int((ticks.trade_day < self.today).sum())
         for some in ticks.by_company_and_day():
             report.sum_up(some)
+            report.keys.add(some)
             sink.write(some, report.partition)
 
     def _landed_before(self, ticks: TickColumns, sink: TickSink) -> set[TickKey]:

@@ -10,6 +10,7 @@ from typing import Literal, NamedTuple
 
 MAX_BIGINT = 2**63 - 1
 MS_A_DAY = 86_400_000
+_EPOCH, _EPOCH_UTC = datetime(1970, 1, 1), datetime(1970, 1, 1, tzinfo=UTC)
 EPOCH_ORDINAL = date(1970, 1, 1).toordinal()
 
 FieldKind = Literal["whole", "decimal", "text", "time"]
@@ -79,9 +80,7 @@ def parse_created_at(text: str) -> int:
         raise BadTime("it should look like 2024-08-25 07:04:45.123 or 2024-08-25T07:04:45Z")
     try:
         moment = datetime.fromisoformat(text)
-        if moment.tzinfo is None:
-            moment = moment.replace(tzinfo=UTC)
-        since_epoch = moment - datetime(1970, 1, 1, tzinfo=UTC)
+        since_epoch = moment - (_EPOCH if moment.tzinfo is None else _EPOCH_UTC)
     except (ValueError, OverflowError) as error:
         raise BadTime(str(error)) from None
     return (since_epoch.days * 86_400 + since_epoch.seconds) * 1000 + since_epoch.microseconds // 1000

@@ -12,8 +12,8 @@ from poison import BAD_TICKS, GOOD, ODD_BUT_GOOD, UNREADABLE, message, mutated
 
 from streaming.decode import DeadLetter, Decoder
 from streaming.decode_columns import ColumnDecoder
-from streaming.tick import MAX_AHEAD_MS, MS_A_DAY, Tick, parse_created_at
-from streaming.tick_columns import TickColumns, whole
+from streaming.tick import MAX_AHEAD_MS, Tick, parse_created_at
+from streaming.tick_columns import whole
 
 SECTORS = {"TMAS.JK": "Logistics & Deliveries", "DWGL.JK": "Coal"}
 MESSAGE_MS = parse_created_at(GOOD["created_at"]) + 1000
@@ -97,18 +97,3 @@ def test_mutations_at_once_become_what_they_become_alone(seeds: list[int]) -> No
 @given(st.lists(st.sampled_from([message(), OTHER, *POISON]), max_size=8))
 def test_any_order_of_messages_becomes_what_it_becomes_alone(values: list[bytes | None]) -> None:
     assert at_once(values) == one_by_one(values)
-
-
-def test_ticks_are_told_apart_by_company_and_day() -> None:
-    ticks = [
-        (Tick(ticker, day * MS_A_DAY + number, number, 1, 1, 1, "Coal", day), number)
-        for number, (ticker, day) in enumerate([("B", 1), ("A", 1), ("B", 2), ("A", 1), ("B", 1)])
-    ]
-
-    parts = [
-        (part.ticker[0], int(part.trade_day[0]), part.id.tolist())
-        for part in TickColumns.of(ticks).by_company_and_day()
-    ]
-
-    assert parts == [("B", 1, [0, 4]), ("B", 2, [2]), ("A", 1, [1, 3])]
-    assert list(TickColumns.of(()).by_company_and_day()) == []
