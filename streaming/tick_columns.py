@@ -2,8 +2,8 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from dataclasses import dataclass, field, fields
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +16,8 @@ TickKey = tuple[str, int, int]
 _SPREAD = np.array([0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F], np.uint64)
 
 
-class TickColumns(NamedTuple):
+@dataclass(frozen=True)
+class TickColumns:
     """Valid ticks, one array a field of :class:`Tick`, and the offset of the message that brought each.
 
     All arrays are of one length, in the order of the messages. `ticker` and `sector` are arrays of objects; so are
@@ -37,7 +38,7 @@ class TickColumns(NamedTuple):
     def of(cls, ticks: Iterable[tuple[Tick, int]]) -> "TickColumns":
         """The columns of single ticks, each with its offset."""
         rows = [(*tick, offset) for tick, offset in ticks]
-        columns = [list(column) for column in zip(*rows, strict=True)] or [[] for _ in cls._fields]
+        columns = [list(column) for column in zip(*rows, strict=True)] or [[] for _ in fields(cls)]
         ticker, created_ms, id_, volume, market_cap, price, sector, trade_day, offset = columns
         return cls(
             objects(ticker), whole(created_ms), whole(id_), whole(volume), numbers(market_cap), numbers(price),
@@ -50,11 +51,12 @@ class TickColumns(NamedTuple):
 
     def take(self, rows: Any) -> "TickColumns":
         """Some of the ticks: by their places, or by a mask."""
-        return TickColumns(*(column[rows] for column in self))
+        return TickColumns(*(column[rows] for column in self._columns()))
 
     def merged(self, other: "TickColumns") -> "TickColumns":
         """These ticks and others, in the order of their messages."""
-        both = TickColumns(*(np.concatenate(pair) for pair in zip(self, other, strict=True)))
+        pairs = zip(self._columns(), other._columns(), strict=True)
+        both = TickColumns(*(np.concatenate(pair) for pair in pairs))
         return both.take(np.argsort(both.offset, kind="stable"))
 
     def keys(self) -> list[TickKey]:
@@ -72,9 +74,12 @@ class TickColumns(NamedTuple):
         for rows in np.split(order, ends) if tickers else ():
             yield self.take(rows)
 
+    def _columns(self) -> list[NDArray[Any]]:
+        return [getattr(self, column.name) for column in fields(self)]
+
     def ticks(self) -> Iterator[Tick]:
         """The ticks one by one."""
-        return (Tick(*row) for row in zip(*(column.tolist() for column in self[:-1]), strict=True))
+        return (Tick(*row) for row in zip(*(column.tolist() for column in self._columns()[:-1]), strict=True))
 
 
 @dataclass

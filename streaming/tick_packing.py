@@ -123,7 +123,7 @@ def _sized(value: bytes) -> bytes:
 
 
 def _table(head: bytes, ticks: TickColumns, partition: int) -> NDArray[np.uint8] | None:
-    """One row of bytes a tick, all as long; None where a decimal has a scale of its own, or more than 64 bits."""
+    """One row of bytes a tick, all as long; None where a decimal is not whole, negative, or of over 64 bits."""
     market_cap, price = _decimals(ticks.market_cap), _decimals(ticks.price)
     if market_cap is None or price is None:
         return None
@@ -152,7 +152,7 @@ def _bigints(values: NDArray[np.int64]) -> tuple[bytes, NDArray[np.uint8]]:
 def _decimals(values: NDArray[Any]) -> tuple[bytes, NDArray[np.uint8]] | None:
     """Whole numbers as decimals, all with the bytes that the largest one needs."""
     values = numbers(values.tolist()) if values.dtype == object else values
-    if values.dtype == object:
+    if values.dtype == object or values.min() < 0:
         return None
     width = int(values.max()).bit_length() // 8 + 1
     return _pack_int(4 + width) + _pack_int(0), _big_endian(values)[:, 8 - width :]

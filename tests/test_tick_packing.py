@@ -81,6 +81,7 @@ PRICES: dict[str, list[int | float]] = {
     "as long": [200, 201, 202, 203, 204],
     "of any scale": [200, 200.5, 0.25, 1e22, 201],
     "of more than 64 bits": [2**64 - 1, 1, 2, 3, 4],
+    "below zero": [-300, 1, 2, 3, 4],
 }
 
 
