@@ -15,7 +15,7 @@ from streaming.landing_task import REPORT_SCHEMA, LandingTask, PartitionReport, 
 from streaming.ledger import LandedBatch, Ledger, LedgerHead, SectorVolume, utc_now
 from streaming.patience import Patience
 from streaming.settings import Settings
-from streaming.tick import datetime_to_ms, day_to_date, ms_to_datetime
+from streaming.tick import datetime_to_ms, day_to_date, ms_to_datetime, trade_day_of
 from streaming.tick_columns import TickKey
 from streaming.topic import TopicFacts
 
@@ -88,7 +88,7 @@ class BatchLander:
             ends=self.progress.head.ends,
             recover_until=self.progress.recover_until,
             newest_landed_ms=None if newest is None else datetime_to_ms(newest),
-            today=datetime_to_ms(utc_now()) // 86_400_000,
+            today=trade_day_of(datetime_to_ms(utc_now())),
         )
         reports = run_task(frame, task)
         if losers := losing_keys(reports):
