@@ -28,6 +28,7 @@ from streaming.errors import ConfigurationError, TickledgerError, run_command
 from streaming.ledger import Ledger
 from streaming.reconcile import Books, reconcile
 from streaming.settings import PROJECT_ROOT, Settings, load_settings
+from streaming.stopping import stop_on_signals
 from streaming.topic import TopicFacts, describe_topic
 
 DEMO_FOLDER = PROJECT_ROOT / ".demo"
@@ -76,8 +77,7 @@ class Demo:
 
     def run(self) -> bool:
         """Run all parts until the time is over or Ctrl-C; True where the books agree in the end."""
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, lambda *_: self._stop.set())
+        stop_on_signals(self._stop)
         _require_free_port(DASHBOARD_PORT)
         DEMO_FOLDER.mkdir(exist_ok=True)
         with self._servers():

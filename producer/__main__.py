@@ -14,7 +14,7 @@ from typer.core import TyperGroup
 
 from producer.companies import CompanyWatch
 from producer.market import Market
-from producer.pace import rounds, stop_on_signals
+from producer.pace import rounds
 from producer.progress import Progress
 from producer.publish import Publisher
 from producer.replay import TickFile, messages_in_time
@@ -22,6 +22,7 @@ from producer.tick_ids import tick_ids
 from producer.watch import watch
 from streaming.errors import ConfigurationError, TickledgerError, TopicMissing, run_command
 from streaming.settings import Settings, load_settings
+from streaming.stopping import stop_on_signals
 from streaming.topic import describe_topic
 
 DEFAULT_COMMAND = "send"
@@ -76,7 +77,7 @@ def send(
     seconds. Ctrl-C sends what is waiting and ends.
     """
     settings = load_settings()
-    stopping = stop_on_signals()
+    stopping = stop_on_signals(threading.Event(), second_ends=True)
     profile = CompanyWatch(settings, stopping)
     market, ids = Market(profile.companies, seed), tick_ids()
 
@@ -112,7 +113,7 @@ def replay(
     """
     settings = load_settings()
     ticks = TickFile(file, lambda line: print(line, file=sys.stderr, flush=True))
-    stopping = stop_on_signals()
+    stopping = stop_on_signals(threading.Event(), second_ends=True)
     messages = messages_in_time(iter(ticks), None if as_fast_as_possible else speed, stopping)
     _deliver(settings, topic, messages, stopping, summary)
     if ticks.bad:
@@ -135,7 +136,8 @@ def watch_topic(
     """
     settings = load_settings()
     _require_topic(settings, topic, "KAFKA")
-    with contextlib.closing(watch(settings, topic, from_beginning=from_beginning, stopping=stop_on_signals())) as lines:
+    stopping = stop_on_signals(threading.Event(), second_ends=True)
+    with contextlib.closing(watch(settings, topic, from_beginning=from_beginning, stopping=stopping)) as lines:
         print(next(lines), file=sys.stderr, flush=True)
         for line in islice(lines, messages):
             print(line, flush=True)

@@ -1,28 +1,12 @@
-"""When to send: rounds at a rate, and a request to stop that is heard while waiting."""
+"""When to send: rounds at a rate, each waited for unless a stop is asked for."""
 
 import itertools
-import signal
 import threading
 import time
 from collections.abc import Iterator
-from types import FrameType
 
 #: A producer that was held up sends at most the rounds of this many seconds at once, not all that it missed.
 CATCH_UP_SECONDS = 1.0
-
-
-def stop_on_signals() -> threading.Event:
-    """An event that Ctrl-C (SIGINT) or SIGTERM sets. A second signal ends the process in the usual way."""
-    stopping = threading.Event()
-
-    def stop(_number: int, _frame: FrameType | None) -> None:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        stopping.set()
-
-    signal.signal(signal.SIGINT, stop)
-    signal.signal(signal.SIGTERM, stop)
-    return stopping
 
 
 def wait_until(due: float, stopping: threading.Event) -> bool:

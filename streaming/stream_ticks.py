@@ -8,7 +8,6 @@ import errno
 import json
 import os
 import shutil
-import signal
 import tempfile
 import threading
 from pathlib import Path
@@ -31,6 +30,7 @@ from streaming.patience import GaveUp, Patience
 from streaming.secured import spark_kafka_options
 from streaming.settings import Settings, load_settings
 from streaming.start_up import check_continuity, check_tables, starting_offsets
+from streaming.stopping import stop_on_signals
 from streaming.topic import LagMeter, TopicFacts, TopicWatch, describe_topic
 
 SCRATCH_PREFIX = "stream-"
@@ -212,8 +212,7 @@ class TickStream:
 
         spark-submit's process is the JVM and Python its child; the JVM's own hooks would end Spark mid-batch.
         """
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: self._stopping.set())
+        stop_on_signals(self._stopping)
         context: Any = spark.sparkContext
         gateway = context._gateway
         ensure_callback_server_started(gateway)
