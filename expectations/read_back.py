@@ -1,7 +1,7 @@
 """Reads one landed batch back from both stores, as the data frames that the suites expect. Writes nothing."""
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -43,11 +43,13 @@ if TYPE_CHECKING:
 
 #: Slices that are asked for at the same time; more would take the processor from the batch that lands meanwhile.
 READS_IN_FLIGHT = 2
+#: A request costs as much as two hundred rows; so many companies' rows in one answer leave little of that.
+COMPANIES_A_READ = 50
 #: Some 2 MB; pages of the driver's usual 5,000 rows cost Cassandra and the driver a third more.
 ROWS_PER_PAGE = 20_000
 
-#: What is read of a tick, and as which kind; its key is the slice's.
-_READ_COLUMNS = {field.name: field.kind for field in TICK_FIELDS if field.name != "ticker"} | {
+#: What is read of a tick, and as which kind; its day is the slice's.
+_READ_COLUMNS = {field.name: field.kind for field in TICK_FIELDS} | {
     "kafka_partition": "whole",
     "kafka_offset": "whole",
 }
@@ -64,6 +66,9 @@ _BATCHES_BEFORE = (
 
 #: A page of rows: its columns by name, missing values masked.
 Page: TypeAlias = "dict[str, np.ma.MaskedArray[Any, Any]]"
+#: By company and day: when a tick was made, in milliseconds since 1970-01-01 UTC, and its price in IDR.
+LastTicks: TypeAlias = dict[tuple[str, date], tuple[int, float]]
+_NO_TICK = (0, math.nan)
 
 
 class UnknownBatch(TickledgerError):
@@ -95,9 +100,9 @@ class Company(NamedTuple):
 
 
 class Slice(NamedTuple):
-    """The rows of one company and day in `real_time_data`, created from `first` to `last`, both included (UTC)."""
+    """Rows of some companies and one day in `real_time_data`, created from `first` to `last`, both included (UTC)."""
 
-    ticker: str
+    tickers: list[str]
     trade_date: date
     first: datetime
     last: datetime
@@ -127,8 +132,12 @@ class LedgerView:
         for day in sorted({day for day, _ in own}):
             bounds = [times for (of, _), times in own.items() if of == day]
             whole_day = (min(first for first, _ in bounds), max(last for _, last in bounds))
+            within: dict[tuple[datetime, datetime], list[str]] = {}
             for ticker, company in self.companies.items():
-                yield Slice(ticker, day, *own.get((day, company.sector), whole_day))
+                within.setdefault(own.get((day, company.sector), whole_day), []).append(ticker)
+            for times, tickers in within.items():
+                for start in range(0, len(tickers), COMPANIES_A_READ):
+                    yield Slice(tickers[start : start + COMPANIES_A_READ], day, *times)
 
 
 class ReadBack:
@@ -148,13 +157,16 @@ class ReadBack:
         with cassandra_errors():
             self._ticks_in_slice = session.prepare(
                 f"SELECT {_selected(*_READ_COLUMNS)} FROM {RAW_TABLE}"
-                " WHERE ticker = ? AND trade_date = ? AND created_at >= ? AND created_at <= ?"
+                " WHERE ticker IN ? AND trade_date = ? AND created_at >= ? AND created_at <= ?"
             )
             self._ticks_in_slice.fetch_size = ROWS_PER_PAGE
             self._price_before = session.prepare(
-                f"SELECT {_selected('created_at', 'price')} FROM {RAW_TABLE} WHERE ticker = ? AND trade_date = ?"
-                " AND created_at >= ? AND created_at < ? ORDER BY created_at DESC LIMIT 1"
+                f"SELECT {_selected('ticker', 'created_at', 'price')} FROM {RAW_TABLE}"
+                " WHERE ticker IN ? AND trade_date = ? AND created_at >= ? AND created_at < ?"
+                " ORDER BY created_at DESC PER PARTITION LIMIT 1"
             )
+            # Cassandra takes ORDER BY beside IN only where it need not page.
+            self._price_before.fetch_size = None
             self._count_dead = session.prepare(
                 f"SELECT COUNT(*) FROM {DEAD_LETTER_TABLE} WHERE topic = ? AND kafka_partition = ?"
                 " AND offset_bucket = ? AND kafka_offset >= ? AND kafka_offset < ?"
@@ -198,11 +210,11 @@ class ReadBack:
 
     def _ticks(self, ledger: LedgerView) -> "pd.DataFrame":
         slices = list(ledger.slices())
-        earlier = [(one.ticker, one.trade_date, one.first - PRICE_WINDOW, one.first) for one in slices]
+        earlier = [one._replace(first=one.first - PRICE_WINDOW, last=one.first) for one in slices]
         with cassandra_errors():
-            before = [_first(pages) for pages in self._read(self._price_before, earlier)]
+            before = [list(pages) for pages in self._read(self._price_before, earlier)]
             found = [list(pages) for pages in self._read(self._ticks_in_slice, slices)]
-        return _tick_frame(ledger, slices, found, before)
+        return _tick_frame(ledger, slices, found, _last_ticks(slices, before))
 
     def _dead_letters(self, ledger: LedgerView) -> int:
         wanted = [
@@ -225,10 +237,8 @@ class ReadBack:
         return (found for _, found in results)
 
 
-def _tick_frame(
-    ledger: LedgerView, slices: list[Slice], found: list[list[Page]], before: list[tuple[int, float]]
-) -> "pd.DataFrame":
-    """The batch's ticks among the rows `found` in each slice; `before` is the tick before the slice's first.
+def _tick_frame(ledger: LedgerView, slices: list[Slice], found: list[list[Page]], before: LastTicks) -> "pd.DataFrame":
+    """The batch's ticks among the rows `found` in each slice; `before` are the ticks before a slice's first.
 
     Numbers are numpy's own and texts and days are categories, which are judged ten times as fast as objects.
     """
@@ -238,17 +248,20 @@ def _tick_frame(
 
     counts = [sum(len(page["price"]) for page in pages) for pages in found]
     read = {name: _column(name, [page[name] for pages in found for page in pages]) for name in _READ_COLUMNS}
-    companies = [ledger.companies[one.ticker] for one in slices]
-    value = read["price"] * np.repeat([float(company.shares) for company in companies], counts)
+    tickers, trade_dates = read["ticker"], pd.Categorical([one.trade_date for one in slices]).repeat(counts)
+    # Rows come a company and day after the other, each by created_at.
+    starts = _changes(tickers.codes, trade_dates.codes)
+    last = [before.get(key, _NO_TICK) for key in zip(tickers[starts], trade_dates[starts], strict=True)]
+    companies = [ledger.companies[ticker] for ticker in tickers.categories]
+    value = read["price"] * np.array([float(company.shares) for company in companies])[tickers.codes]
     frame = pd.DataFrame(
         {
-            "ticker": pd.Categorical([one.ticker for one in slices]).repeat(counts),
-            "trade_date": pd.Categorical([one.trade_date for one in slices]).repeat(counts),
+            "trade_date": trade_dates,
             **read,
             "created_at": read["created_at"].astype("datetime64[ms]"),
-            "profile_sector": pd.Categorical([company.sector for company in companies]).repeat(counts),
+            "profile_sector": pd.Categorical([company.sector for company in companies]).take(tickers.codes),
             "market_cap_error": _beyond_rounding(read["market_cap"], value),
-            "price_ratio": _price_ratios(read["created_at"], read["price"], counts, before),
+            "price_ratio": _price_ratios(read["created_at"], read["price"], starts, last),
         },
         copy=False,
     )
@@ -266,12 +279,25 @@ def _tick_frame(
     return frame[_is_of_batch(ledger, frame)].reset_index(drop=True)
 
 
-def _first(pages: Iterable[Page]) -> tuple[int, float]:
-    """When a single tick was made and its price; 0 and NaN where there is none."""
-    for page in pages:
-        for moment, price in zip(page["created_at"], page["price"].filled(math.nan), strict=True):
-            return int(moment), float(price)
-    return 0, math.nan
+def _last_ticks(slices: list[Slice], found: list[list[Page]]) -> LastTicks:
+    """The ticks `found` for each slice, at most one a company and day."""
+    return {
+        (str(ticker), one.trade_date): (int(moment), float(price))
+        for one, pages in zip(slices, found, strict=True)
+        for page in pages
+        for ticker, moment, price in zip(
+            page["ticker"], page["created_at"], page["price"].filled(math.nan), strict=True
+        )
+    }
+
+
+def _changes(*codes: "np.ndarray[Any, Any]") -> "np.ndarray[Any, Any]":
+    """The rows at which one of the columns has another code than in the row before; the first row too."""
+    import numpy as np
+
+    changed = np.ones(len(codes[0]), dtype=bool)
+    changed[1:] = np.logical_or.reduce([column[1:] != column[:-1] for column in codes])
+    return np.flatnonzero(changed)
 
 
 def _column(name: str, pages: "list[np.ndarray[Any, Any]]") -> Any:
@@ -320,23 +346,22 @@ def _beyond_rounding(market_cap: "np.ndarray[Any, Any]", value: "np.ndarray[Any,
 def _price_ratios(
     created_ms: "np.ndarray[Any, Any]",
     prices: "np.ndarray[Any, Any]",
-    counts: list[int],
+    starts: "np.ndarray[Any, Any]",
     before: list[tuple[int, float]],
 ) -> "np.ndarray[Any, Any]":
     """For each row the larger of its price and that of the row before it, as a multiple of the smaller.
 
-    The rows of the slices follow each other, `counts` of each. NaN where the tick before is missing or older than
-    PRICE_WINDOW, or a price is missing or not above zero.
+    A company's rows of a day begin at each of `starts`, and `before` is the tick before them. NaN where the tick before
+    is missing or older than PRICE_WINDOW, or a price is missing or not above zero.
     """
     import numpy as np
 
-    starts = np.cumsum([0, *counts])[:-1]
     moments = np.insert(created_ms, starts, [created for created, _ in before])
     prices = np.insert(prices, starts, [price for _, price in before])
     lower, higher = np.minimum(prices[1:], prices[:-1]), np.maximum(prices[1:], prices[:-1])
     comparable = (np.diff(moments) <= PRICE_WINDOW.total_seconds() * 1000) & (lower > 0)
     ratios = np.divide(higher, lower, out=np.full(len(lower), np.nan), where=comparable)
-    # The ticks before the slices have served; a ratio stands at the place before its row.
+    # The ticks before have served; a ratio stands at the place before its row.
     return np.delete(ratios, (starts + np.arange(len(starts)))[1:] - 1)
 
 

@@ -1,5 +1,6 @@
 """A batch landed by hand in both stores, in every fact as the stream would land it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -51,7 +52,12 @@ def dead_offset(batch_id: int) -> int:
     return first_offset(batch_id) + 60
 
 
-def land_ticks(pipeline: Pipeline, batch_id: int = 1, seconds: tuple[int, ...] = SECONDS) -> list[StoredTick]:
+def land_ticks(
+    pipeline: Pipeline,
+    batch_id: int = 1,
+    seconds: tuple[int, ...] = SECONDS,
+    companies: Sequence[tuple[str, str, int]] = COMPANIES,
+) -> list[StoredTick]:
     """Land a batch of ticks over two partitions and two days, one dead letter and one duplicate; return its ticks.
 
     Batches follow each other a minute and 100 offsets apart. Batch 1 lies across two buckets of dead letters.
@@ -62,14 +68,14 @@ def land_ticks(pipeline: Pipeline, batch_id: int = 1, seconds: tuple[int, ...] =
             ticker=ticker,
             sector=sector,
             created_at=NOON + timedelta(seconds=second, minutes=batch_id),
-            id=1000 * batch_id + number * 10 + company,
+            id=(100 * batch_id + number) * max(10, len(companies)) + company,
             volume=100 + number,
             price=Decimal("550.5"),
             market_cap=Decimal("550.5") * shares,
             partition=number % 2,
             offset=start + number,
         )
-        for company, (ticker, sector, shares) in enumerate(COMPANIES)
+        for company, (ticker, sector, shares) in enumerate(companies)
         for number, second in enumerate(seconds)
     ]
     for tick in ticks:

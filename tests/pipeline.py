@@ -100,10 +100,10 @@ class Pipeline:
 
     def execute(self, statement: str, values: tuple[Any, ...] = ()) -> None:
         """Run one statement on the pipeline's database, with dbt's account, and commit."""
-        connection = connect_mysql(self.settings, account="DBT_MYSQL")
-        connection.cursor().execute(statement, values)
-        connection.commit()
-        connection.close()
+        # One that stays open after an error keeps its locks, and the database could not be dropped.
+        with contextlib.closing(connect_mysql(self.settings, account="DBT_MYSQL")) as connection:
+            connection.cursor().execute(statement, values)
+            connection.commit()
 
     def alter_cassandra(self, statement: str) -> None:
         """Run one statement on the pipeline's keyspace that the stream's role may not, such as DROP TABLE."""

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from healthy_batch import (
     COMPANIES,
+    NOON,
     StoredTick,
     dead_offset,
     land_dead_letters,
@@ -24,7 +25,7 @@ from healthy_batch import (
 from pipeline import Pipeline
 
 from expectations.checker import Checker, CheckFailedToRun
-from expectations.read_back import UnknownBatch
+from expectations.read_back import COMPANIES_A_READ, UnknownBatch
 from expectations.suites import PROJECT_FOLDER, stale_files, write_project
 from streaming.check_landed import BatchChecks
 from streaming.errors import StoreUnavailable
@@ -394,6 +395,35 @@ def test_batches_that_overlap_in_time_are_told_apart(pipeline: Pipeline, checker
 
     assert overlap
     assert [checker.check(batch_id).verdict for batch_id in (1, 2)] == ["passed", "passed"]
+
+
+@pytest.mark.integration
+def test_each_price_is_compared_with_the_companys_own_where_many_companies_are_read_at_once(
+    pipeline: Pipeline, checker: Checker
+) -> None:
+    sectors = ("Coal", "Healthcare Providers")
+    companies = [
+        (f"T{number:03}.JK", sectors[number % 2], 1_000 + number) for number in range(2 * COMPANIES_A_READ + 6)
+    ]
+    for company in companies:
+        pipeline.execute(
+            "INSERT INTO profile (ticker, company_name, sector, shares) VALUES (%s, %s, %s, %s)", (company[0], *company)
+        )
+    land_ticks(pipeline, 1, companies=companies)
+    ticks = land_ticks(pipeline, 2, companies=companies)
+    # Their first and last ones of each answer: twice the price of a minute ago in batch 1, on the day itself alone.
+    dearer = {
+        companies[place][0] for place in (0, 1, 2 * COMPANIES_A_READ - 2, 2 * COMPANIES_A_READ, len(companies) - 1)
+    }
+    for tick in ticks:
+        if tick.ticker in dearer and tick.created_at > NOON:
+            store_tick(pipeline, replace(tick, price=2 * tick.price, market_cap=2 * tick.market_cap))
+
+    found = checker.check(2).findings
+
+    assert [one.expectation for one in found] == ["raw_ticks.price_does_not_jump"]
+    assert found[0].observed.startswith(f"{len(dearer)} of {len(ticks)} rows differ: ticker T000.JK, ")
+    assert checker.check(1).verdict == "passed"
 
 
 @pytest.mark.integration
