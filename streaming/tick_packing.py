@@ -58,7 +58,7 @@ def _landing_values(trade_day: int, partition: int) -> tuple[bytes, bytes]:
 
 
 class PackedRows:
-    """Rows of one company and day, in the place of a `BatchStatement`'s list of statements and their values.
+    """Rows of one table, in the place of a `BatchStatement`'s list of statements and their values.
 
     The driver writes a batch value by value, in Python, which takes longer than all else that it does. It asks for the
     number of statements, and then for each; here it gets one whose only value is what is left of all rows.
@@ -138,11 +138,12 @@ def _table(head: bytes, ticks: TickColumns, partition: int) -> NDArray[np.uint8]
         _sized(ticks.sector[0].encode()) + b"".join(landing),
         *_bigints(ticks.offset),
     ]
-    return np.concatenate([_same(part, len(ticks)) if isinstance(part, bytes) else part for part in parts], axis=1)
-
-
-def _same(value: bytes, rows: int) -> NDArray[np.uint8]:
-    return np.broadcast_to(np.frombuffer(value, np.uint8), (rows, len(value)))
+    columns = [np.frombuffer(part, np.uint8) if isinstance(part, bytes) else part for part in parts]
+    table, at = np.empty((len(ticks), sum(column.shape[-1] for column in columns)), np.uint8), 0
+    for column in columns:
+        table[:, at : at + column.shape[-1]] = column
+        at += column.shape[-1]
+    return table
 
 
 def _bigints(values: NDArray[np.int64]) -> tuple[bytes, NDArray[np.uint8]]:
