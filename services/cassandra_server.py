@@ -153,7 +153,7 @@ class CassandraServer(Server):
             # New rows in a trie outside of the heap: a write costs a third less, and less garbage is looked through.
             "memtable_allocation_type": "offheap_objects",
             "memtable": {"configurations": {"default": {"class_name": "TrieMemtable"}}},
-            # Unlogged batches within one partition cost what their rows cost; the defaults warn at a tenth of ours.
+            # Unlogged batches of upserts cost what their rows cost; the defaults warn at a tenth of ours.
             "batch_size_warn_threshold": "256KiB",
             "batch_size_fail_threshold": "4MiB",
             # A small machine that runs everything at once may pause longer than the usual 2 to 5 s.

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from cassandra import DriverException, RequestExecutionException
 from cassandra.cluster import NoHostAvailable, Session
+from cassandra.pool import Host
 from cassandra.query import BatchStatement, BatchType, BoundStatement
 
 from streaming.decode import DeadLetter
@@ -34,6 +35,9 @@ from streaming.tick_packing import PackedRows, pack_rows, pack_tick
 
 #: Ticks in one unlogged batch. About 110 bytes a tick stay well below Cassandra's default limit of 50 KiB a batch.
 TICKS_A_BATCH = 200
+#: Companies and days in one: a request costs more than their rows, and of a batch over more partitions Cassandra warns
+#: (unlogged_batch_across_partitions_warn_threshold in its cassandra.yaml).
+COMPANIES_A_BATCH = 10
 #: Requests a worker keeps in flight.
 IN_FLIGHT = 48
 #: Up to so many distinct times are asked for one by one; more are read as one slice.
@@ -63,19 +67,18 @@ class TickSink:
     def __init__(self, session: Session) -> None:
         self._session = session
         self._statements = _prepare(session)
-        self._waiting: dict[tuple[str, int], _Waiting] = {}
+        self._waiting: dict[frozenset[Host], _Waiting] = {}
         self._slots = threading.BoundedSemaphore(IN_FLIGHT)
         self._failure: Exception | None = None
 
     def write(self, ticks: TickColumns, partition: int) -> None:
         """Upsert ticks of one company and day from a Kafka partition, sooner or later."""
-        key = (ticks.ticker[0], int(ticks.trade_day[0]))
+        one_row = self._one_row(ticks, partition)
+        nodes = self._nodes_of(one_row)
         for rows, packed in pack_rows(self._statements.insert_tick.query_id, ticks, partition, TICKS_A_BATCH):
-            if key in self._waiting and self._waiting[key].rows + rows > TICKS_A_BATCH:
-                self._send_ticks(self._waiting.pop(key))
-            if key not in self._waiting:
-                self._waiting[key] = _Waiting(self._one_row(ticks, partition))
-            self._waiting[key].add(rows, packed)
+            if nodes in self._waiting and not self._waiting[nodes].has_room_for(rows):
+                self._send_ticks(self._waiting.pop(nodes))
+            self._waiting.setdefault(nodes, _Waiting(one_row)).add(rows, packed)
 
     def write_dead(self, topic: str, partition: int, offset: int, dead: DeadLetter) -> None:
         """Upsert one dead letter. Sent alone: its raw value may be as large as a message."""
@@ -125,9 +128,14 @@ class TickSink:
         bound.values = pack_tick(next(first.ticks()), partition, int(first.offset[0]))
         return bound
 
+    def _nodes_of(self, one_row: BoundStatement) -> frozenset[Host]:
+        """Cassandra's nodes that hold a company's day; empty where the driver does not know them."""
+        hosts = self._session.cluster.metadata.get_replicas(self._session.keyspace, one_row.routing_key)
+        return frozenset(hosts)
+
     def _send_ticks(self, waiting: "_Waiting") -> None:
         batch = BatchStatement(BatchType.UNLOGGED)
-        # Tells the driver which of Cassandra's nodes hold the partition; then all rows take the place of the one.
+        # Tells the driver which of Cassandra's nodes hold the rows; then all of them take the place of the one.
         batch.add(waiting.one_row)
         batch._statements_and_parameters = PackedRows(
             self._statements.insert_tick.query_id, waiting.rows, b"".join(waiting.packed)
@@ -161,11 +169,17 @@ class TickSink:
 
 @dataclass
 class _Waiting:
-    """Packed rows of one company and day that wait for more; `one_row` is any of them, as the driver knows it."""
+    """Packed rows that the same nodes hold and that wait for more; `one_row` is any of them, as the driver knows it.
+
+    An element of `packed` is of one company and day.
+    """
 
     one_row: BoundStatement
     rows: int = 0
     packed: list[bytes] = field(default_factory=list)
+
+    def has_room_for(self, rows: int) -> bool:
+        return self.rows + rows <= TICKS_A_BATCH and len(self.packed) < COMPANIES_A_BATCH
 
     def add(self, rows: int, packed: bytes) -> None:
         self.rows += rows
