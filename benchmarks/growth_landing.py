@@ -1,6 +1,8 @@
 """How the time of a batch grows with its ticks and with the companies that trade."""
 
+import contextlib
 import statistics
+import time
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 from typing import Any
@@ -11,9 +13,12 @@ from rich.console import Console
 
 from benchmarks.__main__ import Bench
 from benchmarks.engines import run
+from expectations.checker import Checker
 
 #: At least so many batches of each size; of small ones as many as make up so many ticks.
 LEAST_BATCHES, LEAST_TICKS = 5, 40_000
+#: How often the newest batch is checked again, after a first time.
+CHECKS = 5
 Told = Callable[[str], None]
 
 
@@ -35,7 +40,8 @@ def _land(bench: Bench, batch: int, companies: int | None, ticks: int, told: Tol
     load = bench.load(ticks, Console(), companies)
     with bench.stores(load.topic, companies) as pipeline:
         result = run("ours", bench.case(pipeline, load, batch), 1)
-        return _row(pipeline) | {"ticks/s": result.warm, "problem": result.problem}
+        alone = {"check alone": _check_alone(pipeline)}
+        return _row(pipeline) | alone | {"ticks/s": result.warm, "problem": result.problem}
 
 
 def _row(pipeline: Pipeline) -> dict[str, float]:
@@ -55,9 +61,25 @@ def _row(pipeline: Pipeline) -> dict[str, float]:
     }
 
 
+def _check_alone(pipeline: Pipeline) -> float:
+    """The median time to check the newest batch again, in seconds, while nothing lands."""
+    took = []
+    with contextlib.closing(Checker(pipeline.settings)) as checker:
+        newest = checker.newest()
+        assert newest is not None
+        for _ in range(CHECKS + 1):
+            began = time.monotonic()
+            checker.check(newest)
+            took.append(time.monotonic() - began)
+    return statistics.median(took[1:])
+
+
 def faster_than_work(rows: pd.DataFrame, name: str) -> Iterator[str]:
-    """Says of each step between two rows whether `seconds` or `checking` grew by over a tenth more than `work`."""
-    for figure in ("seconds", "checking"):
+    """Says of each step between two rows whether `seconds` or `check alone` grew by over a tenth more than `work`.
+
+    Not `checking`: the process is niced, so that figure is mostly how much of the processor a landing leaves it.
+    """
+    for figure in ("seconds", "check alone"):
         for before, own in pairwise(rows.to_dict("records")):
             grew, work = own[figure] / max(before[figure], 1e-3), own["work"] / before["work"]
             if grew > 1.1 * work:

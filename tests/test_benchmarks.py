@@ -131,9 +131,11 @@ def test_volumes_are_known_by_partition_for_any_number_of_landed_messages() -> N
 
 
 def test_what_grows_faster_than_its_work_is_named() -> None:
-    rows = pd.DataFrame({"ticks": [10, 100], "work": [10, 100], "seconds": [1.0, 15.0], "checking": [1.0, 9.0]})
+    rows = pd.DataFrame({"ticks": [10, 100], "work": [10, 100], "seconds": [1.0, 15.0], "check alone": [1.0, 9.0]})
     (line,) = growth_landing.faster_than_work(rows, "ticks")
     assert line.startswith("seconds, from 10 to 100 ticks: 15.0 times")
+    (line,) = growth_landing.faster_than_work(rows.assign(work=10, seconds=1.0), "ticks")
+    assert line == "check alone, from 10 to 100 ticks: 9.0 times for 1 times the work"
     answers = pd.DataFrame({"question": ["a", "b", "c"], "1": [0.1, 0.1, 0.001], "2": [0.11, 0.2, 0.01]})
     assert [line[0] for line in growth_queries.faster_than_work(answers, ["1", "2"], work=1)] == ["b"]
     assert not list(growth_queries.faster_than_work(answers, ["1", "2"], work=10))
