@@ -1,6 +1,5 @@
 """How the dashboard's questions grow with the days in MySQL and with the ticks in Cassandra."""
 
-import statistics
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime, timedelta
@@ -11,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from benchmarks.__main__ import Bench
-from benchmarks.growth_landing import Told
+from benchmarks.growth_landing import Told, median_seconds
 from benchmarks.made_up_year import OPENS, SESSION, Year, fill_ticks
 from dashboard import queries
 from dashboard.draw_history import DAYS_SHOWN
@@ -20,8 +19,6 @@ from streaming.errors import StoreUnavailable
 from streaming.roll_up import roll_up
 from streaming.settings import Settings
 
-#: Each question is asked once, and then so often; the median counts.
-REPEATS = 5
 #: Companies whose candles are on the page.
 TICKERS_SHOWN = 6
 #: Days that stay by batch after a roll-up, as the README has it.
@@ -65,15 +62,10 @@ def of_cassandra(settings: Settings, reader: CassandraReader, tickers: list[str]
 
 def seconds_of(question: Callable[[], Any]) -> float:
     """The median of some answers after a first one; infinite where the page would not have waited for one."""
-    took = []
     try:
-        for _ in range(REPEATS + 1):
-            began = time.monotonic()
-            question()
-            took.append(time.monotonic() - began)
+        return median_seconds(question)
     except StoreUnavailable:
         return float("inf")
-    return statistics.median(took[1:])
 
 
 def days_table(bench: Bench, days: list[int], today: date, told: Told, *, rolled_up: bool) -> pd.DataFrame:
