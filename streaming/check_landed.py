@@ -1,9 +1,14 @@
 """Checks landed batches beside the landing of the next ones, in order, and says one line for each."""
 
+import contextlib
+import math
+import queue
 import threading
 import time
-from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from expectations.checker_process import CheckerProcess
@@ -17,11 +22,27 @@ from streaming.settings import Settings
 from streaming.webhook import Webhook
 
 #: Landing waits once so many batches are landed and not yet checked.
-MOST_WAITING = 32
+MOST_WAITING = 128
+#: While a backlog lands, checks rest for so many times the seconds that the last one took, ...
+REST = 3
+#: ... but not where so many batches have been put off already.
+MOST_PUT_OFF = 64
+#: A stream that is asked to stop begins no check after so many seconds; the next start checks the rest.
+SECONDS_AT_THE_END = 30
 
 
 class BatchFailed(TickledgerError):
     """A landed batch's verdict is `failed`, and the settings say that this stops the stream. Exit code 1."""
+
+
+@dataclass
+class _Waiting:
+    """A landed batch without a verdict. `said`: its line stands, and its verdict gets one of its own."""
+
+    batch: LandedBatch
+    lag: Callable[[], int | None]
+    messages_behind: int | None = None
+    said: bool = False
 
 
 class BatchChecks:
@@ -29,6 +50,10 @@ class BatchChecks:
 
     A thread waits for the process that checks, and notes each batch's figures in the ledger and in `metrics`. `project`
     is the folder of the Great Expectations project.
+
+    While at least another STREAM_MAX_OFFSETS_PER_TRIGGER messages wait to land, checks work a part of the time only:
+    both take processor time, and the backlog's batches are checked once it has landed. Where a failed batch stops the
+    stream, checks never rest.
     """
 
     def __init__(
@@ -44,75 +69,154 @@ class BatchChecks:
         self._on_failure = on_failure
         self._metrics = metrics
         self._ledger = Ledger(settings)
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checks")
-        self._waiting = threading.BoundedSemaphore(MOST_WAITING)
         self._checker = CheckerProcess(settings, project)
         self._loaded = False
-        self._told: set[str] = set()
-        self._begun = not settings.checks_enabled
+        self._complaints: set[str] = set()
+        self._thread = threading.Thread(target=self._run, name="checks", daemon=True)
+        self._places = threading.BoundedSemaphore(MOST_WAITING)
+        #: What an earlier stream left; what has landed since, in order, and None once nothing will any more; and what
+        #: was taken from there and put off.
+        self._earlier: deque[int] = deque()
+        self._landed: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
+        self._put_off: deque[_Waiting] = deque()
         #: The first batch that landed since the start; 0 where none has yet.
         self._first = 0
+        self._messages_behind: int | None = None
+        self._last_begin_at = math.inf
         address = settings.checks_webhook_url.get_secret_value()
         self._webhook = None if address == "none" else Webhook(address, self._say_once)
 
     def begin(self) -> None:
         """Load Great Expectations, which takes seconds of a core, and check what is unchecked; once."""
-        if not self._begun:
-            self._begun = True
-            self._thread.submit(self._catch_up).add_done_callback(self._raise_bugs)
+        if self._thread.ident is None:
+            self._thread.start()
 
     def landed(self, batch: LandedBatch, lag: Callable[[], int | None]) -> None:
         """Check a batch and print its line, soon. Waits where too many are ahead of it."""
         self._first = self._first or batch.batch_id
         self.begin()
-        self._waiting.acquire()
-        self._thread.submit(self._check_and_say, batch, lag).add_done_callback(self._raise_bugs)
+        self._places.acquire()
+        self._landed.put(_Waiting(batch, lag))
 
-    def close(self) -> None:
-        """Check what waits, tell of what failed, then end."""
-        self._thread.shutdown(wait=True)
+    def close(self, seconds: float = math.inf) -> None:
+        """Begin checks of what waits for at most `seconds`, tell of what failed, then end."""
+        self._last_begin_at = time.monotonic() + seconds
+        self._landed.put(None)
+        if self._thread.ident is not None:
+            self._thread.join()
         self._checker.close()
         if self._webhook is not None:
             self._webhook.close()
 
-    def _catch_up(self) -> None:
+    def _run(self) -> None:
+        with self._bugs_said():
+            if self._settings.checks_enabled:
+                self._load()
+        while (check := self._next()) is not None:
+            with self._bugs_said():
+                self._rest(REST * check())
+        with self._bugs_said():
+            self._leave()
+
+    @contextlib.contextmanager
+    def _bugs_said(self) -> Iterator[None]:
         try:
-            waiting = self._patience.wait_for(self._checker.unchecked)
+            yield
+        except Exception as error:
+            self._say_once(f"checks ended unexpectedly: {type(error).__name__}: {error}")
+
+    def _load(self) -> None:
+        try:
+            batch_ids = self._patience.wait_for(self._checker.unchecked)
             self._loaded = True
-            for batch_id in waiting:
-                if self._first and batch_id >= self._first:
-                    # Its own turn comes, and its own line.
-                    break
-                verdict, seconds = self._verdict(batch_id)
-                print(f"batch {batch_id} · caught up · {verdict} (check {seconds:.2f} s)", flush=True)
         except TickledgerError as error:
             self._say_once(f"batches stay unchecked: {error}")
+            return
+        # What has landed since the start has its own turn and its own line.
+        self._earlier.extend(one for one in batch_ids if not self._first or one < self._first)
 
-    def _check_and_say(self, batch: LandedBatch, lag: Callable[[], int | None]) -> None:
+    def _next(self) -> Callable[[], float] | None:
+        """The next check, which returns the seconds that it took; None where there is none any more."""
+        if time.monotonic() > self._last_begin_at:
+            return None
+        if self._earlier:
+            return partial(self._catch_up, self._earlier.popleft())
+        waiting = self._put_off.popleft() if self._put_off else self._landed.get()
+        return None if waiting is None else partial(self._check, waiting)
+
+    def _rest(self, seconds: float) -> None:
+        """Check nothing for some seconds, if a backlog lands; tell of batches that land meanwhile."""
+        until = time.monotonic() + seconds
+        while self._lands_a_backlog() and len(self._earlier) + len(self._put_off) < MOST_PUT_OFF:
+            try:
+                waiting = self._landed.get(timeout=max(0, until - time.monotonic()))
+            except queue.Empty:
+                return
+            if waiting is None:
+                # For the next look, and for the one after that.
+                self._landed.put(None)
+                return
+            self._put_off.append(waiting)
+            self._tell(waiting, "check waits")
+
+    def _lands_a_backlog(self) -> bool:
+        behind = self._messages_behind or 0
+        return (
+            self._loaded
+            and behind >= self._settings.stream_max_offsets_per_trigger
+            and not self._settings.checks_stop_on_failed
+        )
+
+    def _leave(self) -> None:
+        """Let what is not checked yet be, where the time to end has come."""
+        while not self._landed.empty() and (waiting := self._landed.get()) is not None:
+            self._put_off.append(waiting)
+            self._tell(waiting, "unchecked")
+        if left := len(self._earlier) + len(self._put_off):
+            print(f"{left:,} batches stay unchecked; the next start checks them", flush=True)
+
+    def _catch_up(self, batch_id: int) -> float:
+        verdict, seconds = self._verdict(batch_id)
+        print(f"batch {batch_id} · caught up · {_in_words(verdict, seconds)}", flush=True)
+        return seconds
+
+    def _check(self, waiting: _Waiting) -> float:
+        batch_id = waiting.batch.batch_id
         try:
             fault_points.reached("before_check")
-            verdict, seconds = self._verdict(batch.batch_id)
+            verdict, seconds = self._verdict(batch_id)
             fault_points.reached("after_check")
-            behind = lag()
-            self._note(batch, behind, verdict, None if verdict == "unchecked" else seconds)
-            print(_line(batch, behind, verdict, seconds), flush=True)
+            check_seconds = None if verdict == "unchecked" else seconds
+            if self._metrics is not None:
+                self._metrics.checked(verdict, check_seconds)
+            self._tell(waiting, _in_words(verdict, seconds), check_seconds)
             if verdict == "failed" and self._settings.checks_stop_on_failed:
                 self._on_failure(
                     BatchFailed(
-                        f"batch {batch.batch_id} failed its checks (CHECKS_STOP_ON_FAILED is true);"
-                        f" see 'great_expectations checkpoint run landed_batch --batch {batch.batch_id}'"
+                        f"batch {batch_id} failed its checks (CHECKS_STOP_ON_FAILED is true);"
+                        f" see 'great_expectations checkpoint run landed_batch --batch {batch_id}'"
                     )
                 )
         finally:
-            self._waiting.release()
+            self._places.release()
+        return seconds
 
-    def _note(self, batch: LandedBatch, behind: int | None, verdict: str, check_seconds: float | None) -> None:
-        if self._metrics is not None:
-            self._metrics.checked(verdict, check_seconds, behind)
+    def _tell(self, waiting: _Waiting, verdict: str, check_seconds: float | None = None) -> None:
+        """Note a batch's figures in the ledger, then print its line, or its verdict's where its line stands."""
+        batch = waiting.batch
+        if not waiting.said:
+            waiting.messages_behind = self._messages_behind = waiting.lag()
+            if self._metrics is not None:
+                self._metrics.behind(waiting.messages_behind)
         try:
-            self._ledger.note(batch, check_seconds, behind)
+            self._ledger.note(batch, check_seconds, waiting.messages_behind)
         except TickledgerError as error:
             self._say_once(f"batch {batch.batch_id} keeps no figures of its check and lag: {error}")
+        if waiting.said:
+            print(f"batch {batch.batch_id} · caught up · {verdict}", flush=True)
+        else:
+            print(_line(batch, waiting.messages_behind, verdict), flush=True)
+        waiting.said = True
 
     def _verdict(self, batch_id: int) -> tuple[str, float]:
         if not self._loaded:
@@ -129,16 +233,16 @@ class BatchChecks:
 
     def _say_once(self, line: str) -> None:
         reason = line.partition(":")[2]
-        if reason not in self._told:
-            self._told.add(reason)
+        if reason not in self._complaints:
+            self._complaints.add(reason)
             print(line, flush=True)
 
-    def _raise_bugs(self, done: "Future[None]") -> None:
-        if error := done.exception():
-            self._say_once(f"checks ended unexpectedly: {type(error).__name__}: {error}")
+
+def _in_words(verdict: str, check_seconds: float) -> str:
+    return verdict if verdict == "unchecked" else f"{verdict} (check {check_seconds:.2f} s)"
 
 
-def _line(batch: LandedBatch, lag: int | None, verdict: str, check_seconds: float) -> str:
+def _line(batch: LandedBatch, lag: int | None, verdict: str) -> str:
     parts = [
         f"batch {batch.batch_id}",
         f"{batch.messages:,} messages",
@@ -147,6 +251,6 @@ def _line(batch: LandedBatch, lag: int | None, verdict: str, check_seconds: floa
         f"{batch.duplicates:,} duplicates",
         f"{batch.landing_seconds:.2f} s",
         f"lag {'unknown' if lag is None else format(lag, ',')}",
-        verdict if verdict == "unchecked" else f"{verdict} (check {check_seconds:.2f} s)",
+        verdict,
     ]
     return " · ".join(parts)

@@ -44,10 +44,13 @@ class Metrics:
         for phase in ("waiting", "job", "commit"):
             self._observe(phase, getattr(batch, f"{phase}_seconds"))
 
-    def checked(self, verdict: str, check_seconds: float | None, messages_behind: int | None) -> None:
+    def checked(self, verdict: str, check_seconds: float | None) -> None:
         """Count a landed batch's verdict, also where it is `unchecked`."""
         self._verdicts.labels(verdict).inc()
         self._observe("check", check_seconds)
+
+    def behind(self, messages_behind: int | None) -> None:
+        """Set the messages that wait to land; None, where the broker is silent, leaves them as they are."""
         if messages_behind is not None:
             self._behind.set(messages_behind)
 

@@ -6,6 +6,7 @@ Reads the settings, asks the ledger where to begin, starts one Structured Stream
 import contextlib
 import errno
 import json
+import math
 import os
 import shutil
 import tempfile
@@ -21,7 +22,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.streaming.query import StreamingQuery
 
 from streaming import fault_points
-from streaming.check_landed import BatchChecks
+from streaming.check_landed import SECONDS_AT_THE_END, BatchChecks
 from streaming.errors import ConfigurationError, StoreUnavailable, TickledgerError, run_command
 from streaming.land_batch import BatchLander
 from streaming.ledger import Ledger, StreamLock
@@ -49,6 +50,8 @@ class TickStream:
         self._settings = settings
         self._once = once
         self._stopping = threading.Event()
+        #: With --once: nothing asked it to stop before all had landed.
+        self._landed_all = False
         self._landing = threading.Lock()
         self._failure: BaseException | None = None
         self._patience = Patience(settings.stream_store_retry_seconds, self._stopping)
@@ -80,7 +83,7 @@ class TickStream:
             self._stopping.set()
             # Nothing lands any more: the next stream may begin while the last checks end.
             self._lock.release()
-            self._checks.close()
+            self._checks.close(math.inf if self._landed_all else SECONDS_AT_THE_END)
             self._metrics.close()
             self._lag.close()
             with contextlib.suppress(Py4JError, OSError):
@@ -117,6 +120,7 @@ class TickStream:
         self._lander = BatchLander(self._settings, self._ledger, topic, self._patience, watch.confirm)
         self._checks.begin()
         if self._once and self._caught_up(topic):
+            self._landed_all = True
             self._stopping.set()
             return
         self._once_until = topic
@@ -186,6 +190,7 @@ class TickStream:
         ends = self._lander.progress.head.ends
         self._checks.landed(batch, lambda: self._lag.behind(ends))
         if self._once and self._caught_up(self._once_until):
+            self._landed_all = True
             self._stopping.set()
 
     def _caught_up(self, topic: TopicFacts) -> bool:

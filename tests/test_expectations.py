@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import datetime, timedelta
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from pipeline import Pipeline
 from expectations.checker import Checker, CheckFailedToRun
 from expectations.read_back import COMPANIES_A_READ, UnknownBatch
 from expectations.suites import PROJECT_FOLDER, stale_files, write_project
+from streaming import check_landed
 from streaming.check_landed import BatchChecks
 from streaming.errors import StoreUnavailable
 from streaming.ledger import LandedBatch
@@ -486,24 +488,134 @@ def test_broken_project_leaves_the_batch_unchecked(pipeline: Pipeline, tmp_path:
     assert verdict_of(pipeline, 1) == "unchecked"
 
 
-@pytest.mark.integration
-def test_what_landed_since_the_start_is_checked_once_and_what_was_unchecked_before_it_caught_up(
-    pipeline: Pipeline, capsys: pytest.CaptureFixture[str]
-) -> None:
-    for batch_id in (1, 2, 3):
+BATCHES = (1, 2, 3, 4, 5)
+
+
+@pytest.fixture
+def checks_of(pipeline: Pipeline) -> Callable[..., BatchChecks]:
+    """The stream's checks, with some settings of their own, of five batches that are in the stores."""
+    for batch_id in BATCHES:
         land_ticks(pipeline, batch_id)
 
-    checks = BatchChecks(pipeline.settings, Patience(30, threading.Event()), lambda _: None)
-    for batch_id in (2, 3):
-        checks.landed(replace(LANDED, batch_id=batch_id), lambda: 0)
+    def make(**settings: Any) -> BatchChecks:
+        changed = pipeline.settings.model_copy(update={"stream_max_offsets_per_trigger": 100, **settings})
+        return BatchChecks(changed, Patience(30, threading.Event()), lambda _: None)
+
+    return make
+
+
+@pytest.fixture
+def long_rests(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let checks rest until something ends it."""
+    monkeypatch.setattr(check_landed, "REST", 1e6)
+
+
+def lines_of(said: str) -> list[tuple[int, str]]:
+    """Each line's batch, and whether it was told as landed, as caught up, or both in one."""
+    kinds = {"check waits": "waits", "unchecked": "unchecked"}
+    parts = [line.split(" · ") for line in said.splitlines() if line.startswith("batch ")]
+    return [
+        (int(line[0].split()[1]), "caught up" if line[1] == "caught up" else kinds.get(line[-1], "checked"))
+        for line in parts
+    ]
+
+
+def land_all(checks: BatchChecks, lags: dict[int, int]) -> None:
+    for batch_id, lag in lags.items():
+        checks.landed(replace(LANDED, batch_id=batch_id), partial(int, lag))
+
+
+@pytest.mark.integration
+def test_what_landed_since_the_start_is_checked_once_and_what_was_unchecked_before_it_caught_up(
+    pipeline: Pipeline, checks_of: Callable[..., BatchChecks], capsys: pytest.CaptureFixture[str]
+) -> None:
+    checks = checks_of()
+    land_all(checks, {4: 99, 5: 0})
     checks.close()
 
-    lines = [line.split(" · ") for line in capsys.readouterr().out.splitlines()]
-    assert [(line[0], line[1]) for line in lines] == [
-        ("batch 1", "caught up"),
-        ("batch 2", "20 messages"),
-        ("batch 3", "20 messages"),
+    assert lines_of(capsys.readouterr().out) == [
+        *((batch_id, "caught up") for batch_id in (1, 2, 3)),
+        (4, "checked"),
+        (5, "checked"),
     ]
+    assert pipeline.rows("SELECT DISTINCT verdict FROM landed_batches") == [("passed",)]
+
+
+@pytest.mark.integration
+@pytest.mark.usefixtures("long_rests")
+def test_checks_rest_while_a_backlog_lands_and_follow_once_it_has(
+    pipeline: Pipeline, checks_of: Callable[..., BatchChecks], capsys: pytest.CaptureFixture[str]
+) -> None:
+    checks = checks_of()
+    lags = {1: 400, 2: 300, 3: 200, 4: 100, 5: 99}
+    land_all(checks, lags)
+    checks.close()
+
+    assert lines_of(capsys.readouterr().out) == [
+        (1, "checked"),
+        *((batch_id, "waits") for batch_id in (2, 3, 4, 5)),
+        *((batch_id, "caught up") for batch_id in (2, 3, 4, 5)),
+    ]
+    assert pipeline.rows(
+        "SELECT batch_id, messages_behind, verdict, check_seconds > 0 FROM landed_batches ORDER BY batch_id"
+    ) == [(batch_id, lag, "passed", 1) for batch_id, lag in lags.items()]
+
+
+@pytest.mark.integration
+@pytest.mark.usefixtures("long_rests")
+def test_only_so_many_batches_are_put_off(
+    monkeypatch: pytest.MonkeyPatch, checks_of: Callable[..., BatchChecks], capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(check_landed, "MOST_PUT_OFF", 2)
+    checks = checks_of()
+    land_all(checks, dict.fromkeys(BATCHES, 1_000))
+    checks.close()
+
+    assert lines_of(capsys.readouterr().out) == [
+        *((1, "checked"), (2, "waits"), (3, "waits")),
+        *((2, "caught up"), (4, "waits")),
+        *((3, "caught up"), (5, "waits")),
+        *((4, "caught up"), (5, "caught up")),
+    ]
+
+
+@pytest.mark.integration
+@pytest.mark.usefixtures("long_rests")
+def test_checks_never_rest_where_a_failed_batch_stops_the_stream(
+    checks_of: Callable[..., BatchChecks], capsys: pytest.CaptureFixture[str]
+) -> None:
+    checks = checks_of(checks_stop_on_failed=True)
+    land_all(checks, dict.fromkeys(BATCHES, 1_000))
+    checks.close()
+
+    assert lines_of(capsys.readouterr().out) == [(batch_id, "checked") for batch_id in BATCHES]
+
+
+@pytest.mark.integration
+@pytest.mark.usefixtures("long_rests")
+def test_what_a_stopped_stream_has_no_time_to_check_stays_for_the_next_start(
+    pipeline: Pipeline, checks_of: Callable[..., BatchChecks], capsys: pytest.CaptureFixture[str]
+) -> None:
+    checks, told = checks_of(), threading.Event()
+
+    def lag() -> int:
+        told.set()
+        return 1_000
+
+    land_all(checks, {1: 1_000, 2: 1_000})
+    checks.landed(replace(LANDED, batch_id=3), lag)
+    assert told.wait(60)
+    checks.close(seconds=0)
+
+    said = capsys.readouterr().out
+    assert lines_of(said) == [(1, "checked"), (2, "waits"), (3, "waits")]
+    assert said.endswith("2 batches stay unchecked; the next start checks them\n")
+    assert [verdict_of(pipeline, batch_id) for batch_id in (1, 2, 3)] == ["passed", "unchecked", "unchecked"]
+
+    checks = checks_of()
+    checks.begin()
+    checks.close()
+    assert lines_of(capsys.readouterr().out) == [(batch_id, "caught up") for batch_id in (2, 3, 4, 5)]
     assert pipeline.rows("SELECT DISTINCT verdict FROM landed_batches") == [("passed",)]
 
 
