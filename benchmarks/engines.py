@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
-from datetime import UTC
+from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -51,19 +51,21 @@ class Case:
 
 @dataclass(frozen=True)
 class Landed:
-    """A batch that became readable: when, in seconds since 1970, and its ticks."""
+    """A batch that became readable: when, in seconds since 1970, and its ticks; and when it was checked, if it was."""
 
     at: float
     ticks: int
+    checked_at: float | None = None
 
 
 @dataclass(frozen=True)
 class Result:
     """One row per run. Seconds from the start of the first process; CPU in seconds; memory in MB, resident.
 
-    `warm` are ticks a second from the first batch to the last one, `whole` with start-up. `batch_seconds` is the median
-    time from a landed batch to the next, of whichever process. `problem` is empty where the rows and volumes in the
-    stores are right; else the run does not count.
+    `warm` are ticks a second from the first batch to the last one, `whole` with start-up. `batch_seconds` is the mean
+    time from a landed batch to the next, of whichever process: a check may stand beside some batches and not beside
+    others, and a median would hide it. `verdict_seconds` are those from the last batch to the last verdict, 0 without
+    checks. `problem` is empty where the rows and volumes in the stores are right; else the run does not count.
     """
 
     engine: str
@@ -75,6 +77,7 @@ class Result:
     warm: float
     whole: float
     batch_seconds: float
+    verdict_seconds: float
     engine_cpu: float
     stores_cpu: float
     peak_megabytes: float
@@ -182,7 +185,8 @@ def _result(
         seconds=last.at - started,
         warm=(ticks - first.ticks) / (last.at - first.at),
         whole=ticks / (last.at - started),
-        batch_seconds=statistics.median(after.at - before.at for before, after in pairwise(landed)),
+        batch_seconds=statistics.mean(after.at - before.at for before, after in pairwise(landed)),
+        verdict_seconds=max((one.checked_at - last.at for one in landed if one.checked_at), default=0),
         engine_cpu=own.cpu_seconds,
         stores_cpu=stores.cpu_seconds,
         peak_megabytes=own.peak_megabytes,
@@ -211,8 +215,15 @@ def _beside(command: str) -> str:
 
 
 def _from_ledger(case: Case, _outputs: Sequence[str]) -> list[Landed]:
-    rows = case.pipeline.rows("SELECT landed_at, ticks_landed FROM landed_batches ORDER BY batch_id")
-    return [Landed(landed_at.replace(tzinfo=UTC).timestamp(), int(ticks)) for landed_at, ticks in rows]
+    rows = case.pipeline.rows("SELECT landed_at, ticks_landed, checked_at FROM landed_batches ORDER BY batch_id")
+    return [
+        Landed(_seconds(landed_at), int(ticks), checked_at and _seconds(checked_at))
+        for landed_at, ticks, checked_at in rows
+    ]
+
+
+def _seconds(at: datetime) -> float:
+    return at.replace(tzinfo=UTC).timestamp()
 
 
 def _from_lines(_case: Case, outputs: Sequence[str]) -> list[Landed]:

@@ -53,16 +53,18 @@ def test_each_part_of_the_page_is_written_between_its_marks_and_the_words_around
     assert (page.parent / "performance-latency.svg").stat().st_size > 1000
 
 
-def test_the_checks_cost_is_by_the_median_batch_of_runs_that_count(page: Path) -> None:
+def test_the_checks_cost_is_by_runs_that_count_and_their_last_verdict_is_told(page: Path) -> None:
     def run(engine: str, seconds: float, problem: str = "") -> Result:
-        return Result(engine, 1, 500_000, 5, 10.0, 20.0, 45_000.0, 25_000.0, seconds, 25.0, 9.0, 1900.0, problem)
+        late = 3.5 if engine == "ours" else 0.0
+        return Result(engine, 1, 500_000, 5, 10.0, 20.0, 45_000.0, 25_000.0, seconds, late, 25.0, 9.0, 1900.0, problem)
 
     runs = [run("ours", 2.2), run("ours", 9.0, "a row is missing"), run("ours-unchecked", 2.0)]
     report.record_checks(runs, ticks=500_000, batch=100_000)
 
     said = page.read_text(encoding="utf-8").partition("<!-- checks")[2].partition("<!-- end of checks")[0]
-    assert "| tickledger, checks on | 1 | 2.20 | 2.20 to 2.20 | 45,000 | 25.0 | 9.0 |" in said
-    assert "The median batch takes 2.20 s with checks on and 2.00 s off: +10.0 %." in said
+    assert "| tickledger, checks on | 1 | 2.20 | 2.20 to 2.20 | 45,000 | 3.5 | 25.0 | 9.0 |" in said
+    assert "A batch takes 2.20 s with checks on and 2.00 s off: +10.0 %." in said
+    assert "The last verdict comes 3.5 s after the last batch." in said
     assert report.checks_cost([one.as_dict() for one in runs[:2]]) == ""
     assert report.uncounted(runs) == []
     assert report.uncounted([run("ours", 2.2, "a row is missing"), *runs[1:]]) == ["ours"]
