@@ -153,7 +153,7 @@ class BatchChecks:
             except queue.Empty:
                 return
             if waiting is None:
-                # For the next look, and for the one after that.
+                # It stays the queue's end.
                 self._landed.put(None)
                 return
             self._put_off.append(waiting)

@@ -195,6 +195,27 @@ def test_ctrl_c_under_load_finishes_the_batch_and_the_next_start_goes_on(
     assert_landed_once(pipeline, messages)
 
 
+def test_a_stream_killed_while_checks_rest_checks_in_the_end_all_that_landed(
+    pipeline: Pipeline, stream: list[StreamProcess]
+) -> None:
+    backlog = {"STREAM_TRIGGER_SECONDS": "0", "STREAM_MAX_OFFSETS_PER_TRIGGER": "10"}
+    pipeline.send([ticks(pipeline, number) for number in range(200)])
+    stream.append(StreamProcess(pipeline, environment=backlog))
+    stream[0].wait_for("batch 2 ·")
+    stream[0].kill()
+    (said,) = [line for line in stream[0].lines if line.startswith("batch 2 ·") and "caught up" not in line]
+    assert said.endswith(" · check waits")
+    assert pipeline.rows("SELECT COUNT(*) > 0 FROM landed_batches WHERE verdict = 'unchecked'") == [(1,)]
+
+    stream.append(StreamProcess(pipeline, environment=backlog))
+    pipeline.wait_until_landed(200)
+    stream[1].process.send_signal(signal.SIGTERM)
+    assert stream[1].wait() == 0, stream[1].output
+
+    assert_landed_once(pipeline, 200)
+    assert pipeline.rows("SELECT DISTINCT verdict FROM landed_batches") == [("passed",)]
+
+
 def test_a_batch_that_begins_while_the_query_stops_does_not_keep_it_from_stopping(test_settings: Settings) -> None:
     stream = TickStream(test_settings, once=False)
     late: Any = threading.Thread(target=lambda: stream._on_batch(None, 1), daemon=True)  # type: ignore[arg-type]
