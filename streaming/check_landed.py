@@ -25,7 +25,9 @@ from streaming.webhook import Webhook
 MOST_WAITING = 128
 #: While a backlog lands, checks rest for so many times the seconds that the last one took, ...
 REST = 3
-#: ... but not where so many batches have been put off already.
+#: loading Great Expectations counts as a check of so many seconds; ...
+LOADING_SECONDS = 4
+#: ... but they do not where so many batches have been put off already.
 MOST_PUT_OFF = 64
 #: A stream that is asked to stop begins no check after so many seconds; the next start checks the rest.
 SECONDS_AT_THE_END = 30
@@ -81,14 +83,20 @@ class BatchChecks:
         self._put_off: deque[_Waiting] = deque()
         #: The first batch that landed since the start; 0 where none has yet.
         self._first = 0
+        #: Set by it, or by the end.
+        self._first_landed = threading.Event()
         self._messages_behind: int | None = None
         self._last_begin_at = math.inf
         address = settings.checks_webhook_url.get_secret_value()
         self._webhook = None if address == "none" else Webhook(address, self._say_once)
 
-    def begin(self) -> None:
-        """Load Great Expectations, which takes seconds of a core, and check what is unchecked; once."""
+    def begin(self, messages_behind: int = 0) -> None:
+        """Load Great Expectations and check what is unchecked; once.
+
+        Loading takes seconds of a core. Where messages wait to land, their first batch goes before.
+        """
         if self._thread.ident is None:
+            self._messages_behind = messages_behind
             self._thread.start()
 
     def landed(self, batch: LandedBatch, lag: Callable[[], int | None]) -> None:
@@ -97,11 +105,13 @@ class BatchChecks:
         self.begin()
         self._places.acquire()
         self._landed.put(_Waiting(batch, lag))
+        self._first_landed.set()
 
     def close(self, seconds: float = math.inf) -> None:
         """Begin checks of what waits for at most `seconds`, tell of what failed, then end."""
         self._last_begin_at = time.monotonic() + seconds
         self._landed.put(None)
+        self._first_landed.set()
         if self._thread.ident is not None:
             self._thread.join()
         self._checker.close()
@@ -111,6 +121,9 @@ class BatchChecks:
     def _run(self) -> None:
         with self._bugs_said():
             if self._settings.checks_enabled:
+                if self._messages_behind:
+                    self._first_landed.wait(REST * LOADING_SECONDS)
+                self._rest(REST * LOADING_SECONDS)
                 self._load()
         while (check := self._next()) is not None:
             with self._bugs_said():
@@ -147,9 +160,13 @@ class BatchChecks:
     def _rest(self, seconds: float) -> None:
         """Check nothing for some seconds, if a backlog lands; tell of batches that land meanwhile."""
         until = time.monotonic() + seconds
-        while self._lands_a_backlog() and len(self._earlier) + len(self._put_off) < MOST_PUT_OFF:
+        while (
+            (left := until - time.monotonic()) > 0
+            and self._lands_a_backlog()
+            and len(self._earlier) + len(self._put_off) < MOST_PUT_OFF
+        ):
             try:
-                waiting = self._landed.get(timeout=max(0, until - time.monotonic()))
+                waiting = self._landed.get(timeout=left)
             except queue.Empty:
                 return
             if waiting is None:
@@ -161,11 +178,8 @@ class BatchChecks:
 
     def _lands_a_backlog(self) -> bool:
         behind = self._messages_behind or 0
-        return (
-            self._loaded
-            and behind >= self._settings.stream_max_offsets_per_trigger
-            and not self._settings.checks_stop_on_failed
-        )
+        much = behind >= self._settings.stream_max_offsets_per_trigger
+        return much and not self._settings.checks_stop_on_failed
 
     def _leave(self) -> None:
         """Let what is not checked yet be, where the time to end has come."""

@@ -118,8 +118,8 @@ class TickStream:
     def _run_query(self, spark: SparkSession, topic: TopicFacts) -> None:
         watch = TopicWatch(self._settings, topic.topic_id)
         self._lander = BatchLander(self._settings, self._ledger, topic, self._patience, watch.confirm)
-        self._checks.begin()
-        if self._once and self._caught_up(topic):
+        self._checks.begin(self._behind(topic))
+        if self._once and not self._behind(topic):
             self._landed_all = True
             self._stopping.set()
             return
@@ -189,14 +189,15 @@ class TickStream:
         self._metrics.landed(batch)
         ends = self._lander.progress.head.ends
         self._checks.landed(batch, lambda: self._lag.behind(ends))
-        if self._once and self._caught_up(self._once_until):
+        if self._once and not self._behind(self._once_until):
             self._landed_all = True
             self._stopping.set()
 
-    def _caught_up(self, topic: TopicFacts) -> bool:
+    def _behind(self, topic: TopicFacts) -> int:
+        """Messages up to the given ends that have not landed."""
         assert self._lander is not None
         progress = self._lander.progress
-        return all(progress.start_of(partition) >= end for partition, end in topic.ends.items())
+        return sum(max(0, end - progress.start_of(partition)) for partition, end in topic.ends.items())
 
     def _count_death(self, cause: object) -> None:
         if cause is None or self._stopping.is_set():

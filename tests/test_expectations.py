@@ -3,6 +3,7 @@
 import json
 import shutil
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -559,6 +560,42 @@ def test_checks_rest_while_a_backlog_lands_and_follow_once_it_has(
     assert pipeline.rows(
         "SELECT batch_id, messages_behind, verdict, check_seconds > 0 FROM landed_batches ORDER BY batch_id"
     ) == [(batch_id, lag, "passed", 1) for batch_id, lag in lags.items()]
+
+
+@pytest.mark.integration
+@pytest.mark.usefixtures("long_rests")
+def test_where_a_backlog_waits_at_the_start_it_lands_before_great_expectations_is_loaded(
+    pipeline: Pipeline, checks_of: Callable[..., BatchChecks], capsys: pytest.CaptureFixture[str]
+) -> None:
+    checks = checks_of()
+    checks.begin(messages_behind=400)
+    land_all(checks, {2: 300, 3: 200, 4: 100, 5: 99})
+    checks.close()
+
+    assert lines_of(capsys.readouterr().out) == [
+        *((batch_id, "waits") for batch_id in (2, 3, 4, 5)),
+        *((batch_id, "caught up") for batch_id in BATCHES),
+    ]
+    assert pipeline.rows("SELECT DISTINCT verdict FROM landed_batches") == [("passed",)]
+
+
+@pytest.mark.integration
+@pytest.mark.usefixtures("long_rests")
+def test_the_first_batch_goes_before_what_an_earlier_stream_left_unchecked(
+    checks_of: Callable[..., BatchChecks], capsys: pytest.CaptureFixture[str]
+) -> None:
+    checks = checks_of()
+    checks.begin(messages_behind=1)
+    # By far enough to load and to check.
+    time.sleep(10)
+    assert capsys.readouterr().out == ""
+    land_all(checks, {5: 0})
+    checks.close()
+
+    assert lines_of(capsys.readouterr().out) == [
+        *((batch_id, "caught up") for batch_id in (1, 2, 3, 4)),
+        (5, "checked"),
+    ]
 
 
 @pytest.mark.integration
