@@ -28,8 +28,9 @@ from streaming.errors import ConfigurationError, TickledgerError, run_command
 from streaming.ledger import Ledger
 from streaming.reconcile import Books, reconcile
 from streaming.settings import PROJECT_ROOT, Settings, load_settings
+from streaming.start_up import messages_behind
 from streaming.stopping import stop_on_signals
-from streaming.topic import TopicFacts, describe_topic
+from streaming.topic import describe_topic
 
 DEMO_FOLDER = PROJECT_ROOT / ".demo"
 DASHBOARD_PORT = 8501
@@ -86,7 +87,7 @@ class Demo:
             self._dbt("run")
             first = describe_topic(settings)
             ledger = Ledger(settings)
-            before, backlog = reconcile(settings), _behind(ledger, first)
+            before, backlog = reconcile(settings), messages_behind(ledger.head(), first)
             try:
                 self._start_parts(settings)
                 self._wait()
@@ -188,7 +189,7 @@ class Demo:
         say("waiting until the stream has landed and checked what was sent")
         deadline = time.monotonic() + CATCH_UP_SECONDS
         last = describe_topic(settings)
-        while _behind(ledger, last) or _unchecked(settings):
+        while messages_behind(ledger.head(), last) or _unchecked(settings):
             if time.monotonic() > deadline:
                 console.print(f"[red]not landed and checked within {CATCH_UP_SECONDS} s[/red]")
                 return
@@ -258,11 +259,6 @@ def _difference(before: Books, after: Books) -> Books:
         mysql=after.mysql.minus(before.mysql),
         verdicts={verdict: count - before.verdicts.get(verdict, 0) for verdict, count in after.verdicts.items()},
     )
-
-
-def _behind(ledger: Ledger, topic: TopicFacts) -> int:
-    ends = ledger.head().ends
-    return sum(end - ends.get(partition, topic.begins[partition]) for partition, end in topic.ends.items())
 
 
 def _unchecked(settings: Settings) -> bool:

@@ -20,7 +20,7 @@ from streaming.check_contract import cassandra_differences, mysql_differences, m
 from streaming.errors import ConfigurationError, TickledgerError, run_command
 from streaming.ledger import Ledger, LedgerHead, utc_now
 from streaming.settings import Settings, env_file, load_settings
-from streaming.start_up import check_continuity
+from streaming.start_up import check_continuity, starting_offsets
 from streaming.stores import connect_cassandra, connect_mysql, fetch_rows
 from streaming.topic import LagMeter, TopicFacts, describe_topic
 
@@ -204,7 +204,7 @@ def _ledger(settings: Settings, head: LedgerHead, topic: TopicFacts) -> str:
 
 def _lag(settings: Settings, connection: MySQLConnectionAbstract, head: LedgerHead, topic: TopicFacts) -> str:
     meter = LagMeter(settings)
-    lag = meter.behind({partition: head.ends.get(partition, first) for partition, first in topic.begins.items()})
+    lag = meter.behind(starting_offsets(head, topic))
     meter.close()
     newest = fetch_rows(connection, "SELECT landed_at FROM landed_batches ORDER BY batch_id DESC LIMIT 1")
     age = (utc_now() - newest[0][0]).total_seconds() if newest else None

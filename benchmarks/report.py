@@ -131,7 +131,7 @@ def _engine_lines(facts: dict[str, Any]) -> Iterable[str]:
     names = list(dict.fromkeys(run["engine"] for run in facts["runs"]))
     medians = {name: _medians(facts["runs"], name) for name in names}
     for name, one in medians.items():
-        rounds = sum(run["engine"] == name and not run["problem"] for run in facts["runs"])
+        rounds = len(_counting(facts["runs"], name))
         yield f"| {ENGINES[name].title} | {rounds} | {' | '.join(_figure(one[column]) for column in _COLUMNS)} |"
     yield ""
     yield "| ratio of medians in this run | warm | with start-up |"
@@ -153,19 +153,23 @@ def checks_cost(runs: Sequence[dict[str, Any]]) -> str:
 
     Empty where a run of either kind is missing. Of each run the mean from its first batch to its last counts.
     """
-    seconds = [_counted(runs, engine, "batch_seconds") for engine in CHECKS_ON_AND_OFF]
+    seconds = [_figures(runs, engine, "batch_seconds") for engine in CHECKS_ON_AND_OFF]
     if not all(seconds):
         return ""
     on, off = map(statistics.median, seconds)
-    late = statistics.median(_counted(runs, CHECKS_ON_AND_OFF[0], "verdict_seconds"))
+    late = statistics.median(_figures(runs, CHECKS_ON_AND_OFF[0], "verdict_seconds"))
     return (
         f"A batch takes {on:.2f} s with checks on and {off:.2f} s off: {100 * (on / off - 1):+.1f} %."
         f" The last verdict comes {late:.1f} s after the last batch."
     )
 
 
-def _counted(runs: Iterable[dict[str, Any]], engine: str, figure: str) -> list[float]:
-    return [run[figure] for run in runs if run["engine"] == engine and not run["problem"]]
+def _counting(runs: Iterable[dict[str, Any]], engine: str) -> list[dict[str, Any]]:
+    return [run for run in runs if run["engine"] == engine and not run["problem"]]
+
+
+def _figures(runs: Iterable[dict[str, Any]], engine: str, figure: str) -> list[float]:
+    return [run[figure] for run in _counting(runs, engine)]
 
 
 def _checks_lines(facts: dict[str, Any]) -> Iterable[str]:
@@ -178,10 +182,10 @@ def _checks_lines(facts: dict[str, Any]) -> Iterable[str]:
     )
     yield "|---|---:|---:|---:|---:|---:|---:|---:|"
     for engine in CHECKS_ON_AND_OFF:
-        seconds = _counted(facts["runs"], engine, "batch_seconds")
+        seconds = _figures(facts["runs"], engine, "batch_seconds")
         cells = [f"{statistics.median(seconds):.2f}", f"{min(seconds):.2f} to {max(seconds):.2f}"]
         cells += [
-            _figure(statistics.median(_counted(facts["runs"], engine, figure)))
+            _figure(statistics.median(_figures(facts["runs"], engine, figure)))
             for figure in ("warm", "verdict_seconds", "engine_cpu", "stores_cpu")
         ]
         yield f"| {ENGINES[engine].title} | {len(seconds)} | {' | '.join(cells)} |"
@@ -190,7 +194,7 @@ def _checks_lines(facts: dict[str, Any]) -> Iterable[str]:
 
 
 def _medians(runs: list[dict[str, Any]], name: str) -> dict[str, float]:
-    mine = [run | {"cores_busy": cores_busy(run)} for run in runs if run["engine"] == name and not run["problem"]]
+    mine = [run | {"cores_busy": cores_busy(run)} for run in _counting(runs, name)]
     return {column: statistics.median(run[column] for run in mine) for column in _COLUMNS}
 
 
@@ -200,7 +204,7 @@ def cores_busy(run: dict[str, Any]) -> float:
 
 
 def _spread(runs: list[dict[str, Any]], name: str) -> str:
-    warm = [run["warm"] for run in runs if run["engine"] == name and not run["problem"]]
+    warm = _figures(runs, name, "warm")
     return f"{min(warm):,.0f} to {max(warm):,.0f}"
 
 

@@ -23,11 +23,11 @@ from streaming.webhook import Webhook
 
 #: Landing waits once so many batches are landed and not yet checked.
 MOST_WAITING = 128
-#: While a backlog lands, checks rest for so many times the seconds that the last one took, ...
+#: While a backlog lands, checks rest for so many times the seconds that the last one took.
 REST = 3
-#: loading Great Expectations counts as a check of so many seconds; ...
+#: Before Great Expectations is loaded they rest as if that took so many seconds.
 LOADING_SECONDS = 4
-#: ... but they do not where so many batches have been put off already.
+#: They do not rest where so many batches have been put off already.
 MOST_PUT_OFF = 64
 #: A stream that is asked to stop begins no check after so many seconds; the next start checks the rest.
 SECONDS_AT_THE_END = 30
@@ -121,9 +121,7 @@ class BatchChecks:
     def _run(self) -> None:
         with self._bugs_said():
             if self._settings.checks_enabled:
-                if self._messages_behind:
-                    self._first_landed.wait(REST * LOADING_SECONDS)
-                self._rest(REST * LOADING_SECONDS)
+                self._let_landing_begin()
                 self._load()
         while (check := self._next()) is not None:
             with self._bugs_said():
@@ -137,6 +135,11 @@ class BatchChecks:
             yield
         except Exception as error:
             self._say_once(f"checks ended unexpectedly: {type(error).__name__}: {error}")
+
+    def _let_landing_begin(self) -> None:
+        if self._messages_behind:
+            self._first_landed.wait(REST * LOADING_SECONDS)
+        self._rest(REST * LOADING_SECONDS)
 
     def _load(self) -> None:
         try:

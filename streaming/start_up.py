@@ -73,6 +73,12 @@ def check_continuity(settings: Settings, head: LedgerHead, topic: TopicFacts) ->
             )
 
 
-def starting_offsets(head: LedgerHead, topic: TopicFacts) -> dict[str, int]:
+def starting_offsets(head: LedgerHead, topic: TopicFacts) -> dict[int, int]:
     """Where each partition begins: the ledger's end, or the partition's first offset where the ledger has none."""
-    return {str(partition): head.ends.get(partition, first) for partition, first in topic.begins.items()}
+    return {partition: head.ends.get(partition, first) for partition, first in topic.begins.items()}
+
+
+def messages_behind(head: LedgerHead, topic: TopicFacts) -> int:
+    """Messages up to the ends that the topic had, which the ledger does not have yet."""
+    starts = starting_offsets(head, topic)
+    return sum(max(0, end - starts[partition]) for partition, end in topic.ends.items())

@@ -30,7 +30,7 @@ from streaming.metrics import Metrics
 from streaming.patience import GaveUp, Patience
 from streaming.secured import spark_kafka_options
 from streaming.settings import Settings, load_settings
-from streaming.start_up import check_continuity, check_tables, starting_offsets
+from streaming.start_up import check_continuity, check_tables, messages_behind, starting_offsets
 from streaming.stopping import stop_on_signals
 from streaming.topic import LagMeter, TopicFacts, TopicWatch, describe_topic
 
@@ -108,9 +108,9 @@ class TickStream:
 
     def _announce(self, topic: TopicFacts) -> None:
         head = self._ledger.head()
-        behind = sum(end - head.ends.get(partition, topic.begins[partition]) for partition, end in topic.ends.items())
         print(
-            f"landing {self._settings.kafka_topic}: ledger at batch {head.batch_id}, {behind:,} messages behind,"
+            f"landing {self._settings.kafka_topic}: ledger at batch {head.batch_id},"
+            f" {messages_behind(head, topic):,} messages behind,"
             f" a micro-batch every {self._settings.stream_trigger_seconds:g} s",
             flush=True,
         )
@@ -118,12 +118,10 @@ class TickStream:
     def _run_query(self, spark: SparkSession, topic: TopicFacts) -> None:
         watch = TopicWatch(self._settings, topic.topic_id)
         self._lander = BatchLander(self._settings, self._ledger, topic, self._patience, watch.confirm)
-        self._checks.begin(self._behind(topic))
-        if self._once and not self._behind(topic):
-            self._landed_all = True
-            self._stopping.set()
+        self._topic = topic
+        self._checks.begin(self._behind())
+        if self._stop_once_landed():
             return
-        self._once_until = topic
         scratch = self._patience.wait_for(lambda: _new_scratch(self._settings.stream_scratch_dir))
         try:
             query = self._start_query(spark, topic, scratch)
@@ -189,15 +187,19 @@ class TickStream:
         self._metrics.landed(batch)
         ends = self._lander.progress.head.ends
         self._checks.landed(batch, lambda: self._lag.behind(ends))
-        if self._once and not self._behind(self._once_until):
+        self._stop_once_landed()
+
+    def _behind(self) -> int:
+        """Messages up to the ends that the topic had when the query began, which have not landed."""
+        assert self._lander is not None
+        return messages_behind(self._lander.progress.head, self._topic)
+
+    def _stop_once_landed(self) -> bool:
+        """With --once: stop where all has landed."""
+        if self._once and not self._behind():
             self._landed_all = True
             self._stopping.set()
-
-    def _behind(self, topic: TopicFacts) -> int:
-        """Messages up to the given ends that have not landed."""
-        assert self._lander is not None
-        progress = self._lander.progress
-        return sum(max(0, end - progress.start_of(partition)) for partition, end in topic.ends.items())
+        return self._landed_all
 
     def _count_death(self, cause: object) -> None:
         if cause is None or self._stopping.is_set():
