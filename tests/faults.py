@@ -118,7 +118,7 @@ def main(
     """Kill the real parts under load and compare what was acknowledged with what landed."""
     kinds = _chosen(only, share)
     seed = seed or random.randrange(1, 10_000)
-    services = Instance(os.environ.get(INSTANCE_VARIABLE, "test"))
+    services = Instance(os.environ.get(INSTANCE_VARIABLE, "faults"))
     started = time.monotonic()
     try:
         services.start()
