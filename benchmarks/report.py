@@ -47,9 +47,9 @@ def record_engines(results: list[Result], ticks: int, batch: int) -> None:
     _save(engines_chart(counted), "performance-engines")
 
 
-def record_checks(results: list[Result], ticks: int, batch: int) -> None:
-    """Keep a run of our stream with checks on and off, in place of the one before."""
-    _record("checks", {"ticks": ticks, "batch": batch, "runs": [result.as_dict() for result in results]})
+def record_backlog(results: list[Result], ticks: int, batch: int) -> None:
+    """Keep a run of a few engines, ours with checks on and off among them, in place of the one before."""
+    _record("backlog", {"ticks": ticks, "batch": batch, "runs": [result.as_dict() for result in results]})
 
 
 def record_memory(samples: pd.DataFrame) -> None:
@@ -134,6 +134,15 @@ def _engine_lines(facts: dict[str, Any]) -> Iterable[str]:
         rounds = len(_counting(facts["runs"], name))
         yield f"| {ENGINES[name].title} | {rounds} | {' | '.join(_figure(one[column]) for column in _COLUMNS)} |"
     yield ""
+    yield from _ratio_lines(medians)
+    yield ""
+    spread = [f"{ENGINES[name].title} {_spread(facts['runs'], name)}" for name in names]
+    yield f"Spread of the warm figures, lowest to highest: {'; '.join(spread)}."
+    yield ""
+    yield "![Ticks a second by engine](performance-engines.svg)"
+
+
+def _ratio_lines(medians: dict[str, dict[str, float]]) -> Iterable[str]:
     yield "| ratio of medians in this run | warm | with start-up |"
     yield "|---|---:|---:|"
     for name, other in medians.items():
@@ -141,11 +150,6 @@ def _engine_lines(facts: dict[str, Any]) -> Iterable[str]:
             ours = medians["ours"]
             ratios = [f"{ours[kind] / other[kind]:.2f}" for kind in ("warm", "whole")]
             yield f"| tickledger, checks on : {ENGINES[name].title} | {' | '.join(ratios)} |"
-    yield ""
-    spread = [f"{ENGINES[name].title} {_spread(facts['runs'], name)}" for name in names]
-    yield f"Spread of the warm figures, lowest to highest: {'; '.join(spread)}."
-    yield ""
-    yield "![Ticks a second by engine](performance-engines.svg)"
 
 
 def checks_cost(runs: Sequence[dict[str, Any]]) -> str:
@@ -172,23 +176,19 @@ def _figures(runs: Iterable[dict[str, Any]], engine: str, figure: str) -> list[f
     return [run[figure] for run in _counting(runs, engine)]
 
 
-def _checks_lines(facts: dict[str, Any]) -> Iterable[str]:
+def _backlog_lines(facts: dict[str, Any]) -> Iterable[str]:
     yield f"{_origin(facts)} ·"
-    yield f"{facts['ticks']:,} ticks, about {facts['batch']:,} a batch; medians of the rounds."
+    yield f"{facts['ticks']:,} ticks in messages of ten, about {facts['batch']:,} ticks a batch; medians of the rounds."
     yield ""
-    yield (
-        "| | rounds | seconds a batch | lowest to highest | ticks/s warm | last verdict after (s) | engine CPU (s)"
-        " | stores CPU (s) |"
-    )
-    yield "|---|---:|---:|---:|---:|---:|---:|---:|"
-    for engine in CHECKS_ON_AND_OFF:
-        seconds = _figures(facts["runs"], engine, "batch_seconds")
-        cells = [f"{statistics.median(seconds):.2f}", f"{min(seconds):.2f} to {max(seconds):.2f}"]
-        cells += [
-            _figure(statistics.median(_figures(facts["runs"], engine, figure)))
-            for figure in ("warm", "verdict_seconds", "engine_cpu", "stores_cpu")
-        ]
-        yield f"| {ENGINES[engine].title} | {len(seconds)} | {' | '.join(cells)} |"
+    columns = ("warm", "whole", "first_batch_seconds", "engine_cpu", "stores_cpu", "cores_busy")
+    yield f"| engine | rounds | {' | '.join(_COLUMNS[column] for column in columns)} | warm, lowest to highest |"
+    yield f"|---|---:|{'---:|' * len(columns)}---:|"
+    medians = {name: _medians(facts["runs"], name) for name in dict.fromkeys(run["engine"] for run in facts["runs"])}
+    for name, one in medians.items():
+        cells = [str(len(_counting(facts["runs"], name))), *(_figure(one[column]) for column in columns)]
+        yield f"| {ENGINES[name].title} | {' | '.join(cells)} | {_spread(facts['runs'], name)} |"
+    yield ""
+    yield from _ratio_lines(medians)
     yield ""
     yield checks_cost(facts["runs"])
 
@@ -338,7 +338,7 @@ def _save(chart: Any, name: str) -> Path:
 #: The parts of the page that are written, by the name in their marks.
 _PARTS: dict[str, Callable[[dict[str, Any]], Iterable[str]]] = {
     "engines": _engine_lines,
-    "checks": _checks_lines,
+    "backlog": _backlog_lines,
     "latency": _latency_lines,
     "producer": _producer_lines,
     "batches": _growth_lines,

@@ -1,5 +1,6 @@
 """The benchmarks' own parts: what they write, count as wrong, and make up. No figure is measured here."""
 
+import os
 import subprocess
 import sys
 import time
@@ -21,7 +22,7 @@ from benchmarks.sink import Sink
 from benchmarks.usage import Usage, program_of
 from producer.companies import read_companies
 from producer.market import Market
-from streaming.settings import Settings
+from streaming.settings import PROJECT_ROOT, Settings
 
 
 @pytest.fixture
@@ -59,15 +60,34 @@ def test_the_checks_cost_is_by_runs_that_count_and_their_last_verdict_is_told(pa
         return Result(engine, 1, 500_000, 5, 10.0, 20.0, 45_000.0, 25_000.0, seconds, late, 25.0, 9.0, 1900.0, problem)
 
     runs = [run("ours", 2.2), run("ours", 9.0, "a row is missing"), run("ours-unchecked", 2.0)]
-    report.record_checks(runs, ticks=500_000, batch=100_000)
+    report.record_backlog(runs, ticks=500_000, batch=100_000)
 
-    said = page.read_text(encoding="utf-8").partition("<!-- checks")[2].partition("<!-- end of checks")[0]
-    assert "| tickledger, checks on | 1 | 2.20 | 2.20 to 2.20 | 45,000 | 3.5 | 25.0 | 9.0 |" in said
+    said = page.read_text(encoding="utf-8").partition("<!-- backlog")[2].partition("<!-- end of backlog")[0]
+    assert "| tickledger, checks on | 1 | 45,000 | 25,000 | 10.0 | 25.0 | 9.0 | 1.7 | 45,000 to 45,000 |" in said
+    assert "| tickledger, checks on : tickledger, checks off | 1.00 | 1.00 |" in said
     assert "A batch takes 2.20 s with checks on and 2.00 s off: +10.0 %." in said
     assert "The last verdict comes 3.5 s after the last batch." in said
     assert report.checks_cost([one.as_dict() for one in runs[:2]]) == ""
     assert report.uncounted(runs) == []
     assert report.uncounted([run("ours", 2.2, "a row is missing"), *runs[1:]]) == ["ours"]
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ("--engines loop,lop", "--engines names lop; it should be some of ours"),
+        ("--engines ours,loop --record", "--engines leaves out ours-unchecked; with --record it should be in it"),
+        ("--profile --record", "--record is given with --profile; it should be left out"),
+        ("--ticks 50000", "--ticks is 50,000; it should be at least two batches of 100,000"),
+    ],
+)
+def test_a_run_that_would_make_no_sense_is_refused_before_it_starts(options: str, reason: str) -> None:
+    command = [sys.executable, "-m", "benchmarks", *options.split()]
+    environment = os.environ | {"PYTHONPATH": str(PROJECT_ROOT / "tests")}
+    run = subprocess.run(command, cwd=PROJECT_ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert run.returncode == 2
+    assert run.stderr.count("\n") == 1
+    assert reason in run.stderr
 
 
 def latency_rows(seconds: float, problem: str = "") -> list[dict[str, object]]:
