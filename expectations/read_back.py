@@ -210,6 +210,7 @@ class ReadBack:
 
     def _ticks(self, ledger: LedgerView) -> "pd.DataFrame":
         slices = list(ledger.slices())
+        # Without their end, unlike other slices: the tick there is a slice's own first one.
         earlier = [one._replace(first=one.first - PRICE_WINDOW, last=one.first) for one in slices]
         with cassandra_errors():
             before = [list(pages) for pages in self._read(self._price_before, earlier)]
