@@ -23,10 +23,10 @@ from streaming.webhook import Webhook
 
 #: Landing waits once so many batches are landed and not yet checked.
 MOST_WAITING = 128
-#: While a backlog lands, checks rest for so many times the seconds that the last one took.
-REST = 3
-#: Before Great Expectations is loaded they rest as if that took so many seconds.
-LOADING_SECONDS = 4
+#: While a backlog lands, checks rest for so many times the seconds that the last one, or loading, took.
+REST = 5
+#: Before Great Expectations is loaded they rest for so many seconds, in which a short backlog lands whole.
+SECONDS_BEFORE_LOADING = 30
 #: They do not rest where so many batches have been put off already.
 MOST_PUT_OFF = 64
 #: A stream that is asked to stop begins no check after so many seconds; the next start checks the rest.
@@ -122,7 +122,7 @@ class BatchChecks:
         with self._bugs_said():
             if self._settings.checks_enabled:
                 self._let_landing_begin()
-                self._load()
+                self._rest(REST * self._load())
         while (check := self._next()) is not None:
             with self._bugs_said():
                 self._rest(REST * check())
@@ -138,18 +138,21 @@ class BatchChecks:
 
     def _let_landing_begin(self) -> None:
         if self._messages_behind:
-            self._first_landed.wait(REST * LOADING_SECONDS)
-        self._rest(REST * LOADING_SECONDS)
+            self._first_landed.wait(SECONDS_BEFORE_LOADING)
+        self._rest(SECONDS_BEFORE_LOADING)
 
-    def _load(self) -> None:
+    def _load(self) -> float:
+        """Load Great Expectations and list what an earlier stream left; returns the seconds that it took."""
+        started = time.monotonic()
         try:
             batch_ids = self._patience.wait_for(self._checker.unchecked)
             self._loaded = True
         except TickledgerError as error:
             self._say_once(f"batches stay unchecked: {error}")
-            return
+            return 0.0
         # What has landed since the start has its own turn and its own line.
         self._earlier.extend(one for one in batch_ids if not self._first or one < self._first)
+        return time.monotonic() - started
 
     def _next(self) -> Callable[[], float] | None:
         """The next check, which returns the seconds that it took; None where there is none any more."""

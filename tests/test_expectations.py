@@ -509,6 +509,7 @@ def checks_of(pipeline: Pipeline) -> Callable[..., BatchChecks]:
 def long_rests(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let checks rest until something ends it."""
     monkeypatch.setattr(check_landed, "REST", 1e6)
+    monkeypatch.setattr(check_landed, "SECONDS_BEFORE_LOADING", 1e6)
 
 
 def lines_of(said: str) -> list[tuple[int, str]]:
