@@ -123,26 +123,37 @@ def _origin(facts: dict[str, Any]) -> str:
 
 
 def _engine_lines(facts: dict[str, Any]) -> Iterable[str]:
-    yield f"{_origin(facts)} ·"
-    yield f"{facts['ticks']:,} ticks in messages of ten, about {facts['batch']:,} ticks a batch; medians of the rounds."
-    yield ""
-    yield f"| engine | rounds | {' | '.join(_COLUMNS.values())} |"
-    yield f"|---|---:|{'---:|' * len(_COLUMNS)}"
-    names = list(dict.fromkeys(run["engine"] for run in facts["runs"]))
-    medians = {name: _medians(facts["runs"], name) for name in names}
-    for name, one in medians.items():
-        rounds = len(_counting(facts["runs"], name))
-        yield f"| {ENGINES[name].title} | {rounds} | {' | '.join(_figure(one[column]) for column in _COLUMNS)} |"
-    yield ""
-    yield from _ratio_lines(medians)
-    yield ""
-    spread = [f"{ENGINES[name].title} {_spread(facts['runs'], name)}" for name in names]
+    yield from _side_by_side(facts, list(_COLUMNS))
+    spread = [f"{ENGINES[name].title} {_spread(facts['runs'], name)}" for name in _engines_of(facts)]
     yield f"Spread of the warm figures, lowest to highest: {'; '.join(spread)}."
     yield ""
     yield "![Ticks a second by engine](performance-engines.svg)"
 
 
-def _ratio_lines(medians: dict[str, dict[str, float]]) -> Iterable[str]:
+def _backlog_lines(facts: dict[str, Any]) -> Iterable[str]:
+    columns = ["warm", "whole", "first_batch_seconds", "engine_cpu", "stores_cpu", "cores_busy"]
+    yield from _side_by_side(facts, columns, spread=True)
+    yield checks_cost(facts["runs"])
+
+
+def _engines_of(facts: dict[str, Any]) -> list[str]:
+    return list(dict.fromkeys(run["engine"] for run in facts["runs"]))
+
+
+def _side_by_side(facts: dict[str, Any], columns: list[str], *, spread: bool = False) -> Iterable[str]:
+    """What ran, a row an engine, and ours beside each other one. `spread`: with a column for the warm figures."""
+    yield f"{_origin(facts)} ·"
+    yield f"{facts['ticks']:,} ticks in messages of ten, about {facts['batch']:,} ticks a batch; medians of the rounds."
+    yield ""
+    headings = ["rounds", *(_COLUMNS[column] for column in columns), *["warm, lowest to highest"] * spread]
+    yield f"| engine | {' | '.join(headings)} |"
+    yield f"|---|{'---:|' * len(headings)}"
+    medians = {name: _medians(facts["runs"], name) for name in _engines_of(facts)}
+    for name, one in medians.items():
+        cells = [str(len(_counting(facts["runs"], name))), *(_figure(one[column]) for column in columns)]
+        cells += [_spread(facts["runs"], name)] * spread
+        yield f"| {ENGINES[name].title} | {' | '.join(cells)} |"
+    yield ""
     yield "| ratio of medians in this run | warm | with start-up |"
     yield "|---|---:|---:|"
     for name, other in medians.items():
@@ -150,6 +161,7 @@ def _ratio_lines(medians: dict[str, dict[str, float]]) -> Iterable[str]:
             ours = medians["ours"]
             ratios = [f"{ours[kind] / other[kind]:.2f}" for kind in ("warm", "whole")]
             yield f"| tickledger, checks on : {ENGINES[name].title} | {' | '.join(ratios)} |"
+    yield ""
 
 
 def checks_cost(runs: Sequence[dict[str, Any]]) -> str:
@@ -174,23 +186,6 @@ def _counting(runs: Iterable[dict[str, Any]], engine: str) -> list[dict[str, Any
 
 def _figures(runs: Iterable[dict[str, Any]], engine: str, figure: str) -> list[float]:
     return [run[figure] for run in _counting(runs, engine)]
-
-
-def _backlog_lines(facts: dict[str, Any]) -> Iterable[str]:
-    yield f"{_origin(facts)} ·"
-    yield f"{facts['ticks']:,} ticks in messages of ten, about {facts['batch']:,} ticks a batch; medians of the rounds."
-    yield ""
-    columns = ("warm", "whole", "first_batch_seconds", "engine_cpu", "stores_cpu", "cores_busy")
-    yield f"| engine | rounds | {' | '.join(_COLUMNS[column] for column in columns)} | warm, lowest to highest |"
-    yield f"|---|---:|{'---:|' * len(columns)}---:|"
-    medians = {name: _medians(facts["runs"], name) for name in dict.fromkeys(run["engine"] for run in facts["runs"])}
-    for name, one in medians.items():
-        cells = [str(len(_counting(facts["runs"], name))), *(_figure(one[column]) for column in columns)]
-        yield f"| {ENGINES[name].title} | {' | '.join(cells)} | {_spread(facts['runs'], name)} |"
-    yield ""
-    yield from _ratio_lines(medians)
-    yield ""
-    yield checks_cost(facts["runs"])
 
 
 def _medians(runs: list[dict[str, Any]], name: str) -> dict[str, float]:
