@@ -203,9 +203,7 @@ class BatchChecks:
     def _check(self, waiting: _Waiting) -> float:
         batch_id = waiting.batch.batch_id
         try:
-            fault_points.reached("before_check")
             verdict, seconds = self._verdict(batch_id)
-            fault_points.reached("after_check")
             check_seconds = None if verdict == "unchecked" else seconds
             if self._metrics is not None:
                 self._metrics.checked(verdict, check_seconds)
@@ -242,11 +240,13 @@ class BatchChecks:
         if not self._loaded:
             return "unchecked", 0.0
         started = time.monotonic()
+        fault_points.reached("before_check")
         try:
             verdict = self._patience.wait_for(lambda: self._checker.check(batch_id))
         except TickledgerError as error:
             self._say_once(f"batch {batch_id} stays unchecked: {error}")
             return "unchecked", time.monotonic() - started
+        fault_points.reached("after_check")
         if verdict.verdict == "failed" and self._webhook is not None:
             self._webhook.tell(verdict)
         return verdict.verdict, time.monotonic() - started

@@ -218,18 +218,23 @@ def _volume_difference(pipeline: Pipeline, stored: dict[TickKey, int], sent: dic
 
 
 def wait_until_quiet(pipeline: Pipeline, log: Path, seconds: float = 120) -> None:
-    """Wait until the ledger covers every acknowledged message and every batch has its verdict; then :func:`judge`."""
-    deadline = time.monotonic() + seconds
+    """Wait until the ledger covers every acknowledged message and every batch has its verdict; then :func:`judge`.
+
+    Gives up where nothing more landed or was checked for `seconds`: how long many small batches take is the machine's.
+    """
     ledger = Ledger(pipeline.settings)
     last: dict[int, int] = {}
     for line in log.read_text().splitlines():
         message = json.loads(line)
         if message["acked"]:
             last[message["partition"]] = max(last.get(message["partition"], -1), message["offset"])
+    before: object = None
     while True:
-        ends = ledger.head().ends
-        if all(ends.get(partition, 0) > offset for partition, offset in last.items()) and not ledger.unchecked():
+        ends, unchecked = ledger.head().ends, ledger.unchecked()
+        if all(ends.get(partition, 0) > offset for partition, offset in last.items()) and not unchecked:
             return
-        if time.monotonic() > deadline:
+        if (ends, unchecked) != before:
+            before, deadline = (ends, unchecked), time.monotonic() + seconds
+        elif time.monotonic() > deadline:
             return
         time.sleep(0.3)
