@@ -225,11 +225,12 @@ def test_what_a_command_line_runs_is_named_for_people() -> None:
 
 
 def test_cpu_is_told_by_program_however_many_processes_ran_it() -> None:
-    code = "import time\nwhile time.process_time() < 0.3: pass\ntime.sleep(1)"
-    processes = [subprocess.Popen([sys.executable, "-c", code]) for _ in range(2)]
+    # They begin when told: what they have used before the first look does not count.
+    code = "import time\ninput()\nend = time.process_time() + 0.3\nwhile time.process_time() < end: pass\ntime.sleep(1)"
+    processes = [subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE) for _ in range(2)]
     usage = Usage(process.pid for process in processes).start()
     for process in processes:
-        process.wait()
+        process.communicate(b"\n")
     usage.stop()
     assert usage.cpu_by_program() == {Path(sys.executable).name: pytest.approx(usage.cpu_seconds)}
     assert 0.5 < usage.cpu_seconds < 2
