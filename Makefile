@@ -51,10 +51,10 @@ unit: $(INSTALLED)  ## The tests that need no server
 	@exec $(BIN)/python -m pytest -m "not integration"
 
 check-contract: $(INSTALLED)  ## Compare the live tables with the dbt contract and the tick; print what differs
-	@exec $(BIN)/python -m streaming.check_contract
+	@exec $(BIN)/tickledger check-contract
 
 doctor: $(INSTALLED)  ## Is this set-up fit to land? One line a fact, and what mends a bad one
-	@exec $(BIN)/python doctor.py
+	@exec $(BIN)/tickledger doctor
 
 lint: $(INSTALLED)  ## Lint, format and types
 	@$(BIN)/ruff check .
@@ -75,29 +75,29 @@ format: $(INSTALLED)  ## Format the code, mend what can be mended
 	@$(BIN)/ruff format .
 
 services: $(INSTALLED)  ## Start Kafka, Cassandra and MySQL on this machine. SECURE=1: with TLS and accounts
-	@exec $(BIN)/python -m services start $(if $(filter 1,$(SECURE)),--secure)
+	@exec $(BIN)/tickledger services start $(if $(filter 1,$(SECURE)),--secure)
 
 services-stop: $(INSTALLED)  ## Stop what `make services` started
-	@exec $(BIN)/python -m services stop
+	@exec $(BIN)/tickledger services stop
 
 services-status: $(INSTALLED)  ## Tell which servers run
-	@exec $(BIN)/python -m services status
+	@exec $(BIN)/tickledger services status
 
 services-clean: $(INSTALLED)  ## Stop the servers and delete their data
-	@$(BIN)/python -m services stop && exec $(BIN)/python -m services clean
+	@$(BIN)/tickledger services stop && exec $(BIN)/tickledger services clean
 
 shell: $(INSTALLED)  ## A shell in which every command of the README works as typed
 	@printf '[ -f ~/.bashrc ] && . ~/.bashrc\n. .venv/bin/activate\n' > .venv/shellrc
 	@echo "tickledger's environment; 'exit' leaves it"; exec bash --rcfile .venv/shellrc -i
 
 sql: $(INSTALLED)  ## A MySQL prompt on the ledger's database
-	@exec $(BIN)/python -m services sql
+	@exec $(BIN)/tickledger services sql
 
 cql: $(INSTALLED)  ## A CQL prompt on the ticks' keyspace
-	@exec $(BIN)/python -m services cql
+	@exec $(BIN)/tickledger services cql
 
 topics: $(INSTALLED)  ## List the topics
-	@exec $(BIN)/python -m services topics
+	@exec $(BIN)/tickledger services topics
 
 picture: $(INSTALLED)  ## Pictures of the dashboard into docs/: light, dark, phone (needs Chromium)
 	@exec $(BIN)/python tests/picture.py

@@ -22,15 +22,15 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from commands.reconcile import Books, reconcile
 from services.instance import Instance
 from services.java import java_home
-from streaming.errors import ConfigurationError, TickledgerError, run_command
-from streaming.ledger import Ledger
-from streaming.reconcile import Books, reconcile
-from streaming.settings import PROJECT_ROOT, Settings, load_settings
-from streaming.start_up import messages_behind
-from streaming.stopping import stop_on_signals
-from streaming.topic import describe_topic
+from tickledger.errors import ConfigurationError, TickledgerError, run_command
+from tickledger.ledger import Ledger
+from tickledger.settings import PROJECT_ROOT, Settings, load_settings
+from tickledger.start_up import messages_behind
+from tickledger.stopping import stop_on_signals
+from tickledger.topic import describe_topic
 
 DEMO_FOLDER = PROJECT_ROOT / ".demo"
 DASHBOARD_PORT = 8501

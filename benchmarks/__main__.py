@@ -20,7 +20,7 @@ from benchmarks.engines import ENGINES, Case, Result, run
 from benchmarks.load import Load, fill, seed
 from benchmarks.report import CHECKS_ON_AND_OFF, checks_cost, record_backlog, record_engines, uncounted
 from services.instance import Instance
-from streaming.errors import ConfigurationError, run_command
+from tickledger.errors import ConfigurationError, run_command
 
 #: In the run after a single one Cassandra's JVM still compiled for five seconds.
 WARM_UP_RUNS = 2

@@ -15,7 +15,7 @@ from bytewax.outputs import DynamicSink, StatelessSinkPartition
 from bytewax.run import cli_main
 
 from benchmarks.sink import Message, Sink
-from streaming.settings import Settings, load_settings
+from tickledger.settings import Settings, load_settings
 
 
 class _Worker(StatelessSinkPartition[Any]):

@@ -12,10 +12,10 @@ from collections.abc import Iterator
 from kafka import KafkaConsumer, TopicPartition
 
 from streaming.decode_columns import ColumnDecoder
-from streaming.ledger import Ledger
-from streaming.settings import Settings, load_settings
 from streaming.tick_columns import TickColumns, whole
 from streaming.tick_sink import TickSink, session_of_this_process
+from tickledger.ledger import Ledger
+from tickledger.settings import Settings, load_settings
 
 #: Ticks between two lines.
 TICKS_A_LINE = 25_000

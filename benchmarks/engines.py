@@ -19,12 +19,12 @@ from pipeline import Pipeline
 from benchmarks.environments import environment
 from benchmarks.load import Load, Volumes
 from benchmarks.usage import Usage
+from commands.reconcile import reconcile
 from services.instance import SERVERS, Instance
 from services.java import java_home
 from services.server import process_of
-from streaming.errors import TickledgerError
-from streaming.reconcile import reconcile
-from streaming.settings import PROJECT_ROOT
+from tickledger.errors import TickledgerError
+from tickledger.settings import PROJECT_ROOT
 
 #: A run that takes longer is broken.
 LONGEST_SECONDS = 600

@@ -5,8 +5,8 @@ import sys
 import venv
 from pathlib import Path
 
-from streaming.errors import TickledgerError
-from streaming.settings import PROJECT_ROOT
+from tickledger.errors import TickledgerError
+from tickledger.settings import PROJECT_ROOT
 
 
 class NoEnvironment(TickledgerError):

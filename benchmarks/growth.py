@@ -18,7 +18,7 @@ from benchmarks import growth_landing, growth_queries
 from benchmarks.__main__ import Bench
 from benchmarks.report import record_growth, record_memory, slopes
 from services.instance import Instance
-from streaming.errors import ConfigurationError, TickledgerError, run_command
+from tickledger.errors import ConfigurationError, TickledgerError, run_command
 
 #: The parts, with the minutes that each takes on two cores.
 PARTS = {"batches": 6, "tickers": 5, "days": 12, "ticks": 18, "memory": 15}

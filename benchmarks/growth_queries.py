@@ -12,12 +12,12 @@ import pandas as pd
 from benchmarks.__main__ import Bench
 from benchmarks.growth_landing import Told, median_seconds
 from benchmarks.made_up_year import OPENS, SESSION, Year, fill_ticks
+from commands.roll_up import roll_up
 from dashboard import queries
 from dashboard.draw_history import DAYS_SHOWN
 from dashboard.readers import ANSWER_SECONDS, CassandraReader, MySQLReader
-from streaming.errors import StoreUnavailable
-from streaming.roll_up import roll_up
-from streaming.settings import Settings
+from tickledger.errors import StoreUnavailable
+from tickledger.settings import Settings
 
 #: Companies whose candles are on the page.
 TICKERS_SHOWN = 6

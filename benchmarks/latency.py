@@ -20,12 +20,12 @@ from rich.table import Table
 from benchmarks.__main__ import Bench
 from benchmarks.looks import STAGES, Looks, Sent
 from benchmarks.report import record_latency
+from commands.reconcile import reconcile
 from producer.companies import read_companies
 from producer.market import Market
 from producer.publish import Publisher
 from services.instance import Instance
-from streaming.errors import ConfigurationError, TickledgerError, run_command
-from streaming.reconcile import reconcile
+from tickledger.errors import ConfigurationError, TickledgerError, run_command
 
 #: Seconds at a pace before its messages count, for what a stream that starts it is used to.
 WARM_UP_SECONDS = 5

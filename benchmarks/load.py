@@ -14,7 +14,7 @@ from pipeline import Pipeline
 from producer.companies import read_companies
 from producer.market import Market
 from producer.publish import Publisher
-from streaming.settings import Settings
+from tickledger.settings import Settings
 
 #: One row per date and sector: shares.
 Volumes = dict[tuple[date, str], int]

@@ -12,8 +12,8 @@ from typing import Any
 
 import pandas as pd
 
-from streaming.settings import Settings
-from streaming.stores import connect_cassandra, connect_mysql, fetch_rows
+from tickledger.settings import Settings
+from tickledger.stores import connect_cassandra, connect_mysql, fetch_rows
 
 STAGES = ("readable in Cassandra", "in volume_today", "checked")
 PARTITIONS = 2

@@ -10,7 +10,7 @@ import sys
 from confluent_kafka import Consumer, TopicPartition
 
 from benchmarks.sink import Sink
-from streaming.settings import Settings, load_settings
+from tickledger.settings import Settings, load_settings
 
 
 def land(settings: Settings, partition: int, until: int, batch_messages: int) -> None:

@@ -17,11 +17,11 @@ from pipeline import Pipeline
 
 from producer.companies import read_companies
 from producer.market import Company
-from streaming.settings import Settings
-from streaming.stores import connect_mysql
-from streaming.tick import Tick, datetime_to_ms
 from streaming.tick_columns import TickColumns
 from streaming.tick_sink import TickSink, session_of_this_process
+from tickledger.settings import Settings
+from tickledger.stores import connect_mysql
+from tickledger.tick import Tick, datetime_to_ms
 
 OPENS, SESSION, TRIGGER_SECONDS = time(2), timedelta(hours=7), 2
 BATCHES_A_DAY = int(SESSION.total_seconds()) // TRIGGER_SECONDS

@@ -23,9 +23,9 @@ from producer.companies import read_companies
 from producer.market import Company, Market
 from producer.publish import BATCH_BYTES, LINGER_MS, Publisher
 from services.instance import Instance
-from streaming.errors import TickledgerError, run_command
-from streaming.settings import Settings
-from streaming.topic import describe_topic
+from tickledger.errors import TickledgerError, run_command
+from tickledger.settings import Settings
+from tickledger.topic import describe_topic
 
 CREATED_AT = "2026-01-05 02:00:00.000"
 

@@ -12,7 +12,7 @@ from quixstreams import Application
 from quixstreams.sinks import BatchingSink, SinkBatch
 
 from benchmarks.sink import Sink
-from streaming.settings import Settings, load_settings
+from tickledger.settings import Settings, load_settings
 
 #: A process that nothing comes to any more ends after so many seconds; another one has landed its partitions.
 IDLE_SECONDS = 10

@@ -15,7 +15,7 @@ import pandas as pd
 import psutil
 
 from benchmarks.engines import ENGINES, Result
-from streaming.settings import PROJECT_ROOT
+from tickledger.settings import PROJECT_ROOT
 
 DOCS = PROJECT_ROOT / "docs"
 FACTS, PAGE = DOCS / "performance.json", DOCS / "performance.md"

@@ -14,8 +14,8 @@ import orjson
 from cassandra.query import BatchStatement, BatchType, BoundStatement
 
 from benchmarks.sums import upsert
-from streaming.settings import Settings
-from streaming.stores import connect_cassandra, connect_mysql
+from tickledger.settings import Settings
+from tickledger.stores import connect_cassandra, connect_mysql
 
 TICKS_A_BATCH, IN_FLIGHT = 200, 48
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

@@ -12,7 +12,7 @@ from dashboard.draw_prices import draw_companies, draw_prices
 from dashboard.draw_today import draw_average, draw_today, draw_volumes
 from dashboard.drawing import as_text, let_it_paint
 from dashboard.sources import page_settings, sources_of
-from streaming.errors import ConfigurationError
+from tickledger.errors import ConfigurationError
 
 TITLE = "tickledger"
 #: Between two refreshes of what is about whole days.

@@ -15,9 +15,9 @@ from typing import Any
 import pandas as pd
 
 from dashboard.readers import CassandraReader, MySQLReader
-from streaming.contract import model_types
-from streaming.errors import ConfigurationError
-from streaming.tick import DEAD_LETTER_BUCKET
+from tickledger.contract import model_types
+from tickledger.errors import ConfigurationError
+from tickledger.tick import DEAD_LETTER_BUCKET
 
 UTC_TIME = "datetime64[ns, UTC]"
 DAY = "datetime64[ns]"

@@ -16,9 +16,9 @@ from cassandra.query import PreparedStatement
 from mysql.connector import errorcode
 from mysql.connector.abstracts import MySQLConnectionAbstract
 
-from streaming.errors import ConfigurationError, StoreUnavailable
-from streaming.settings import Settings
-from streaming.stores import connect_cassandra, connect_mysql
+from tickledger.errors import ConfigurationError, StoreUnavailable
+from tickledger.settings import Settings
+from tickledger.stores import connect_cassandra, connect_mysql
 
 #: A page that waits longer for one answer than this looks frozen.
 ANSWER_SECONDS = 4

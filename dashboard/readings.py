@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 import pandas as pd
 
-from streaming.errors import StoreUnavailable, TickledgerError
+from tickledger.errors import StoreUnavailable, TickledgerError
 
 #: Questions kept; viewers who choose other tickers ask other ones.
 MAX_QUESTIONS = 64

@@ -8,9 +8,9 @@ import streamlit as st
 
 from dashboard.readers import CassandraReader, MySQLReader
 from dashboard.readings import Readings
-from streaming.errors import ConfigurationError
-from streaming.settings import Settings, load_settings
-from streaming.topic import LagMeter
+from tickledger.errors import ConfigurationError
+from tickledger.settings import Settings, load_settings
+from tickledger.topic import LagMeter
 
 MYSQL, CASSANDRA = "MySQL", "Cassandra"
 #: For how long a part of the page waits for Kafka before it goes on without.

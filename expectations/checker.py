@@ -15,10 +15,10 @@ import mysql.connector
 from expectations.read_back import ReadBack, RolledUp, UnknownBatch, mysql_errors
 from expectations.spared_work import repeated_work_spared
 from expectations.suites import CHECKPOINT, PROJECT_FOLDER, ROW_NAMES
-from streaming.errors import TickledgerError
-from streaming.ledger import utc_now
-from streaming.settings import Settings
-from streaming.stores import connect_cassandra, connect_mysql
+from tickledger.errors import TickledgerError
+from tickledger.ledger import utc_now
+from tickledger.settings import Settings
+from tickledger.stores import connect_cassandra, connect_mysql
 
 if TYPE_CHECKING:
     import pandas as pd

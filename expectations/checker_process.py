@@ -12,8 +12,8 @@ from typing import Any
 
 from expectations.checker import Checker, CheckFailedToRun, Verdict, one_line
 from expectations.suites import PROJECT_FOLDER
-from streaming.errors import TickledgerError
-from streaming.settings import PROJECT_ROOT, Settings
+from tickledger.errors import TickledgerError
+from tickledger.settings import PROJECT_ROOT, Settings
 
 #: Landing goes first while both have work, and the checks catch up when it waits.
 NICENESS = 15

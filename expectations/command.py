@@ -14,9 +14,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from expectations.suites import PROJECT_FOLDER
-from streaming.errors import TickledgerError, run_command
-from streaming.ledger import Ledger
-from streaming.settings import load_settings
+from tickledger.errors import TickledgerError, run_command
+from tickledger.ledger import Ledger
+from tickledger.settings import load_settings
 
 if TYPE_CHECKING:
     from expectations.checker import Checker, CheckResult, Verdict

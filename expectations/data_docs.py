@@ -7,8 +7,8 @@ from pathlib import Path
 from expectations.checker import CheckFailedToRun, one_line, open_project
 from expectations.read_back import ReadBack
 from expectations.suites import CHECKPOINT, PROJECT_FOLDER
-from streaming.settings import Settings
-from streaming.stores import connect_cassandra
+from tickledger.settings import Settings
+from tickledger.stores import connect_cassandra
 
 SITE = "local_site"
 

@@ -25,10 +25,10 @@ from expectations.rhythm import (
     pace_to_usual,
 )
 from expectations.suites import MOST_MINUTES_BEHIND, PRICE_WINDOW, length_of
-from streaming.errors import ConfigurationError, StoreUnavailable, TickledgerError
-from streaming.settings import Settings
-from streaming.stores import connect_mysql
-from streaming.tick import (
+from tickledger.errors import ConfigurationError, StoreUnavailable, TickledgerError
+from tickledger.settings import Settings
+from tickledger.stores import connect_mysql
+from tickledger.tick import (
     DEAD_LETTER_BUCKET,
     DEAD_LETTER_TABLE,
     RAW_TABLE,

@@ -1,6 +1,6 @@
 """The Great Expectations project as generated files: suites, validation definitions and the checkpoint.
 
-`raw_ticks` follows the tick (streaming.tick), `aggregates` the dbt contract of `aggregated_data`; `books` and
+`raw_ticks` follows the tick (tickledger.tick), `aggregates` the dbt contract of `aggregated_data`; `books` and
 `books_by_sector` compare what the two stores say of one batch. `python -m expectations.suites` writes the files.
 """
 
@@ -15,10 +15,10 @@ from typing import Annotated, Any
 import typer
 import yaml
 
-from streaming.contract import load_contract
-from streaming.errors import ConfigurationError, run_command
-from streaming.settings import PROJECT_ROOT
-from streaming.tick import TICK_FIELDS
+from tickledger.contract import load_contract
+from tickledger.errors import ConfigurationError, run_command
+from tickledger.settings import PROJECT_ROOT
+from tickledger.tick import TICK_FIELDS
 
 PROJECT_FOLDER = PROJECT_ROOT / "expectations" / "project"
 CHECKPOINT = "landed_batch"

@@ -20,10 +20,10 @@ from producer.publish import Publisher
 from producer.replay import TickFile, messages_in_time
 from producer.tick_ids import tick_ids
 from producer.watch import watch
-from streaming.errors import ConfigurationError, TickledgerError, TopicMissing, run_command
-from streaming.settings import Settings, load_settings
-from streaming.stopping import stop_on_signals
-from streaming.topic import describe_topic
+from tickledger.errors import ConfigurationError, TickledgerError, TopicMissing, run_command
+from tickledger.settings import Settings, load_settings
+from tickledger.stopping import stop_on_signals
+from tickledger.topic import describe_topic
 
 DEFAULT_COMMAND = "send"
 

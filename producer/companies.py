@@ -8,9 +8,9 @@ import mysql.connector
 from mysql.connector import errorcode
 
 from producer.market import Company
-from streaming.errors import ConfigurationError, StoreUnavailable, TickledgerError
-from streaming.settings import Settings
-from streaming.stores import connect_mysql
+from tickledger.errors import ConfigurationError, StoreUnavailable, TickledgerError
+from tickledger.settings import Settings
+from tickledger.stores import connect_mysql
 
 #: Seconds from one look at `profile` to the next: a company that is seeded trades after so long.
 LOOK_SECONDS = 3

@@ -10,9 +10,9 @@ import orjson
 from kafka import KafkaProducer
 from kafka.errors import KafkaError, KafkaTimeoutError, MessageSizeTooLargeError
 
-from streaming.errors import StoreUnavailable, TickledgerError
-from streaming.secured import kafka_options
-from streaming.settings import Settings
+from tickledger.errors import StoreUnavailable, TickledgerError
+from tickledger.secured import kafka_options
+from tickledger.settings import Settings
 
 CONNECT_MS = 10_000
 #: How long a message may wait for the broker before it counts as not delivered.

@@ -12,9 +12,9 @@ from typing import Any
 import orjson
 
 from producer.pace import wait_until
-from streaming.decode import Decoder, RowRuleBroken
-from streaming.errors import ConfigurationError
-from streaming.tick import TICK_FIELDS
+from tickledger.decode import Decoder, RowRuleBroken
+from tickledger.errors import ConfigurationError
+from tickledger.tick import TICK_FIELDS
 
 CSV_SUFFIX = ".csv"
 JSON_SUFFIXES = (".jsonl", ".ndjson", ".json")

@@ -8,9 +8,9 @@ from typing import Any
 from kafka import KafkaConsumer, TopicPartition
 from kafka.errors import KafkaError
 
-from streaming.errors import StoreUnavailable
-from streaming.secured import kafka_options
-from streaming.settings import Settings
+from tickledger.errors import StoreUnavailable
+from tickledger.secured import kafka_options
+from tickledger.settings import Settings
 
 POLL_MS = 500
 

@@ -20,10 +20,10 @@ from services.instance import Instance
 from services.jars import Say
 from services.mysql_server import MySQLServer
 from services.server import Server
-from streaming.errors import ConfigurationError, TickledgerError
-from streaming.ledger import StreamLock
-from streaming.settings import Settings
-from streaming.stores import connect_mysql, fetch_rows
+from tickledger.errors import ConfigurationError, TickledgerError
+from tickledger.ledger import StreamLock
+from tickledger.settings import Settings
+from tickledger.stores import connect_mysql, fetch_rows
 
 MYSQL_FILE, CASSANDRA_FILE = "mysql.sql", "cassandra.tar"
 

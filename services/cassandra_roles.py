@@ -5,10 +5,10 @@ from collections.abc import Iterator
 from cassandra.cluster import Session
 from pydantic import SecretStr
 
-from streaming.errors import CertificateRefused, ConfigurationError, StoreUnavailable
-from streaming.settings import Settings
-from streaming.stores import connect_cassandra
-from streaming.tick import cassandra_tables
+from tickledger.errors import CertificateRefused, ConfigurationError, StoreUnavailable
+from tickledger.settings import Settings
+from tickledger.stores import connect_cassandra
+from tickledger.tick import cassandra_tables
 
 ADMIN_ROLE = "tickledger_admin"
 #: The superuser that every new Cassandra has, and its password.
@@ -46,7 +46,7 @@ def check_superuser(settings: Settings, *, was_set_up: bool) -> None:
         if was_set_up:
             raise ConfigurationError(
                 "CASSANDRA_ADMIN_PASSWORD is (hidden); it should be the one that the data were created with: "
-                "restore it, or delete the data with 'python -m services clean'"
+                "restore it, or delete the data with 'tickledger services clean'"
             ) from None
     try:
         _connect_default(settings).cluster.shutdown()

@@ -8,8 +8,8 @@ from services.cassandra_roles import check_superuser, create_roles_and_tables, r
 from services.jars import CASSANDRA, classpath, fetch
 from services.java import java_home
 from services.server import LOOPBACK, Server, free_port
-from streaming.errors import ConfigurationError
-from streaming.settings import NO_FILE
+from tickledger.errors import ConfigurationError
+from tickledger.settings import NO_FILE
 
 # Cassandra 5.0's own list for Java 17 (conf/jvm17-server.options), without jdk.compiler, which it does not need to run.
 _EXPORTS = (

@@ -9,8 +9,8 @@ from pathlib import Path
 import yaml
 from dotenv import dotenv_values
 
-from streaming.settings import NO_FILE, PROJECT_ROOT, Settings
-from streaming.stores import credentials
+from tickledger.settings import NO_FILE, PROJECT_ROOT, Settings
+from tickledger.stores import credentials
 
 TEMPLATE = PROJECT_ROOT / ".env.example"
 PASSWORD_LENGTH = 24
@@ -59,7 +59,7 @@ def write_dbt_profile(settings: Settings, path: Path) -> None:
         # dbt-mysql asks for no certificate; this adapter is dbt-mysql with one.
         output |= {"type": "mysql_verified", "ca_file": setting("MYSQL_CA_FILE", settings.mysql_ca_file)}
     profile = {"tickledger": {"target": "dev", "outputs": {"dev": output}}}
-    head = "# Written by `python -m services start`; change .env instead.\n"
+    head = "# Written by `tickledger services start`; change .env instead.\n"
     path.parent.mkdir(parents=True, exist_ok=True)
     _write_private(path, head + yaml.safe_dump(profile, sort_keys=False, width=1000))
 

@@ -18,8 +18,8 @@ from services.java import SERVICES_DIR, java_home
 from services.kafka_server import KafkaServer
 from services.mysql_server import MySQLServer
 from services.server import CERTIFICATES, LOOPBACK, Server, free_port, process_of
-from streaming.errors import ConfigurationError
-from streaming.settings import PROJECT_ROOT, Settings, load_settings
+from tickledger.errors import ConfigurationError
+from tickledger.settings import PROJECT_ROOT, Settings, load_settings
 
 DEMO = "demo"
 TEST_PORTS = {"kafka": 39092, "cassandra": 19042, "mysql": 13307}
@@ -106,7 +106,7 @@ class Instance:
         if secure and running and there.get("KAFKA_SECURITY", "PLAINTEXT") == "PLAINTEXT":
             raise ConfigurationError(
                 f"--secure is given, and {', '.join(running)} of instance {self.name} run in plain text: "
-                f"'python -m services stop --instance {self.name}' should come first"
+                f"'tickledger services stop --instance {self.name}' should come first"
             )
         # `clean` deletes them too. Servers that run keep showing those that they read at their start.
         if (secure or name in there.values()) and not running:
@@ -135,7 +135,7 @@ class Instance:
         if running := self.running():
             raise ConfigurationError(
                 f"{', '.join(running)} of instance {self.name} still run: "
-                f"'python -m services stop --instance {self.name}' comes first"
+                f"'tickledger services stop --instance {self.name}' comes first"
             )
         shutil.rmtree(self.folder)
         return True

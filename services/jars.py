@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from services.java import SERVICES_DIR, java_home
-from streaming.errors import ConfigurationError, TickledgerError
+from tickledger.errors import ConfigurationError, TickledgerError
 
 JARS_DIR = SERVICES_DIR / "jars"
 Say = Callable[[str], None]

@@ -9,8 +9,8 @@ from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 
-from streaming.errors import ConfigurationError, run_command
-from streaming.settings import PROJECT_ROOT
+from tickledger.errors import ConfigurationError, run_command
+from tickledger.settings import PROJECT_ROOT
 
 JAVA_VERSION = 17
 SERVICES_DIR = PROJECT_ROOT / ".services"

@@ -14,9 +14,9 @@ from kafka.admin import (
     UserScramCredentialUpsertion,
 )
 
-from streaming.errors import TickledgerError
-from streaming.secured import kafka_account
-from streaming.settings import Settings
+from tickledger.errors import TickledgerError
+from tickledger.secured import kafka_account
+from tickledger.settings import Settings
 
 ADMIN = "tickledger_admin"
 #: The group ids that Spark's Kafka source makes up begin so.

@@ -13,9 +13,9 @@ from services.jars import KAFKA, classpath, fetch
 from services.java import java_home
 from services.kafka_accounts import ADMIN, create_kafka_accounts
 from services.server import LOOPBACK, Server, free_port, run_once, write_private
-from streaming.errors import ConfigurationError, StoreUnavailable
-from streaming.secured import jaas_quoted, kafka_options
-from streaming.settings import Settings
+from tickledger.errors import ConfigurationError, StoreUnavailable
+from tickledger.secured import jaas_quoted, kafka_options
+from tickledger.settings import Settings
 
 #: Topics that commands and documentation name; the settings' own topic is created besides.
 USUAL_TOPICS = ("trading_data", "test_topic")

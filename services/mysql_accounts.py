@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 
 from mysql.connector.abstracts import MySQLConnectionAbstract
 
-from streaming.errors import CertificateRefused, ConfigurationError
-from streaming.settings import Settings
-from streaming.stores import connect_mysql, credentials, fetch_rows
+from tickledger.errors import CertificateRefused, ConfigurationError
+from tickledger.settings import Settings
+from tickledger.stores import connect_mysql, credentials, fetch_rows
 
 _DDL = (
     "SELECT, INSERT, UPDATE, DELETE, CREATE, DROP, ALTER, INDEX, CREATE VIEW, SHOW VIEW, CREATE TEMPORARY TABLES,"

@@ -14,9 +14,9 @@ from pydantic import SecretStr
 from services.jars import MARIADB, fetch
 from services.mysql_accounts import create_accounts, refuse_taken_names
 from services.server import LOOPBACK, Server, run_once, write_private
-from streaming.errors import CertificateRefused, ConfigurationError
-from streaming.settings import NO_FILE
-from streaming.stores import connect_mysql
+from tickledger.errors import CertificateRefused, ConfigurationError
+from tickledger.settings import NO_FILE
+from tickledger.stores import connect_mysql
 
 #: Names the server to use instead of the `mysqld` on PATH: a binary, or a launcher followed by one.
 MYSQLD_VARIABLE = "TICKLEDGER_MYSQLD"
@@ -109,7 +109,7 @@ class MySQLServer(Server):
         except ConfigurationError:
             raise ConfigurationError(
                 f"MYSQL_ROOT_PASSWORD is (hidden); it should be the one that the server at {self.address} was started "
-                "with: 'python -m services stop' and start again make it so"
+                "with: 'tickledger services stop' and start again make it so"
             ) from None
 
     def set_up(self) -> None:
@@ -196,7 +196,7 @@ class MySQLServer(Server):
         if there.split()[0] != version.split()[0]:
             raise ConfigurationError(
                 f"{MYSQLD_VARIABLE} or PATH names {version}; it should be {there.split()[0]}, which made the data in "
-                f"{self.data}: name it, or delete the data with 'python -m services clean'"
+                f"{self.data}: name it, or delete the data with 'tickledger services clean'"
             )
 
     def _create_system_tables(self, launcher: list[str], is_mariadb: bool) -> None:

@@ -12,10 +12,10 @@ from kafka.errors import KafkaError
 from rich.console import Console
 from rich.table import Table
 
-from streaming.errors import StoreUnavailable
-from streaming.secured import kafka_options
-from streaming.settings import Settings
-from streaming.stores import connect_cassandra, connect_mysql
+from tickledger.errors import StoreUnavailable
+from tickledger.secured import kafka_options
+from tickledger.settings import Settings
+from tickledger.stores import connect_cassandra, connect_mysql
 
 #: A statement's column names and rows; no columns where it returns nothing.
 Answer = tuple[Sequence[str], Iterable[Sequence[Any]]]

@@ -14,8 +14,8 @@ from tenacity.stop import stop_any
 
 from services.jars import Say
 from services.process import ServerProcess
-from streaming.errors import ConfigurationError, StoreUnavailable, TickledgerError
-from streaming.settings import Settings
+from tickledger.errors import ConfigurationError, StoreUnavailable, TickledgerError
+from tickledger.settings import Settings
 
 LOOPBACK = "127.0.0.1"
 READY_SECONDS = 120

@@ -1,6 +1,6 @@
 """python -m services.set_up: what clients expect to find, on servers that something else started.
 
-The steps of docker-compose.yml between its servers and its clients; `python -m services start` does the same natively.
+The steps of docker-compose.yml between its servers and its clients; `tickledger services start` does the same natively.
 """
 
 import logging
@@ -20,9 +20,9 @@ from services.environment import write_dbt_profile
 from services.kafka_server import create_topics
 from services.mysql_accounts import create_accounts, refuse_taken_names
 from services.server import READY_SECONDS
-from streaming.errors import StoreUnavailable, TickledgerError, run_command
-from streaming.settings import Settings, load_settings
-from streaming.topic import REQUEST_MS
+from tickledger.errors import StoreUnavailable, TickledgerError, run_command
+from tickledger.settings import Settings, load_settings
+from tickledger.topic import REQUEST_MS
 
 app = typer.Typer(
     help="Set up servers that run already, such as those of docker-compose.yml.",

@@ -15,8 +15,8 @@ from pathlib import Path
 import pyspark
 
 from services.java import java_home
-from streaming.errors import TickledgerError, run_command
-from streaming.settings import PROJECT_ROOT
+from tickledger.errors import TickledgerError, run_command
+from tickledger.settings import PROJECT_ROOT
 
 ARCHIVE = Path(".venv", "spark-classes.jsa")
 #: A folder without the version of Python in its name; as the archive, relative to the project's folder.

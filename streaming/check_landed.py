@@ -13,13 +13,13 @@ from pathlib import Path
 
 from expectations.checker_process import CheckerProcess
 from expectations.suites import PROJECT_FOLDER
-from streaming import fault_points
-from streaming.errors import TickledgerError
-from streaming.ledger import LandedBatch, Ledger
 from streaming.metrics import Metrics
-from streaming.patience import Patience
-from streaming.settings import Settings
 from streaming.webhook import Webhook
+from tickledger import fault_points
+from tickledger.errors import TickledgerError
+from tickledger.ledger import LandedBatch, Ledger
+from tickledger.patience import Patience
+from tickledger.settings import Settings
 
 #: Landing waits once so many batches are landed and not yet checked.
 MOST_WAITING = 128

@@ -12,8 +12,9 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from streaming.decode import KINDS, DeadLetter, Decoder
-from streaming.tick import (
+from streaming.tick_columns import TickColumns, numbers, objects, whole
+from tickledger.decode import KINDS, DeadLetter, Decoder
+from tickledger.tick import (
     EARLIEST_MS,
     MAX_AHEAD_MS,
     MS_A_DAY,
@@ -23,7 +24,6 @@ from streaming.tick import (
     TickField,
     parse_created_at,
 )
-from streaming.tick_columns import TickColumns, numbers, objects, whole
 
 
 class DecodedColumns(NamedTuple):

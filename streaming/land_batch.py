@@ -9,15 +9,15 @@ import numpy as np
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from streaming import fault_points
-from streaming.errors import ConfigurationError, LedgerMoved, StoreUnavailable
 from streaming.landing_task import REPORT_SCHEMA, LandingTask, PartitionReport, SectorSum
-from streaming.ledger import LandedBatch, Ledger, LedgerHead, SectorVolume, utc_now
-from streaming.patience import Patience
-from streaming.settings import Settings
-from streaming.tick import datetime_to_ms, day_to_date, ms_to_datetime, trade_day_of
 from streaming.tick_columns import TickKey
-from streaming.topic import TopicFacts
+from tickledger import fault_points
+from tickledger.errors import ConfigurationError, LedgerMoved, StoreUnavailable
+from tickledger.ledger import LandedBatch, Ledger, LedgerHead, SectorVolume, utc_now
+from tickledger.patience import Patience
+from tickledger.settings import Settings
+from tickledger.tick import datetime_to_ms, day_to_date, ms_to_datetime, trade_day_of
+from tickledger.topic import TopicFacts
 
 
 @dataclass

@@ -15,13 +15,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from streaming.decode import DeadLetter
 from streaming.decode_columns import ColumnDecoder, DecodedColumns
-from streaming.errors import ConfigurationError, StoreUnavailable
-from streaming.settings import Settings
-from streaming.tick import Tick
 from streaming.tick_columns import KeyColumns, TickColumns, TickKey
 from streaming.tick_sink import TickSink, session_of_this_process
+from tickledger.decode import DeadLetter
+from tickledger.errors import ConfigurationError, StoreUnavailable
+from tickledger.settings import Settings
+from tickledger.tick import Tick
 
 #: What a task returns: one row per task, a pickled PartitionReport. Arrow carries it as opaque bytes.
 REPORT_SCHEMA = "report binary"

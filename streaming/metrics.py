@@ -4,9 +4,9 @@ import time
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Summary, start_http_server
 
-from streaming.errors import ConfigurationError
-from streaming.ledger import LandedBatch
-from streaming.settings import Settings
+from tickledger.errors import ConfigurationError
+from tickledger.ledger import LandedBatch
+from tickledger.settings import Settings
 
 
 class Metrics:

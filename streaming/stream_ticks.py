@@ -21,18 +21,18 @@ from pyspark.java_gateway import ensure_callback_server_started
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.streaming.query import StreamingQuery
 
-from streaming import fault_points
 from streaming.check_landed import SECONDS_AT_THE_END, BatchChecks
-from streaming.errors import ConfigurationError, StoreUnavailable, TickledgerError, run_command
 from streaming.land_batch import BatchLander
-from streaming.ledger import Ledger, StreamLock
 from streaming.metrics import Metrics
-from streaming.patience import GaveUp, Patience
-from streaming.secured import spark_kafka_options
-from streaming.settings import Settings, load_settings
-from streaming.start_up import check_continuity, check_tables, messages_behind, starting_offsets
-from streaming.stopping import stop_on_signals
-from streaming.topic import LagMeter, TopicFacts, TopicWatch, describe_topic
+from tickledger import fault_points
+from tickledger.errors import ConfigurationError, StoreUnavailable, TickledgerError, run_command
+from tickledger.ledger import Ledger, StreamLock
+from tickledger.patience import GaveUp, Patience
+from tickledger.secured import spark_kafka_options
+from tickledger.settings import Settings, load_settings
+from tickledger.start_up import check_continuity, check_tables, messages_behind, starting_offsets
+from tickledger.stopping import stop_on_signals
+from tickledger.topic import LagMeter, TopicFacts, TopicWatch, describe_topic
 
 SCRATCH_PREFIX = "stream-"
 #: A query that dies this often in a row without landing a batch is not going to recover.

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from streaming.tick import MAX_BIGINT, Tick
+from tickledger.tick import MAX_BIGINT, Tick
 
 #: What makes a tick one tick: (ticker, created_at in milliseconds, id).
 TickKey = tuple[str, int, int]

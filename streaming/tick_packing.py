@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from streaming.tick import LANDING_COLUMNS, TICK_FIELDS, Tick
 from streaming.tick_columns import TickColumns, numbers
+from tickledger.tick import LANDING_COLUMNS, TICK_FIELDS, Tick
 
 _pack_bigint = struct.Struct(">q").pack
 _pack_int = struct.Struct(">i").pack

@@ -15,11 +15,13 @@ from cassandra.cluster import NoHostAvailable, Session
 from cassandra.pool import Host
 from cassandra.query import BatchStatement, BatchType, BoundStatement
 
-from streaming.decode import DeadLetter
-from streaming.errors import StoreUnavailable
-from streaming.settings import Settings
-from streaming.stores import connect_cassandra
-from streaming.tick import (
+from streaming.tick_columns import TickColumns
+from streaming.tick_packing import PackedRows, pack_rows, pack_tick
+from tickledger.decode import DeadLetter
+from tickledger.errors import StoreUnavailable
+from tickledger.settings import Settings
+from tickledger.stores import connect_cassandra
+from tickledger.tick import (
     DEAD_LETTER_BUCKET,
     DEAD_LETTER_TABLE,
     LANDING_COLUMNS,
@@ -30,8 +32,6 @@ from streaming.tick import (
     day_to_date,
     ms_to_datetime,
 )
-from streaming.tick_columns import TickColumns
-from streaming.tick_packing import PackedRows, pack_rows, pack_tick
 
 #: Ticks in one unlogged batch. About 110 bytes a tick stay well below Cassandra's default limit of 50 KiB a batch.
 TICKS_A_BATCH = 200

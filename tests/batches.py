@@ -8,11 +8,11 @@ from typing import Any
 from pipeline import Pipeline
 from pyspark.sql import DataFrame, SparkSession
 
+from commands.reconcile import reconcile
 from streaming.land_batch import BatchLander
-from streaming.ledger import LandedBatch, Ledger
-from streaming.patience import Patience
-from streaming.reconcile import reconcile
-from streaming.topic import TopicFacts
+from tickledger.ledger import LandedBatch, Ledger
+from tickledger.patience import Patience
+from tickledger.topic import TopicFacts
 
 NOON = datetime(2026, 3, 2, 5, 0, tzinfo=UTC)
 TOPIC = TopicFacts("00000000-0000-0000-0000-000000000001", {0: 0, 1: 0}, {0: 0, 1: 0})

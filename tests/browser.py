@@ -15,7 +15,7 @@ from PIL import Image
 from playwright.sync_api import Browser, Locator, Page, sync_playwright
 
 from services.server import free_port
-from streaming.settings import ENV_FILE_VARIABLE, PROJECT_ROOT
+from tickledger.settings import ENV_FILE_VARIABLE, PROJECT_ROOT
 
 #: Width in pixels and colour scheme of each way in which the page is looked at.
 VIEWS = {"light": (1280, "light"), "dark": (1280, "dark"), "phone": (390, "light")}

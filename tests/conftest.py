@@ -16,7 +16,7 @@ from pyspark.sql import SparkSession
 
 from services.instance import Instance
 from services.java import java_home
-from streaming.settings import Settings
+from tickledger.settings import Settings
 
 #: Set to 1 to leave the test servers running between two runs.
 KEEP_VARIABLE = "TICKLEDGER_KEEP_TEST_SERVICES"

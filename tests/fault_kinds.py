@@ -23,11 +23,11 @@ from pipeline import Pipeline, StreamProcess
 
 from services.environment import write_dbt_profile
 from services.instance import Instance
-from streaming.contract import CONTRACT_TABLES
-from streaming.fault_points import LOG_VARIABLE, VARIABLE
-from streaming.ledger import Ledger
-from streaming.settings import PROJECT_ROOT
-from streaming.stores import connect_mysql
+from tickledger.contract import CONTRACT_TABLES
+from tickledger.fault_points import LOG_VARIABLE, VARIABLE
+from tickledger.ledger import Ledger
+from tickledger.settings import PROJECT_ROOT
+from tickledger.stores import connect_mysql
 
 #: How long a fault may take to be met, and the stream to land again after it.
 PATIENCE_SECONDS = 150

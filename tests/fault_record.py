@@ -12,7 +12,7 @@ from oracle import Judgement
 from rich.table import Table
 
 from services.instance import Instance
-from streaming.settings import PROJECT_ROOT
+from tickledger.settings import PROJECT_ROOT
 
 RUNS = PROJECT_ROOT / "docs" / "faults.jsonl"
 PAGE = PROJECT_ROOT / "docs" / "faults.md"

@@ -23,7 +23,7 @@ from pipeline import Pipeline, dbt_statements, fresh_pipeline
 from rich.console import Console
 
 from services.instance import Instance
-from streaming.errors import ConfigurationError, run_command
+from tickledger.errors import ConfigurationError, run_command
 
 console = Console(highlight=False, width=160)
 

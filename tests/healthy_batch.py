@@ -8,8 +8,8 @@ from typing import Any
 
 from pipeline import Pipeline
 
-from streaming.ledger import LandedBatch, Ledger, SectorVolume
-from streaming.tick import DEAD_LETTER_BUCKET
+from tickledger.ledger import LandedBatch, Ledger, SectorVolume
+from tickledger.tick import DEAD_LETTER_BUCKET
 
 NOON = datetime(2026, 3, 2, 5, 0)
 #: Ticker, sector and shares as in the seed; two of them share a sector.

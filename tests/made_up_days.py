@@ -15,13 +15,13 @@ from typing import Any
 from producer.companies import read_companies
 from producer.market import Market
 from producer.tick_ids import tick_ids
-from streaming.decode import Decoder
-from streaming.ledger import LandedBatch, Ledger, SectorVolume, utc_now
-from streaming.settings import Settings, load_settings
-from streaming.stores import connect_cassandra, connect_mysql
-from streaming.tick import Tick, datetime_to_ms
 from streaming.tick_columns import TickColumns
 from streaming.tick_sink import TickSink
+from tickledger.decode import Decoder
+from tickledger.ledger import LandedBatch, Ledger, SectorVolume, utc_now
+from tickledger.settings import Settings, load_settings
+from tickledger.stores import connect_cassandra, connect_mysql
+from tickledger.tick import Tick, datetime_to_ms
 
 BATCHES_A_DAY = 240
 #: Hours before the end in which nothing is traded: a gap to be seen as one.

@@ -18,9 +18,9 @@ from kafka import KafkaProducer
 from kafka.errors import KafkaError
 from pipeline import Pipeline
 
-from streaming.ledger import Ledger
-from streaming.reconcile import OffsetRanges, read_ranges, reconcile
-from streaming.stores import connect_cassandra, connect_mysql
+from commands.reconcile import OffsetRanges, read_ranges, reconcile
+from tickledger.ledger import Ledger
+from tickledger.stores import connect_cassandra, connect_mysql
 
 NO_JSON = b"no json"
 #: (ticker, created_at as sent, id)

@@ -23,8 +23,8 @@ from pipeline import Pipeline, dbt_statements, fresh_pipeline
 from playwright.sync_api import Browser, BrowserContext
 
 from services.instance import Instance
-from streaming.ledger import utc_now
-from streaming.settings import PROJECT_ROOT
+from tickledger.ledger import utc_now
+from tickledger.settings import PROJECT_ROOT
 
 TARGET = PROJECT_ROOT / "docs"
 #: Charts of a page whose stores have all that it can show.

@@ -23,9 +23,9 @@ from mysql.connector.abstracts import MySQLConnectionAbstract
 from services.cassandra_roles import keyspace_rights
 from services.environment import write_dbt_profile
 from services.instance import Instance
-from streaming.settings import ENV_FILE_VARIABLE, PROJECT_ROOT, Settings
-from streaming.stores import connect_cassandra, connect_mysql
-from streaming.tick import cassandra_tables
+from tickledger.settings import ENV_FILE_VARIABLE, PROJECT_ROOT, Settings
+from tickledger.stores import connect_cassandra, connect_mysql
+from tickledger.tick import cassandra_tables
 
 
 def environment_for(settings: Settings, env_file: Path) -> dict[str, str]:

@@ -13,11 +13,11 @@ from batches import TOPIC, Lander, tick
 from pipeline import Pipeline
 from pyspark.sql import SparkSession
 
+from commands.reconcile import reconcile
 from services.instance import Instance
-from streaming.ledger import StreamLock
-from streaming.reconcile import reconcile
-from streaming.settings import PROJECT_ROOT
-from streaming.stores import connect_cassandra, connect_mysql
+from tickledger.ledger import StreamLock
+from tickledger.settings import PROJECT_ROOT
+from tickledger.stores import connect_cassandra, connect_mysql
 
 pytestmark = pytest.mark.integration
 

@@ -14,9 +14,9 @@ import pytest
 from pipeline import Pipeline
 
 from services.server import free_port
-from streaming.errors import run_command
-from streaming.settings import ENV_FILE_VARIABLE, PROJECT_ROOT, load_settings
 from streaming.stream_ticks import TickStream
+from tickledger.errors import run_command
+from tickledger.settings import ENV_FILE_VARIABLE, PROJECT_ROOT, load_settings
 
 pytestmark = pytest.mark.integration
 

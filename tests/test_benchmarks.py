@@ -22,7 +22,7 @@ from benchmarks.sink import Sink
 from benchmarks.usage import Usage, program_of
 from producer.companies import read_companies
 from producer.market import Market
-from streaming.settings import PROJECT_ROOT, Settings
+from tickledger.settings import PROJECT_ROOT, Settings
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from pipeline import Pipeline
 from playwright.sync_api import Browser, Locator
 
 from services.instance import Instance
-from streaming.settings import PROJECT_ROOT
+from tickledger.settings import PROJECT_ROOT
 
 pytestmark = [
     pytest.mark.integration,

@@ -16,7 +16,7 @@ from expectations.read_back import UnknownBatch
 STREAM = """
 import time
 from expectations.checker_process import CheckerProcess
-from streaming.settings import load_settings
+from tickledger.settings import load_settings
 CheckerProcess(load_settings()).unchecked()
 print("ready", flush=True)
 time.sleep(600)

@@ -27,8 +27,8 @@ from services.instance import Instance
 from services.jars import CASSANDRA, KAFKA
 from services.java import JAVA_VERSION
 from services.mysql_accounts import ACCOUNTS
-from streaming.settings import PROJECT_ROOT, Settings, load_settings
-from streaming.stores import connect_cassandra, connect_mysql, credentials, fetch_rows
+from tickledger.settings import PROJECT_ROOT, Settings, load_settings
+from tickledger.stores import connect_cassandra, connect_mysql, credentials, fetch_rows
 
 Service = dict[str, Any]
 

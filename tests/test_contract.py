@@ -18,11 +18,11 @@ from pyspark.sql import SparkSession
 
 from expectations.checker import Checker
 from services.environment import write_dbt_profile
-from streaming import contract
-from streaming.check_contract import differences, mysql_differences
-from streaming.errors import ConfigurationError
-from streaming.settings import PROJECT_ROOT
-from streaming.start_up import check_tables
+from tickledger import contract
+from tickledger.contract_drift import differences, mysql_differences
+from tickledger.errors import ConfigurationError
+from tickledger.settings import PROJECT_ROOT
+from tickledger.start_up import check_tables
 
 NEW_COLUMN = """
       - name: spark_version
@@ -121,7 +121,7 @@ def test_a_check_that_is_gone_is_found(database: Database, dbt_template: list[st
 @pytest.mark.integration
 def test_drift_of_cassandras_tables_is_a_table_of_differences_and_refused(pipeline: Pipeline) -> None:
     def check_contract() -> "subprocess.CompletedProcess[str]":
-        command = [sys.executable, "-m", "streaming.check_contract"]
+        command = [sys.executable, "-m", "commands.main", "check-contract"]
         return subprocess.run(
             command, env=pipeline.environment, capture_output=True, text=True, check=False, timeout=60
         )

@@ -22,10 +22,10 @@ from dashboard import drawing, queries
 from dashboard.readers import CassandraReader, MySQLReader
 from dashboard.readings import Readings
 from dashboard.sources import LagWatch, sources_of
-from streaming import contract
-from streaming.errors import ConfigurationError, StoreUnavailable
-from streaming.settings import PROJECT_ROOT, load_settings
-from streaming.stores import connect_mysql
+from tickledger import contract
+from tickledger.errors import ConfigurationError, StoreUnavailable
+from tickledger.settings import PROJECT_ROOT, load_settings
+from tickledger.stores import connect_mysql
 
 APP = PROJECT_ROOT / "dashboard" / "app.py"
 

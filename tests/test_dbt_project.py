@@ -14,9 +14,9 @@ import mysql.connector
 import pytest
 from pipeline import Database
 
-from streaming.errors import ConfigurationError
-from streaming.settings import PROJECT_ROOT, Settings
-from streaming.stores import connect_mysql, fetch_rows
+from tickledger.errors import ConfigurationError
+from tickledger.settings import PROJECT_ROOT, Settings
+from tickledger.stores import connect_mysql, fetch_rows
 
 pytestmark = pytest.mark.integration
 

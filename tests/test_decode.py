@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from poison import BAD_TICKS, GOOD, ODD_BUT_GOOD, UNREADABLE, message, mutated
 
-from streaming.decode import Decoder, element_bytes
-from streaming.tick import WHOLE_MESSAGE, Tick, day_to_date, parse_created_at, trade_day_of
+from tickledger.decode import Decoder, element_bytes
+from tickledger.tick import WHOLE_MESSAGE, Tick, day_to_date, parse_created_at, trade_day_of
 
 SECTORS = {"TMAS.JK": "Logistics & Deliveries", "DWGL.JK": "Coal"}
 CREATED_MS = parse_created_at(GOOD["created_at"])

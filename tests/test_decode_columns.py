@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from poison import BAD_TICKS, GOOD, ODD_BUT_GOOD, UNREADABLE, message, mutated
 
-from streaming.decode import DeadLetter, Decoder
 from streaming.decode_columns import ColumnDecoder
-from streaming.tick import MAX_AHEAD_MS, Tick, parse_created_at
 from streaming.tick_columns import whole
+from tickledger.decode import DeadLetter, Decoder
+from tickledger.tick import MAX_AHEAD_MS, Tick, parse_created_at
 
 SECTORS = {"TMAS.JK": "Logistics & Deliveries", "DWGL.JK": "Coal"}
 MESSAGE_MS = parse_created_at(GOOD["created_at"]) + 1000

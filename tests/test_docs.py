@@ -18,12 +18,12 @@ import pytest
 from dbt.cli.main import cli as dbt
 from dotenv import dotenv_values
 
-from streaming.settings import PROJECT_ROOT, Settings
+from tickledger.settings import PROJECT_ROOT, Settings
 
 DOCS = ("README.md", "CONTRIBUTING.md", *(f"docs/{path.name}" for path in sorted((PROJECT_ROOT / "docs").glob("*.md"))))
-PACKAGES = ("streaming", "producer", "dashboard", "expectations", "services")
+PACKAGES = ("tickledger", "commands", "streaming", "producer", "dashboard", "expectations", "services")
 #: Programs that a command of the docs may begin with: ours, whose options are looked up, and others'.
-OURS = ("make", "python", "dbt", "spark-submit", "great_expectations", "streamlit", "cd")
+OURS = ("make", "python", "tickledger", "dbt", "spark-submit", "great_expectations", "streamlit", "cd")
 OTHERS = ("git", "docker", "pre-commit", "cp")
 #: What a command may end with here: the rest is another command, or a file that its output goes to.
 SEPARATORS = {"&&", "||", "|", ";", ">", "<"}
@@ -102,6 +102,9 @@ def commands_of(doc: str) -> Iterator[Command]:
                     yield last
 
 
+#: Commands of `tickledger` that have commands of their own.
+GROUPS = ("dead-letters", "services", "produce")
+
 COMMANDS = list(dict.fromkeys(command for doc in DOCS for command in commands_of(doc)))
 
 
@@ -134,6 +137,9 @@ def asked_for_help(command: Command) -> tuple[str, ...]:
         return sys.executable, script
     if words[0] == "great_expectations":
         return str(Path(sys.executable).with_name(words[0])), *words[1:3]
+    if words[0] == "tickledger":
+        deeper = 3 if words[1:2] and words[1] in GROUPS else 2
+        return str(Path(sys.executable).with_name(words[0])), *(word for word in words[1:deeper] if word[0] != "-")
     return ()
 
 

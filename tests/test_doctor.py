@@ -13,11 +13,11 @@ from pipeline import Pipeline
 from pydantic import SecretStr
 from pyspark.sql import SparkSession
 
-from doctor import Fact, examine
+from commands.doctor import Fact, examine
 from services.server import free_port
-from streaming.ledger import utc_now
-from streaming.settings import PROJECT_ROOT, Settings
-from streaming.topic import describe_topic
+from tickledger.ledger import utc_now
+from tickledger.settings import PROJECT_ROOT, Settings
+from tickledger.topic import describe_topic
 
 pytestmark = pytest.mark.integration
 
@@ -184,7 +184,7 @@ def test_a_setting_that_does_not_hold_is_its_only_line(stores: Pipeline) -> None
 
 
 def _doctor(environment: dict[str, str]) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, "doctor.py"]
+    command = [sys.executable, "-m", "commands.main", "doctor"]
     return subprocess.run(
         command, cwd=PROJECT_ROOT, env=environment, capture_output=True, text=True, check=False, timeout=120
     )

@@ -31,10 +31,10 @@ from expectations.read_back import COMPANIES_A_READ, UnknownBatch
 from expectations.suites import PROJECT_FOLDER, stale_files, write_project
 from streaming import check_landed
 from streaming.check_landed import BatchChecks
-from streaming.errors import StoreUnavailable
-from streaming.ledger import LandedBatch
-from streaming.patience import Patience
-from streaming.tick import DEAD_LETTER_BUCKET
+from tickledger.errors import StoreUnavailable
+from tickledger.ledger import LandedBatch
+from tickledger.patience import Patience
+from tickledger.tick import DEAD_LETTER_BUCKET
 
 Doctor = Callable[[Pipeline, int, list[StoredTick]], None]
 

@@ -17,7 +17,7 @@ from pyspark.sql import SparkSession
 from rich.console import Console
 
 from services.instance import Instance
-from streaming.fault_points import POINTS
+from tickledger.fault_points import POINTS
 
 pytestmark = pytest.mark.integration
 

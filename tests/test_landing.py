@@ -14,11 +14,11 @@ from pipeline import Pipeline
 from poison import BAD_TICKS, ODD_BUT_GOOD, UNREADABLE, mutated
 from pyspark.sql import SparkSession
 
-from streaming.errors import LedgerMoved, StoreUnavailable
-from streaming.patience import GaveUp, Patience
-from streaming.tick import MS_A_DAY, Tick, datetime_to_ms
 from streaming.tick_columns import TickColumns
 from streaming.tick_sink import COMPANIES_A_BATCH, TickSink
+from tickledger.errors import LedgerMoved, StoreUnavailable
+from tickledger.patience import GaveUp, Patience
+from tickledger.tick import MS_A_DAY, Tick, datetime_to_ms
 
 pytestmark = pytest.mark.integration
 

@@ -9,8 +9,8 @@ import pytest
 
 from producer.market import DAILY_LIMIT, LOT_SHARES, MAX_LOTS, Company, Market, on_ladder, price_step, reference_price
 from producer.tick_ids import COUNTER_BITS, tick_ids
-from streaming.decode import Decoder
-from streaming.tick import TICK_FIELDS, parse_created_at
+from tickledger.decode import Decoder
+from tickledger.tick import TICK_FIELDS, parse_created_at
 
 COMPANIES = [
     Company("TMAS.JK", "Logistics & Deliveries", 57_050_000_000),

@@ -23,8 +23,8 @@ from producer.companies import LOOK_SECONDS
 from producer.pace import rounds
 from producer.replay import MAX_TICKS_A_MESSAGE, TickFile, messages_in_time
 from producer.watch import _printable
-from streaming.errors import ConfigurationError
-from streaming.tick import parse_created_at
+from tickledger.errors import ConfigurationError
+from tickledger.tick import parse_created_at
 
 HEADER = "ticker,created_at,id,volume,market_cap,price,sector"
 COAL = {"ticker": "DWGL.JK", "sector": "Coal", "volume": 100, "price": 540, "market_cap": 5_005_800_000_000}

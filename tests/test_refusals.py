@@ -20,8 +20,8 @@ from mysql.connector import errorcode
 from pipeline import Pipeline, StreamProcess, cassandra_admin
 
 from services.instance import Instance
-from streaming.settings import PROJECT_ROOT, Settings
-from streaming.stores import connect_cassandra, connect_mysql, credentials, fetch_rows
+from tickledger.settings import PROJECT_ROOT, Settings
+from tickledger.stores import connect_cassandra, connect_mysql, credentials, fetch_rows
 
 PAGE = PROJECT_ROOT / "docs" / "refusals.md"
 #: The account whose settings begin so.

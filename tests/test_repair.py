@@ -12,18 +12,18 @@ from kafka import KafkaConsumer, TopicPartition
 from pipeline import Pipeline
 from pyspark.sql import SparkSession
 
-from streaming.dead_letters import read_dead_letters, replay
-from streaming.reconcile import reconcile
-from streaming.settings import PROJECT_ROOT
+from commands.dead_letters import read_dead_letters, replay
+from commands.reconcile import reconcile
+from tickledger.settings import PROJECT_ROOT
 
 pytestmark = pytest.mark.integration
 
 NEW = {"ticker": "NEW.JK", "sector": "Coal"}
 
 
-def run(pipeline: Pipeline, module: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
+def run(pipeline: Pipeline, command: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
-        [sys.executable, "-m", f"streaming.{module}", *arguments],
+        [sys.executable, "-m", "commands.main", command, *arguments],
         cwd=PROJECT_ROOT,
         env=pipeline.environment,
         capture_output=True,
@@ -52,7 +52,7 @@ def test_a_replayed_tick_lands_once_and_its_neighbours_not_again(lander: Lander)
     lander.land((0, 0, [tick(1), tick(2, **NEW), tick(3, volume=-1)]))
     lander.pipeline.execute(NEW_COMPANY)
 
-    done = run(lander.pipeline, "dead_letters", "replay", "--all")
+    done = run(lander.pipeline, "dead-letters", "replay", "--all")
 
     assert done.returncode == 0, done.stderr
     assert done.stdout == "sent 1 ticks again; 1 are still not valid and stay\n"
@@ -60,7 +60,7 @@ def test_a_replayed_tick_lands_once_and_its_neighbours_not_again(lander: Lander)
     assert [one["id"] for one in message] == [2]
     assert counts(lander.land((0, 1, message))) == (1, 1, 0, 0)
     assert counts(lander.land((0, 2, message))) == (1, 0, 0, 1), "a replay that was repeated"
-    again = run(lander.pipeline, "dead_letters", "replay", "--all")
+    again = run(lander.pipeline, "dead-letters", "replay", "--all")
     assert again.stdout.startswith("sent 0 ticks again"), "what was replayed is not sent again"
     assert_books_agree(lander)
 
@@ -82,7 +82,7 @@ def test_one_that_is_still_not_valid_stays_with_its_newest_reason(lander: Lander
     lander.land((0, 0, [tick(2, ticker="NEW.JK", sector="Beverages")]))
     lander.pipeline.execute(NEW_COMPANY)
 
-    run(lander.pipeline, "dead_letters", "replay", "--reason", "unknown_ticker")
+    run(lander.pipeline, "dead-letters", "replay", "--reason", "unknown_ticker")
 
     (letter,) = read_dead_letters(lander.pipeline.cassandra)
     assert (letter.reason, letter.replayed_at) == ("wrong_sector", None)
@@ -92,8 +92,8 @@ def test_one_that_is_still_not_valid_stays_with_its_newest_reason(lander: Lander
 def test_the_list_shows_place_reason_and_bytes(lander: Lander) -> None:
     lander.land((1, 7, [tick(1), tick(2, volume=-5)]), (1, 8, b"nope"))
 
-    shown = run(lander.pipeline, "dead_letters", "list").stdout
-    as_json = run(lander.pipeline, "dead_letters", "list", "--reason", "not_json", "--json").stdout
+    shown = run(lander.pipeline, "dead-letters", "list").stdout
+    as_json = run(lander.pipeline, "dead-letters", "list", "--reason", "not_json", "--json").stdout
 
     assert "volume is -5; it should be from 0" in shown
     assert "1/7, element 1" in shown
@@ -103,7 +103,7 @@ def test_the_list_shows_place_reason_and_bytes(lander: Lander) -> None:
 
 
 def test_replaying_nothing_in_particular_is_refused(pipeline: Pipeline) -> None:
-    done = run(pipeline, "dead_letters", "replay")
+    done = run(pipeline, "dead-letters", "replay")
 
     assert done.returncode == 2
     assert done.stderr == "error: nothing is chosen; name --reason, --since or --all\n"

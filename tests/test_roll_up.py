@@ -10,11 +10,11 @@ from pipeline import Pipeline
 from pyspark.sql import SparkSession
 from test_repair import run
 
+from commands import roll_up as module
+from commands.reconcile import reconcile
+from commands.roll_up import roll_up
 from expectations.checker import Checker, Verdict
 from expectations.read_back import RolledUp
-from streaming import roll_up as module
-from streaming.reconcile import reconcile
-from streaming.roll_up import roll_up
 
 pytestmark = pytest.mark.integration
 

@@ -4,7 +4,7 @@ import re
 
 from fault_kinds import KINDS
 
-from streaming.settings import PROJECT_ROOT
+from tickledger.settings import PROJECT_ROOT
 
 
 def test_every_kind_of_fault_has_its_entry() -> None:

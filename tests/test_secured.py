@@ -24,11 +24,11 @@ from pipeline import environment_for
 from dashboard.readers import CassandraReader, MySQLReader
 from services.certificates import Authority
 from services.instance import Instance
-from streaming.errors import ConfigurationError, StoreUnavailable
-from streaming.secured import kafka_options
-from streaming.settings import NO_FILE, PROJECT_ROOT, Settings
-from streaming.stores import connect_cassandra, connect_mysql
-from streaming.topic import LagMeter, describe_topic
+from tickledger.errors import ConfigurationError, StoreUnavailable
+from tickledger.secured import kafka_options
+from tickledger.settings import NO_FILE, PROJECT_ROOT, Settings
+from tickledger.stores import connect_cassandra, connect_mysql
+from tickledger.topic import LagMeter, describe_topic
 
 pytestmark = pytest.mark.integration
 BIN = Path(sys.executable).parent
@@ -110,10 +110,10 @@ def test_the_whole_pipeline_runs_by_settings_alone(secured: Secured) -> None:
     assert stream.result().returncode == 0, stream.result().stdout
     assert re.search(r"^batch \d+ · 300 messages · 3,000 ticks .* passed", stream.result().stdout, re.MULTILINE)
 
-    assert "The books agree." in secured.must("python", "-m", "streaming.reconcile")
-    secured.must("python", "-m", "streaming.check_contract")
+    assert "The books agree." in secured.must("tickledger", "reconcile")
+    secured.must("tickledger", "check-contract")
     secured.must("great_expectations", "checkpoint", "run", "landed_batch")
-    assert "trading_data" in secured.must("python", "-m", "services", "topics")
+    assert "trading_data" in secured.must("tickledger", "services", "topics")
 
     found = [arguments for arguments in seen for secret in _passwords(secured.settings) if secret in arguments]
     assert seen
@@ -154,7 +154,7 @@ CLIENTS = (
     (("python", "streaming/stream_ticks.py"), ("KAFKA_CA_FILE", "CASSANDRA_CA_FILE", "MYSQL_CA_FILE")),
     (("python", "-m", "producer", "trading_data", "--rounds", "1"), ("KAFKA_CA_FILE", "MYSQL_CA_FILE")),
     (("great_expectations", "checkpoint", "run", "landed_batch"), ("MYSQL_CA_FILE",)),
-    (("python", "-m", "streaming.reconcile"), ("MYSQL_CA_FILE", "CASSANDRA_CA_FILE")),
+    (("tickledger", "reconcile"), ("MYSQL_CA_FILE", "CASSANDRA_CA_FILE")),
 )
 
 

@@ -28,9 +28,9 @@ from services.instance import Instance
 from services.kafka_server import USUAL_TOPICS
 from services.process import ServerProcess
 from services.server import free_port
-from streaming.errors import ConfigurationError, TickledgerError
-from streaming.settings import PROJECT_ROOT, Settings, load_settings
-from streaming.stores import connect_cassandra, connect_mysql
+from tickledger.errors import ConfigurationError, TickledgerError
+from tickledger.settings import PROJECT_ROOT, Settings, load_settings
+from tickledger.stores import connect_cassandra, connect_mysql
 
 PASSWORDS = (
     *("CASSANDRA_PASSWORD", "CASSANDRA_ADMIN_PASSWORD", "MYSQL_PASSWORD", "MYSQL_ROOT_PASSWORD"),
@@ -50,7 +50,7 @@ def scratch_instance() -> Iterator[Instance]:
 
 
 def run_services(*arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, "-m", "services", *arguments]
+    command = [sys.executable, "-m", "commands.main", "services", *arguments]
     return subprocess.run(command, cwd=PROJECT_ROOT, env=os.environ | environment, capture_output=True, text=True)
 
 
@@ -267,7 +267,7 @@ class TestRunningServers:
     def test_data_of_running_servers_cannot_be_deleted(self, services: Instance) -> None:
         done = run_services("clean", "--instance", services.name)
         assert done.returncode == 2
-        assert f"still run: 'python -m services stop --instance {services.name}' comes first" in done.stderr
+        assert f"still run: 'tickledger services stop --instance {services.name}' comes first" in done.stderr
         assert services.env_file.exists()
 
     def test_they_listen_on_loopback_alone(self, services: Instance) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from services.java import java_home
 from services.spark_classes import ARCHIVE, write_archive
-from streaming.settings import PROJECT_ROOT
+from tickledger.settings import PROJECT_ROOT
 
 pytestmark = pytest.mark.integration
 

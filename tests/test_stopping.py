@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from streaming.stopping import stop_on_signals
+from tickledger.stopping import stop_on_signals
 
 
 @pytest.fixture(autouse=True)

@@ -17,11 +17,11 @@ import pytest
 from pipeline import Pipeline, StreamProcess
 from prometheus_client.parser import text_string_to_metric_families
 
+from commands.reconcile import reconcile
 from services.instance import Instance
 from services.server import free_port
-from streaming.reconcile import reconcile
-from streaming.settings import PROJECT_ROOT, Settings
 from streaming.stream_ticks import TickStream
+from tickledger.settings import PROJECT_ROOT, Settings
 
 pytestmark = pytest.mark.integration
 

@@ -20,7 +20,7 @@ import yaml
 from packaging.requirements import Requirement
 
 from services.server import free_port
-from streaming.settings import PROJECT_ROOT
+from tickledger.settings import PROJECT_ROOT
 
 LOCK = (PROJECT_ROOT / "requirements.lock").read_text()
 #: Each pinned package with all that belongs to it.

@@ -6,8 +6,8 @@ import pytest
 from streaming import tick_columns
 from streaming.land_batch import losing_keys
 from streaming.landing_task import PartitionReport
-from streaming.tick import MS_A_DAY, Tick
 from streaming.tick_columns import TickColumns
+from tickledger.tick import MS_A_DAY, Tick
 
 
 def report(partition: int, *keys: tuple[str, int, int]) -> PartitionReport:

@@ -12,9 +12,9 @@ from cassandra.query import BatchType
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streaming.tick import RAW_TABLE, TICK_FIELDS, Tick, cassandra_tables, day_to_date, ms_to_datetime
 from streaming.tick_columns import TickColumns
 from streaming.tick_packing import PackedRows, pack_decimal, pack_rows, pack_tick
+from tickledger.tick import RAW_TABLE, TICK_FIELDS, Tick, cassandra_tables, day_to_date, ms_to_datetime
 
 PROTOCOL = 5
 

@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 from pipeline import Pipeline
 
+from commands.reconcile import reconcile
 from services.environment import write_dbt_profile
-from streaming.reconcile import reconcile
-from streaming.settings import PROJECT_ROOT
+from tickledger.settings import PROJECT_ROOT
 
 pytestmark = pytest.mark.integration
 
-COPIED = ("dashboard", "dbt_project", "expectations", "producer", "services", "streaming")
+COPIED = ("commands", "dashboard", "dbt_project", "expectations", "producer", "services", "streaming", "tickledger")
 COPIED_TOO = ("pyproject.toml", "spark-defaults.conf", "spark-env.sh", "log4j2.properties", ".env.example")
 #: What programs leave in the folders.
 LEFT_BEHIND = ("__pycache__", "target", "logs", "profiles.yml", ".user.yml")

@@ -17,10 +17,10 @@ from pydantic import SecretStr
 from expectations.checker import CheckResult, Verdict
 from streaming import webhook
 from streaming.check_landed import BatchChecks
-from streaming.errors import ConfigurationError
-from streaming.patience import Patience
-from streaming.settings import PROJECT_ROOT, load_settings
 from streaming.webhook import Webhook
+from tickledger.errors import ConfigurationError
+from tickledger.patience import Patience
+from tickledger.settings import PROJECT_ROOT, load_settings
 
 LOST = CheckResult("books.ticks_are_in_cassandra", "critical", False, "ticks_in_cassandra = 1", "every landed tick")
 PASSED = CheckResult("books.volume_is_aggregated", "critical", True, "volume = 1", "volume")

@@ -11,7 +11,7 @@ import os
 import signal
 from pathlib import Path
 
-from streaming.errors import ConfigurationError, StoreUnavailable
+from tickledger.errors import ConfigurationError, StoreUnavailable
 
 VARIABLE = "TICKLEDGER_FAULT"
 LOG_VARIABLE = "TICKLEDGER_FAULT_LOG"

@@ -1,4 +1,4 @@
-"""`python -m streaming.trace`: the batches, offsets, findings and verdicts behind one number of the dashboard."""
+"""`tickledger trace`: the batches, offsets, findings and verdicts behind one number of the dashboard."""
 
 from contextlib import closing
 from datetime import UTC, date, datetime
@@ -8,9 +8,9 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from streaming.errors import ConfigurationError, run_command
-from streaming.settings import load_settings
-from streaming.stores import connect_mysql, fetch_rows
+from tickledger.errors import ConfigurationError
+from tickledger.settings import load_settings
+from tickledger.stores import connect_mysql, fetch_rows
 
 _BY_BATCH = """
 SELECT a.batch_id, a.ticks, a.total_volume, b.landed_at, b.verdict,
@@ -77,9 +77,3 @@ def _rows(day: date, sector: str) -> tuple[list[tuple[Any, ...]], int]:
             rows.append((f"{first}-{last}, rolled up", *said))
         by_batch = fetch_rows(connection, _BY_BATCH, (day, sector))
     return rows + by_batch, rolled_up + len(by_batch)
-
-
-if __name__ == "__main__":
-    app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
-    app.command()(main)
-    run_command(lambda: app(prog_name="python -m streaming.trace"))

@@ -1,4 +1,4 @@
-"""`python -m streaming.roll_up --keep-days 30`: move old batches' aggregates into `daily_volume`, beside the stream.
+"""`tickledger roll-up --keep-days 30`: move old batches' aggregates into `daily_volume`, beside the stream.
 
 `aggregated_data` has a row per batch, date and sector and grows with every batch; `daily_volume` has one per date and
 sector. Batches move in their order and as a whole, a thousand at most in one transaction, so every total is the same
@@ -14,11 +14,11 @@ import mysql.connector
 import typer
 from mysql.connector.abstracts import MySQLConnectionAbstract
 
-from streaming.contract import insert_statement
-from streaming.errors import StoreUnavailable, run_command
-from streaming.ledger import utc_now
-from streaming.settings import Settings, load_settings
-from streaming.stores import connect_mysql, fetch_rows, first_sentence
+from tickledger.contract import insert_statement
+from tickledger.errors import StoreUnavailable
+from tickledger.ledger import utc_now
+from tickledger.settings import Settings, load_settings
+from tickledger.stores import connect_mysql, fetch_rows, first_sentence
 
 #: Batches that move in one transaction, for which the stream's commits wait.
 BATCHES_A_STEP = 1000
@@ -57,7 +57,7 @@ _STAYS = {
         SELECT batch_id FROM landed_batches WHERE batch_id BETWEEN %(first)s AND %(last)s AND verdict = 'unchecked'
         ORDER BY batch_id LIMIT 1""",
     "batch {batch_id} is not in aggregated_data as the ledger has it and stays, with all after it:"
-    " 'python -m streaming.reconcile' shows the difference": """
+    " 'tickledger reconcile' shows the difference": """
         SELECT batches.batch_id
           FROM landed_batches AS batches
           LEFT JOIN (SELECT batch_id, SUM(ticks) AS ticks, SUM(total_volume) AS volume FROM aggregated_data
@@ -146,9 +146,3 @@ def main(
     """
     rows, why = roll_up(load_settings(), keep_days, lambda line: print(line, flush=True))
     print(f"{rows:,} rows rolled up; {why}")
-
-
-if __name__ == "__main__":
-    app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
-    app.command()(main)
-    run_command(lambda: app(prog_name="python -m streaming.roll_up"))

@@ -1,4 +1,4 @@
-"""`python -m streaming.rebuild --date …`: make one day's aggregates anew from Cassandra, beside the stream.
+"""`tickledger rebuild --date …`: make one day's aggregates anew from Cassandra, beside the stream.
 
 The ledger says which batches have landed and which offsets each covers; Cassandra holds their ticks. Both are read
 first, then one transaction replaces the day's rows of exactly those batches: in `aggregated_data`, and in
@@ -13,14 +13,14 @@ from typing import Annotated, Any
 import typer
 from cassandra.cluster import Session
 
-from streaming.contract import insert_statement
-from streaming.errors import LedgerMoved, run_command
-from streaming.ledger import SectorVolume, aggregate_row, utc_now
-from streaming.reconcile import OffsetRanges, read_ranges
-from streaming.roll_up import add_to_days, newest_rolled_up
-from streaming.settings import Settings, load_settings
-from streaming.stores import connect_cassandra, connect_mysql
-from streaming.tick import RAW_TABLE
+from commands.reconcile import OffsetRanges, read_ranges
+from commands.roll_up import add_to_days, newest_rolled_up
+from tickledger.contract import insert_statement
+from tickledger.errors import LedgerMoved
+from tickledger.ledger import SectorVolume, aggregate_row, utc_now
+from tickledger.settings import Settings, load_settings
+from tickledger.stores import connect_cassandra, connect_mysql
+from tickledger.tick import RAW_TABLE
 
 #: What the ticks of one day add up to, by batch and sector.
 BatchSums = dict[tuple[int, str], SectorVolume]
@@ -107,9 +107,3 @@ def main(
     """Make one day's aggregates anew from the ticks in Cassandra, in one transaction, beside the stream."""
     before, after = rebuild_day(load_settings(), day.date())
     print(f"{day.date()}: {before:,} rows of its aggregates replaced by {after:,}")
-
-
-if __name__ == "__main__":
-    app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
-    app.command()(main)
-    run_command(lambda: app(prog_name="python -m streaming.rebuild"))

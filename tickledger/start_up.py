@@ -1,11 +1,11 @@
 """What must hold before the stream reads its first message: tables, and a ledger that the topic continues."""
 
-from streaming.check_contract import MISSING, Difference, differences, is_addition
-from streaming.contract import insert_statement
-from streaming.errors import ConfigurationError
-from streaming.ledger import LedgerHead, filled_columns
-from streaming.settings import Settings
-from streaming.topic import TopicFacts
+from tickledger.contract import insert_statement
+from tickledger.contract_drift import MISSING, Difference, differences, is_addition
+from tickledger.errors import ConfigurationError
+from tickledger.ledger import LedgerHead, filled_columns
+from tickledger.settings import Settings
+from tickledger.topic import TopicFacts
 
 NEW_LEDGER = "or give this topic a ledger of its own (another MYSQL_DATABASE and CASSANDRA_KEYSPACE)"
 

@@ -16,13 +16,13 @@ from rich.console import Console
 from rich.markup import escape
 
 from services.java import java_home, java_version
-from streaming.check_contract import cassandra_differences, mysql_differences, mysql_errors
-from streaming.errors import ConfigurationError, TickledgerError, run_command
-from streaming.ledger import Ledger, LedgerHead, utc_now
-from streaming.settings import Settings, env_file, load_settings
-from streaming.start_up import check_continuity, starting_offsets
-from streaming.stores import connect_cassandra, connect_mysql, fetch_rows
-from streaming.topic import LagMeter, TopicFacts, describe_topic
+from tickledger.contract_drift import cassandra_differences, mysql_differences, mysql_errors
+from tickledger.errors import ConfigurationError, TickledgerError
+from tickledger.ledger import Ledger, LedgerHead, utc_now
+from tickledger.settings import Settings, env_file, load_settings
+from tickledger.start_up import check_continuity, starting_offsets
+from tickledger.stores import connect_cassandra, connect_mysql, fetch_rows
+from tickledger.topic import LagMeter, TopicFacts, describe_topic
 
 #: Less than this on the disk of the scratch folder stops Spark soon.
 FREE_BYTES = 2 * 1024**3
@@ -268,9 +268,3 @@ def _print(console: Console, fact: Fact) -> None:
     console.print(f"{sign}  {fact.what:19} {escape(fact.found)}")
     if fact.mend:
         console.print(f"{'':26}[bold]{escape(fact.mend)}[/bold]")
-
-
-if __name__ == "__main__":
-    app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
-    app.command()(main)
-    run_command(lambda: app(prog_name="python doctor.py"))

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from streaming.tick import (
+from tickledger.tick import (
     EARLIEST_MS,
     MAX_AHEAD_MS,
     TICK_FIELDS,

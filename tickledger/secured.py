@@ -6,8 +6,8 @@ from typing import Any
 
 from pydantic import SecretStr
 
-from streaming.errors import CertificateRefused, ConfigurationError
-from streaming.settings import NO_FILE, Settings
+from tickledger.errors import CertificateRefused, ConfigurationError
+from tickledger.settings import NO_FILE, Settings
 
 SCRAM = "SCRAM-SHA-512"
 HANDSHAKE_SECONDS = 5

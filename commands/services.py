@@ -1,4 +1,4 @@
-"""python -m services: Kafka, Cassandra and MySQL on this machine, without Docker."""
+"""`tickledger services`: Kafka, Cassandra and MySQL on this machine, without Docker."""
 
 from pathlib import Path
 from typing import Annotated
@@ -11,8 +11,8 @@ from services import backup, prompts
 from services.instance import DEMO, SERVERS, Instance
 from services.java import java_home, java_version
 from services.server import Server
-from streaming.errors import StoreUnavailable, TickledgerError, run_command
-from streaming.settings import load_settings
+from tickledger.errors import StoreUnavailable, TickledgerError
+from tickledger.settings import load_settings
 
 app = typer.Typer(
     help="Kafka, Cassandra and MySQL on this machine, on loopback, without Docker.",
@@ -132,7 +132,3 @@ def _console() -> Console:
     # A path must stay whole to be copied, also where there is no terminal to measure.
     console = Console(highlight=False)
     return console if console.is_terminal else Console(highlight=False, width=200)
-
-
-if __name__ == "__main__":
-    run_command(lambda: app(prog_name="python -m services"))

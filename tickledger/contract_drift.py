@@ -1,4 +1,4 @@
-"""`python -m streaming.check_contract`: do the live tables follow the dbt contract, and Cassandra's the tick?
+"""What of the live tables differs from the dbt contract, and of Cassandra's from the tick.
 
 MySQL's tables are compared with temporary ones made from the contract, as the server itself describes both: servers
 rewrite types and CHECK expressions each in their own way. Changes nothing.
@@ -11,24 +11,17 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import mysql.connector
-import typer
 from cassandra.metadata import TableMetadata
 from mysql.connector import errorcode
 from mysql.connector.abstracts import MySQLConnectionAbstract
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
-from streaming.contract import TableContract, insert_statement, load_contract
-from streaming.errors import ConfigurationError, StoreUnavailable, run_command
-from streaming.ledger import filled_columns
-from streaming.settings import Settings, load_settings
-from streaming.stores import connect_cassandra, connect_mysql, first_sentence
-from streaming.tick import CASSANDRA_TABLES
+from tickledger.contract import TableContract, load_contract
+from tickledger.errors import ConfigurationError, StoreUnavailable
+from tickledger.settings import Settings
+from tickledger.stores import connect_cassandra, connect_mysql, first_sentence
+from tickledger.tick import CASSANDRA_TABLES
 
 MISSING = "missing"
-#: Columns of the output where it goes into a file or a pipe.
-PIPE_WIDTH = 200
 
 
 class Difference(NamedTuple):
@@ -155,7 +148,7 @@ def _parts(connection: MySQLConnectionAbstract, table: str) -> _Parts | None:
 
 
 def cassandra_differences(settings: Settings) -> list[Difference]:
-    """Columns, types and primary keys of the keyspace's tables against `streaming/tick.py`."""
+    """Columns, types and primary keys of the keyspace's tables against `tickledger/tick.py`."""
     session = connect_cassandra(settings)
     try:
         live = session.cluster.metadata.keyspaces[settings.cassandra_keyspace].tables
@@ -180,35 +173,3 @@ def _compare_keyspace(live: dict[str, TableMetadata]) -> Iterator[Difference]:
         key = ", ".join([f"({', '.join(partition)})", *clustering])
         if key != wanted.key:
             yield Difference("Cassandra", name, "primary key", wanted.key, key)
-
-
-def _print(found: list[Difference]) -> None:
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console.width = PIPE_WIDTH
-    table = Table(title="Live tables that differ from their contract", title_justify="left")
-    for column in Difference._fields:
-        table.add_column(column, overflow="fold")
-    for one in found:
-        table.add_row(*map(escape, one))
-    console.print(table)
-
-
-def main() -> None:
-    """Compare the tables of MySQL and Cassandra with the dbt contract and the tick; print what differs as a table.
-
-    Exit code 0: nothing differs. 1: something does. 2: the contract or a store cannot be read.
-    """
-    found = differences(load_settings())
-    if found:
-        _print(found)
-        raise typer.Exit(1)
-    for table, filled in filled_columns().items():
-        insert_statement(table, filled)
-    print(f"{len(load_contract())} tables of MySQL and {len(CASSANDRA_TABLES)} of Cassandra follow their contract")
-
-
-if __name__ == "__main__":
-    app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
-    app.command()(main)
-    run_command(lambda: app(prog_name="python -m streaming.check_contract"))

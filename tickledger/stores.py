@@ -14,15 +14,15 @@ from mysql.connector import errorcode
 from mysql.connector.abstracts import MySQLConnectionAbstract
 from pydantic import SecretStr
 
-from streaming.errors import ConfigurationError, StoreUnavailable
-from streaming.secured import (
+from tickledger.errors import ConfigurationError, StoreUnavailable
+from tickledger.secured import (
     account_of,
     cassandra_options,
     certificate_refused,
     check_cassandra_certificate,
     mysql_options,
 )
-from streaming.settings import NO_FILE, Settings
+from tickledger.settings import NO_FILE, Settings
 
 CONNECT_SECONDS = 5
 #: A MySQL server that hangs counts as down after this long; longer than any statement or lock wait of ours takes.

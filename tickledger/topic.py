@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
 from kafka.errors import AuthorizationError, KafkaError, SaslAuthenticationFailedError
 
-from streaming.errors import ConfigurationError, StoreUnavailable, TickledgerError, TopicChanged, TopicMissing
-from streaming.secured import check_kafka_certificate, kafka_account, kafka_options
-from streaming.settings import Settings
+from tickledger.errors import ConfigurationError, StoreUnavailable, TickledgerError, TopicChanged, TopicMissing
+from tickledger.secured import check_kafka_certificate, kafka_account, kafka_options
+from tickledger.settings import Settings
 
 REQUEST_MS = 10_000
 BOOTSTRAP_MS = 6_000

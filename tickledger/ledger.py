@@ -9,11 +9,11 @@ from typing import Any
 import mysql.connector
 from mysql.connector.abstracts import MySQLConnectionAbstract
 
-from streaming import fault_points
-from streaming.contract import contract_hash, insert_statement
-from streaming.errors import ConfigurationError, LedgerMoved, StoreUnavailable
-from streaming.settings import Settings
-from streaming.stores import connect_mysql, fetch_rows, first_sentence
+from tickledger import fault_points
+from tickledger.contract import contract_hash, insert_statement
+from tickledger.errors import ConfigurationError, LedgerMoved, StoreUnavailable
+from tickledger.settings import Settings
+from tickledger.stores import connect_mysql, fetch_rows, first_sentence
 
 #: A stream that was killed a moment ago, or whose connection broke, may hold the advisory lock for so long.
 LOCK_SECONDS = 10

@@ -1,4 +1,4 @@
-"""`python -m streaming.reconcile`: do Cassandra, MySQL and the ledger tell the same story?
+"""`tickledger reconcile`: do Cassandra, MySQL and the ledger tell the same story?
 
 Compares ticks and volume by date, sector and batch, dead letters by batch, and the ledger's own ranges. Batches that
 were rolled up are compared together, by date and sector. Reads only.
@@ -18,11 +18,10 @@ from mysql.connector.abstracts import MySQLConnectionAbstract
 from rich.console import Console
 from rich.table import Table
 
-from streaming.errors import run_command
-from streaming.roll_up import newest_rolled_up
-from streaming.settings import Settings, load_settings
-from streaming.stores import connect_cassandra, connect_mysql, fetch_rows
-from streaming.tick import DEAD_LETTER_TABLE, RAW_TABLE
+from commands.roll_up import newest_rolled_up
+from tickledger.settings import Settings, load_settings
+from tickledger.stores import connect_cassandra, connect_mysql, fetch_rows
+from tickledger.tick import DEAD_LETTER_TABLE, RAW_TABLE
 
 
 class Amount(NamedTuple):
@@ -243,9 +242,3 @@ def main() -> None:
     print_books(books, Console(width=100))
     if books.differences:
         raise typer.Exit(1)
-
-
-if __name__ == "__main__":
-    app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
-    app.command()(main)
-    run_command(lambda: app(prog_name="python -m streaming.reconcile"))

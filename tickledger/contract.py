@@ -10,8 +10,8 @@ from typing import Any
 
 import yaml
 
-from streaming.errors import ConfigurationError
-from streaming.settings import PROJECT_ROOT
+from tickledger.errors import ConfigurationError
+from tickledger.settings import PROJECT_ROOT
 
 DBT_FOLDER = PROJECT_ROOT / "dbt_project"
 #: The tables that one landed batch writes, in the order in which it writes them.
@@ -150,11 +150,11 @@ def insert_statement(table: str, filled: Iterable[str]) -> str:
     if lacking := sorted(contract.required.difference(names)):
         raise ConfigurationError(
             f"the contract of {table!r} requires {', '.join(lacking)}, which the stream does not fill;"
-            " a new column must be nullable, or streaming/ledger.py must fill it"
+            " a new column must be nullable, or tickledger/ledger.py must fill it"
         )
     if unknown := sorted(set(names).difference(contract.columns)):
         raise ConfigurationError(
             f"the contract of {table!r} has no {', '.join(unknown)}, which the stream fills; put it back, or change"
-            " streaming/ledger.py"
+            " tickledger/ledger.py"
         )
     return f"INSERT INTO {table} ({', '.join(names)}) VALUES ({', '.join(f'%({name})s' for name in names)})"

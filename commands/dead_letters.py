@@ -1,4 +1,4 @@
-"""`python -m streaming.dead_letters list|replay`: see what could not land, and land what has become valid since.
+"""`tickledger dead-letters list|replay`: see what could not land, and land what has become valid since.
 
 A replay sends the element itself, alone, to the topic again; the running stream lands it. A tick counts once however
 often it is sent, so a replay that was killed and is repeated lands nothing twice: the copy counts as a duplicate.
@@ -18,14 +18,14 @@ from kafka.errors import KafkaError
 from rich.console import Console
 from rich.table import Table
 
-from streaming.decode import Decoder
-from streaming.errors import ConfigurationError, StoreUnavailable, run_command
-from streaming.ledger import Ledger
-from streaming.secured import kafka_options
-from streaming.settings import Settings, load_settings
-from streaming.stores import connect_cassandra
-from streaming.tick import DEAD_LETTER_TABLE, WHOLE_MESSAGE
-from streaming.topic import describe_topic
+from tickledger.decode import Decoder
+from tickledger.errors import ConfigurationError, StoreUnavailable
+from tickledger.ledger import Ledger
+from tickledger.secured import kafka_options
+from tickledger.settings import Settings, load_settings
+from tickledger.stores import connect_cassandra
+from tickledger.tick import DEAD_LETTER_TABLE, WHOLE_MESSAGE
+from tickledger.topic import describe_topic
 
 #: How much of a raw value a table shows.
 SHOWN = 60
@@ -197,7 +197,3 @@ def _print(letters: list[StoredDeadLetter]) -> None:
         )
     console = Console(highlight=False, markup=False)
     (console if console.is_terminal else Console(highlight=False, markup=False, width=240)).print(table)
-
-
-if __name__ == "__main__":
-    run_command(lambda: app(prog_name="python -m streaming.dead_letters"))

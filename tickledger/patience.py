@@ -6,7 +6,7 @@ from typing import TypeVar
 
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_delay, wait_exponential
 
-from streaming.errors import StoreUnavailable, TickledgerError
+from tickledger.errors import StoreUnavailable, TickledgerError
 
 Result = TypeVar("Result")
 

@@ -1,0 +1,41 @@
+"""`tickledger check-contract`: do the live tables follow the dbt contract, and Cassandra's the tick?"""
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from tickledger.contract import insert_statement, load_contract
+from tickledger.contract_drift import Difference, differences
+from tickledger.ledger import filled_columns
+from tickledger.settings import load_settings
+from tickledger.tick import CASSANDRA_TABLES
+
+#: Columns of the output where it goes into a file or a pipe.
+PIPE_WIDTH = 200
+
+
+def _print(found: list[Difference]) -> None:
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = PIPE_WIDTH
+    table = Table(title="Live tables that differ from their contract", title_justify="left")
+    for column in Difference._fields:
+        table.add_column(column, overflow="fold")
+    for one in found:
+        table.add_row(*map(escape, one))
+    console.print(table)
+
+
+def main() -> None:
+    """Compare the tables of MySQL and Cassandra with the dbt contract and the tick; print what differs as a table.
+
+    Exit code 0: nothing differs. 1: something does. 2: the contract or a store cannot be read.
+    """
+    found = differences(load_settings())
+    if found:
+        _print(found)
+        raise typer.Exit(1)
+    for table, filled in filled_columns().items():
+        insert_statement(table, filled)
+    print(f"{len(load_contract())} tables of MySQL and {len(CASSANDRA_TABLES)} of Cassandra follow their contract")
