@@ -12,8 +12,8 @@ from typing import Any
 import orjson
 
 from producer.pace import wait_until
-from tickledger.decode import Decoder, RowRuleBroken
 from tickledger.errors import ConfigurationError
+from tickledger.row_rules import RowRuleBroken, RowRules
 from tickledger.tick import TICK_FIELDS
 
 CSV_SUFFIX = ".csv"
@@ -39,7 +39,7 @@ class TickFile:
         self.ticks = 0
         self._path = path
         self._report = report
-        self._decoder = Decoder({})
+        self._rules = RowRules({})
         if path.suffix.lower() not in (CSV_SUFFIX, *JSON_SUFFIXES):
             raise ConfigurationError(
                 f"FILE is {path}; its name should end in {CSV_SUFFIX} or {', '.join(JSON_SUFFIXES)}"
@@ -57,7 +57,7 @@ class TickFile:
             for line, element in self._elements:
                 now_ms = time.time_ns() // 1_000_000
                 try:
-                    tick = self._decoder.tick(element, now_ms)
+                    tick = self._rules.tick(element, now_ms)
                 except RowRuleBroken as rule:
                     # The ledger judges what depends on the profile; all else is for whoever wrote the file.
                     if rule.tick is None:

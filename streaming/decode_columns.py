@@ -9,21 +9,12 @@ from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
-import orjson
 from numpy.typing import NDArray
 
 from streaming.tick_columns import TickColumns, numbers, objects, whole
-from tickledger.decode import KINDS, DeadLetter, Decoder
-from tickledger.tick import (
-    EARLIEST_MS,
-    MAX_AHEAD_MS,
-    MS_A_DAY,
-    TICK_FIELDS,
-    BadTime,
-    Tick,
-    TickField,
-    parse_created_at,
-)
+from tickledger.decode import DeadLetter, Decoder, Unreadable, elements_of
+from tickledger.row_rules import FIELD_RULES, RowRuleBroken, RowRules, has_every_field, moment_of, too_far_ahead
+from tickledger.tick import MS_A_DAY, TICK_FIELDS, Tick
 
 
 class DecodedColumns(NamedTuple):
@@ -49,7 +40,7 @@ class ColumnDecoder:
 
     def __init__(self, sectors: Mapping[str, str]) -> None:
         self._single = Decoder(sectors)
-        self._companies = frozenset(sectors.items())
+        self._rules = RowRules(sectors)
         self._times: dict[str, int | None] = {}
 
     def decode(
@@ -90,16 +81,12 @@ class ColumnDecoder:
         try:
             columns = {field.name: [element[field.name] for element in elements] for field in TICK_FIELDS}
         except (LookupError, TypeError):
-            raise _NotPlain([n for n, element in enumerate(elements) if not _has_every_field(element)]) from None
-        for field in TICK_FIELDS:
-            column, kinds = columns[field.name], KINDS[field.kind]
-            _require(column, lambda some, kinds=kinds: set(map(type, some)).issubset(kinds))  # type: ignore[misc]
-            if field.kind != "time":
-                _require(column, lambda some, field=field: _within(some, field))  # type: ignore[misc]
-        _require(list(zip(columns["ticker"], columns["sector"], strict=True)), self._companies.issuperset)
+            raise _NotPlain([n for n, element in enumerate(elements) if not has_every_field(element)]) from None
+        for rule in FIELD_RULES:
+            _require(columns[rule.field.name], rule.holds)
+        _require(list(zip(columns["ticker"], columns["sector"], strict=True)), self._rules.are_companies)
         created = self._created_ms(columns["created_at"])
-        # Compared with the message's own time, not the clock's, so that a retry decides alike.
-        if (ahead := created > times_ms + MAX_AHEAD_MS).any():
+        if (ahead := too_far_ahead(created, times_ms)).any():
             raise _NotPlain(np.flatnonzero(ahead).tolist())
         return TickColumns(
             objects(columns["ticker"]), created, whole(columns["id"]), whole(columns["volume"]),
@@ -110,33 +97,20 @@ class ColumnDecoder:
     def _created_ms(self, texts: list[str]) -> NDArray[np.int64]:
         for text in set(texts).difference(self._times):
             try:
-                self._times[text] = created_ms = parse_created_at(text)
-                if created_ms < EARLIEST_MS:
-                    self._times[text] = None
-            except BadTime:
+                self._times[text] = moment_of(text)
+            except RowRuleBroken:
                 self._times[text] = None
         times = list(map(self._times.__getitem__, texts))
         _require(times, lambda some: None not in some)
         return whole(times)  # type: ignore[arg-type]
 
 
-def _array(value: bytes | None) -> Any:
-    """The array of a message; None where it is none that could be plain."""
+def _array(value: bytes | None) -> list[Any]:
+    """The array of a message; empty where it is none that could be plain."""
     try:
-        array = None if value is None else orjson.loads(value)
-    except orjson.JSONDecodeError:
-        return None
-    return array if type(array) is list else None
-
-
-def _has_every_field(element: Any) -> bool:
-    return type(element) is dict and all(field.name in element for field in TICK_FIELDS)
-
-
-def _within(column: Sequence[Any], field: TickField) -> bool:
-    # As a set, a text that all share is measured once.
-    measured = set(map(len, set(column))) if field.kind == "text" else column
-    return bool(field.minimum <= min(measured) and max(measured) <= field.maximum)
+        return elements_of(value)
+    except Unreadable:
+        return []
 
 
 def _require(column: Sequence[Any], holds: Callable[[Sequence[Any]], bool]) -> None:

@@ -21,7 +21,6 @@ from streaming.tick_sink import TickSink, session_of_this_process
 from tickledger.decode import DeadLetter
 from tickledger.errors import ConfigurationError, StoreUnavailable
 from tickledger.settings import Settings
-from tickledger.tick import Tick
 
 #: What a task returns: one row per task, a pickled PartitionReport. Arrow carries it as opaque bytes.
 REPORT_SCHEMA = "report binary"
@@ -179,12 +178,21 @@ class LandingTask:
         for place in list(sink.dead_positions(topic, partition, first, last)):
             if place not in dead:
                 sink.forget_dead(topic, partition, *place)
-        for (offset, _), letter in dead.items():
-            if letter.tick is not None and first <= offset <= last:
-                self._forget_tick(letter.tick, (partition, offset), sink)
+        refused = TickColumns.of(
+            (tick, offset) for (offset, _), letter in dead.items() for tick in letter.ticks if first <= offset <= last
+        )
+        for some in refused.by_company_and_day():
+            self._forget_ticks(some, partition, sink)
 
     @staticmethod
-    def _forget_tick(tick: Tick, place: tuple[int, int], sink: TickSink) -> None:
-        for stored in sink.stored(tick.ticker, tick.trade_day, [tick.created_ms]):
-            if stored.id == tick.id and (stored.partition, stored.offset) == place:
+    def _forget_ticks(ticks: TickColumns, partition: int, sink: TickSink) -> None:
+        """Delete those of one company and day that are stored with these very offsets."""
+        mine = {
+            (tick.created_ms, tick.id, offset): tick
+            for tick, offset in zip(ticks.ticks(), ticks.offset.tolist(), strict=True)
+        }
+        times = np.unique(ticks.created_ms).tolist()
+        for stored in sink.stored(ticks.ticker[0], int(ticks.trade_day[0]), times):
+            tick = mine.get((stored.created_ms, stored.id, stored.offset))
+            if tick is not None and stored.partition == partition:
                 sink.forget_tick(tick)

@@ -28,6 +28,16 @@ def without(name: str) -> bytes:
     return json.dumps([{key: value for key, value in GOOD.items() if key != name}]).encode()
 
 
+def nested(depth: int, begins: bytes = b"[", ends: bytes = b"]", within: bytes = b"") -> bytes:
+    """Brackets within brackets, so many of them, as in `[[[]]]`."""
+    return begins * depth + within + ends * depth
+
+
+def with_value(name: str, value: bytes) -> bytes:
+    """A message of one tick with a field's value as it is written."""
+    return message(**{name: "?"}).replace(b'"?"', value)
+
+
 _GOOD_TEXT = message().decode()
 
 #: What cannot be read as an array at all: one dead letter for the message, with its bytes. By name: value, reason.
@@ -52,7 +62,14 @@ UNREADABLE: dict[str, tuple[bytes | None, str]] = {
     "a raw newline in a text": (message().replace(b"Logistics", b"Log\nistics"), "not_json"),
     "half a surrogate pair": (message().replace(b"Logistics", b"\\ud83d"), "not_json"),
     "a byte order mark": (b"\xef\xbb\xbf" + message(), "not_json"),
-    "arrays nested 100,000 deep": (b"[" * 100_000 + b"]" * 100_000, "not_json"),
+    "arrays nested 100,000 deep": (nested(100_000), "not_json"),
+    "arrays nested deeper than can be read": (nested(1_025), "not_json"),
+    "objects nested deeper than can be read": (b"[" + nested(1_024, b'{"":', b"}", b"0") + b"]", "not_json"),
+    "half a million zeros": (b"[" + b"0," * 499_999 + b"0]", "too_many_broken"),
+    "empty objects without end": (b"[" + b"{}," * 300_000 + b"{}]", "too_many_broken"),
+    "a million values and more": (b"[" + b"0," * 1_000_000 + b"0]", "too_many_values"),
+    "more broken elements than a message of its size has ticks": (b"[1, 2]", "too_many_broken"),
+    "400 digits for the id": (with_value("id", b"9" * 400), "not_json"),
     "zeros": (bytes(64), "not_json"),
     "gzip": (gzip.compress(message(), mtime=0), "bad_utf8"),
     "gzip cut off": (b"\x1f\x8b\x08\x00garbage", "bad_utf8"),
@@ -76,7 +93,23 @@ BAD_TICKS: dict[str, tuple[bytes, str, str]] = {
     "an element that is null": (b"[null]", "not_an_object", "null"),
     "an array in the array": (b"[[]]", "not_an_object", "an array"),
     "a tick in an array of its own": (b"[" + message() + b"]", "not_an_object", "an array"),
-    "arrays nested 900 deep": (b"[" + b"[" * 900 + b"]" * 900 + b"]", "not_an_object", "an array"),
+    "arrays nested 900 deep": (b"[" + nested(900) + b"]", "not_an_object", "an array"),
+    **{
+        f"{what} nested {depth} deep": (b"[" + nested(depth, begins, ends, within) + b"]", reason, named)
+        for depth in (100, 254, 255, 493, 494, 495, 500, 511)
+        for what, begins, ends, within, reason, named in [
+            ("arrays", b"[[", b"]]", b"", "not_an_object", "an array"),
+            ("objects and arrays", b'{"a":[', b"]}", b"0", "missing_field", "ticker"),
+            ("objects", b'{"a":{"a":', b"}}", b"0", "missing_field", "ticker"),
+        ]
+    },
+    "an array nested 990 deep for the price": (with_value("price", nested(990)), "wrong_type", "price is an array"),
+    "an object nested 1,020 deep for the id": (
+        with_value("id", nested(1_020, b'{"":', b"}", b"1")),
+        "wrong_type",
+        "id",
+    ),
+    "a time of 900 kB": (message(created_at="2024-08-25 07:04:45." + "1" * 900_000), "bad_time", "2024-08-25"),
     "an element that is a text": (b'["tick"]', "not_an_object", "a text"),
     "a text of 900 kB": (b'["' + b"x" * 900_000 + b'"]', "not_an_object", "a text"),
     "an object without fields": (b"[{}]", "missing_field", "ticker"),
@@ -130,6 +163,7 @@ BAD_TICKS: dict[str, tuple[bytes, str, str]] = {
 ODD_BUT_GOOD: dict[str, bytes] = {
     "a duplicate key, its last value good": message().replace(b'"id": 11', b'"id": "x", "id": 11'),
     "a field that nobody knows": message(venue="IDX"),
+    "a field that nobody knows, nested 1,000 deep": with_value("venue", nested(1_000)),
     "spaces and newlines": json.dumps([GOOD], indent=4).encode() + b"\n\n",
     "escapes for plain letters": message().replace(b"TMAS.JK", b"\\u0054MAS.JK"),
     "a price in exponents": message().replace(b"550.5", b"5.505e2"),

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from poison import BAD_TICKS, GOOD, ODD_BUT_GOOD, UNREADABLE, message, mutated
+from shapes import messages
 
-from tickledger.decode import Decoder, element_bytes
+from tickledger.decode import BYTES_A_DEAD_LETTER, MOST_DEAD_LETTERS, Decoder, element_bytes
 from tickledger.tick import WHOLE_MESSAGE, Tick, day_to_date, parse_created_at, trade_day_of
 
 SECTORS = {"TMAS.JK": "Logistics & Deliveries", "DWGL.JK": "Coal"}
@@ -57,6 +58,22 @@ def test_a_bad_tick_is_a_dead_letter_and_its_good_neighbour_lands(value: bytes, 
     assert dead.raw_value == value.strip()[1:-1], "the dead letter holds the element's own bytes"
 
 
+def test_past_a_number_of_broken_elements_the_message_is_kept_whole_and_its_good_ones_land() -> None:
+    good, unknown = json.dumps(GOOD), json.dumps(GOOD | {"ticker": "NEW.JK"})
+    some = f"[{', '.join([good] + [unknown] * MOST_DEAD_LETTERS + [good])}]".encode()
+    many = f"[{', '.join([good] + [unknown] * (MOST_DEAD_LETTERS + 1) + [good])}]".encode()
+
+    few, whole = Decoder(SECTORS).decode(some, MESSAGE_MS), Decoder(SECTORS).decode(many, MESSAGE_MS)
+
+    assert [position for position, _ in few.ticks] == [0, MOST_DEAD_LETTERS + 1]
+    assert [dead.position for dead in few.dead] == list(range(1, MOST_DEAD_LETTERS + 1))
+    assert [position for position, _ in whole.ticks] == [0, MOST_DEAD_LETTERS + 2]
+    (dead,) = whole.dead
+    assert (dead.position, dead.reason, dead.raw_value) == (WHOLE_MESSAGE, "too_many_broken", many)
+    assert dead.detail.startswith("101 of 103 elements cannot land; element 1: unknown_ticker: ticker 'NEW.JK'")
+    assert len(dead.ticks) == MOST_DEAD_LETTERS + 1, "all of them would land once the company is seeded"
+
+
 @pytest.mark.parametrize("reason", ["unknown_ticker", "wrong_sector"])
 def test_only_a_tick_that_profile_alone_refuses_comes_with_its_dead_letter(reason: str) -> None:
     changes = {"unknown_ticker": {"ticker": "NEW.JK"}, "wrong_sector": {"sector": "Coal"}}
@@ -65,9 +82,8 @@ def test_only_a_tick_that_profile_alone_refuses_comes_with_its_dead_letter(reaso
     (broken,) = Decoder(SECTORS).decode(message(volume=-1), MESSAGE_MS).dead
 
     assert dead.reason == reason
-    assert dead.tick is not None
-    assert dead.tick.id == GOOD["id"]
-    assert broken.tick is None
+    assert [tick.id for tick in dead.ticks] == [GOOD["id"]]
+    assert broken.ticks == ()
 
 
 @pytest.mark.parametrize(
@@ -103,6 +119,21 @@ def test_any_mutation_of_a_good_message_is_accounted_for(seed: int) -> None:
         assert dead.reason in REASONS
 
 
+@given(messages())
+@settings(max_examples=600, deadline=None)
+def test_any_shape_is_accounted_for_within_the_bounds_of_its_size(value: bytes) -> None:
+    decoded = Decoder(SECTORS).decode(value, MESSAGE_MS)
+
+    assert len(decoded.ticks) + len(decoded.dead) >= 1
+    assert len(decoded.ticks) <= len(value) // BYTES_A_DEAD_LETTER
+    assert len(decoded.dead) <= min(1 + len(value) // BYTES_A_DEAD_LETTER, MOST_DEAD_LETTERS)
+    assert sum(len(dead.raw_value) for dead in decoded.dead) <= len(value)
+    for dead in decoded.dead:
+        assert dead.raw_value == value if dead.position == WHOLE_MESSAGE else dead.raw_value in value
+        assert dead.reason in REASONS
+        assert 0 < len(dead.detail) < 400
+
+
 @given(st.binary(max_size=200))
 def test_any_bytes_are_accounted_for(value: bytes) -> None:
     decoded = Decoder(SECTORS).decode(value, MESSAGE_MS)
@@ -126,7 +157,7 @@ def test_every_element_keeps_its_own_bytes(elements: list[Any], indent: int | No
     value = json.dumps(elements, indent=indent, ensure_ascii=False).encode("utf-8", "replace")
     read = orjson.loads(value)
 
-    pieces = element_bytes(value, read)
+    pieces = list(element_bytes(value))
 
     assert [orjson.loads(piece) for piece in pieces] == read
 

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from poison import BAD_TICKS, GOOD, ODD_BUT_GOOD, UNREADABLE, message, mutated
+from shapes import messages
 
 from streaming.decode_columns import ColumnDecoder
 from streaming.tick_columns import whole
@@ -95,5 +96,12 @@ def test_mutations_at_once_become_what_they_become_alone(seeds: list[int]) -> No
 
 
 @given(st.lists(st.sampled_from([message(), OTHER, *POISON]), max_size=8))
+@settings(max_examples=40, deadline=None)
 def test_any_order_of_messages_becomes_what_it_becomes_alone(values: list[bytes | None]) -> None:
+    assert at_once(values) == one_by_one(values)
+
+
+@given(st.lists(messages(), min_size=1, max_size=3))
+@settings(max_examples=150, deadline=None)
+def test_any_shapes_at_once_become_what_they_become_alone(values: list[bytes]) -> None:
     assert at_once(values) == one_by_one(values)

@@ -45,6 +45,8 @@ LANDING_COLUMNS = (("trade_date", "date"), ("kafka_partition", "int"), ("kafka_o
 #: A tick may be made at most this much after its Kafka message, which bounds how wrong a producer's clock can be.
 MAX_AHEAD_MS = MS_A_DAY
 EARLIEST_MS = 0
+#: No spelling of a time is longer; what is longer is not looked at.
+MAX_TIME_LENGTH = 64
 
 RAW_TABLE = "real_time_data"
 DEAD_LETTER_TABLE = "dead_letters"
@@ -76,7 +78,8 @@ def parse_created_at(text: str) -> int:
 
     Digits below a millisecond are cut off. Raises BadTime.
     """
-    if len(text) < 19 or text[4] != "-" or text[7] != "-" or text[10] not in " T" or text[13] != ":":
+    parted = len(text) >= 19 and text[4] == text[7] == "-" and text[10] in " T" and text[13] == ":"
+    if not parted or len(text) > MAX_TIME_LENGTH:
         raise BadTime("it should look like 2024-08-25 07:04:45.123 or 2024-08-25T07:04:45Z")
     try:
         moment = datetime.fromisoformat(text)

@@ -1,0 +1,156 @@
+"""The row rules of a tick, each written once: asked of thousands of values at once, or of one element for its reason.
+
+What holds is decided by :meth:`FieldRule.holds` and the predicates of :class:`RowRules`; the rest of the module says it
+in words. Pure functions, no server needed.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from tickledger.tick import (
+    EARLIEST_MS,
+    MAX_AHEAD_MS,
+    TICK_FIELDS,
+    BadTime,
+    Tick,
+    TickField,
+    parse_created_at,
+    trade_day_of,
+)
+
+#: A detail may quote the input; this bounds it.
+MAX_QUOTE = 80
+
+_KINDS: dict[str, set[type]] = {"whole": {int}, "decimal": {int, float}, "text": {str}, "time": {str}}
+_KIND_NAMES = {"whole": "a whole number", "decimal": "a number", "text": "a text", "time": "a text"}
+
+
+class RowRuleBroken(Exception):
+    """A tick that breaks a row rule: a stable reason, and a detail for people, of bounded length.
+
+    `tick` is there where only `profile` stands against it.
+    """
+
+    def __init__(self, reason: str, detail: str, tick: Tick | None = None) -> None:
+        super().__init__(reason, detail)
+        self.reason = reason
+        self.detail = detail
+        self.tick = tick
+
+
+class FieldRule(NamedTuple):
+    """What the values of one field must be: there, of a kind, and within bounds."""
+
+    field: TickField
+    kinds: frozenset[type]
+
+    def holds(self, values: Sequence[Any]) -> bool:
+        """Whether all of the values, of which there is at least one, are as they should be."""
+        if not self.kinds.issuperset(map(type, values)):
+            return False
+        if self.field.kind == "time":
+            return True
+        # As a set, a text that all share is measured once.
+        measured = set(map(len, set(values))) if self.field.kind == "text" else values
+        return bool(self.field.minimum <= min(measured) and max(measured) <= self.field.maximum)
+
+    def why(self, element: dict[str, Any]) -> RowRuleBroken:
+        """What is wrong with the field of an element for which it does not hold."""
+        name, value = self.field.name, element.get(self.field.name)
+        if name not in element:
+            return RowRuleBroken("missing_field", f"{name} is missing")
+        if value is None:
+            return RowRuleBroken("null_field", f"{name} is null")
+        if type(value) not in self.kinds:
+            found = json_kind(value) if type(value) in (dict, list) else f"{json_kind(value)} ({_quote(value)})"
+            return RowRuleBroken("wrong_type", f"{name} is {found}; it should be {_KIND_NAMES[self.field.kind]}")
+        measure = " characters long" if self.field.kind == "text" else ""
+        bounds = f"from {self.field.minimum} to {self.field.maximum}{measure}"
+        return RowRuleBroken("out_of_range", f"{name} is {_quote(value)}; it should be {bounds}")
+
+
+#: One rule a field, in the order in which an element's first broken one is looked for.
+FIELD_RULES = tuple(FieldRule(field, frozenset(_KINDS[field.kind])) for field in TICK_FIELDS)
+
+
+_NAMES = frozenset(field.name for field in TICK_FIELDS)
+
+
+def has_every_field(element: Any) -> bool:
+    """Whether an element is an object with all fields; whatever is not breaks a rule."""
+    return type(element) is dict and element.keys() >= _NAMES
+
+
+def too_far_ahead(created_ms: Any, message_ms: Any) -> Any:
+    """Whether ticks were made too long after their messages; both in milliseconds, numbers or arrays of them.
+
+    Compared with the message's own time, not the clock's, so that a retry decides alike.
+    """
+    return created_ms - MAX_AHEAD_MS > message_ms
+
+
+def moment_of(text: str) -> int:
+    """created_at in milliseconds since 1970. Raises RowRuleBroken where it is no time, or one before 1970."""
+    try:
+        created_ms = parse_created_at(text)
+    except BadTime as error:
+        raise RowRuleBroken("bad_time", f"created_at is {_quote(text)}; {error}") from None
+    if created_ms < EARLIEST_MS:
+        raise RowRuleBroken("out_of_range", f"created_at is {_quote(text)}; it should not lie before 1970")
+    return created_ms
+
+
+class RowRules:
+    """The rules of a tick against the companies of `profile` (ticker → sector)."""
+
+    def __init__(self, sectors: Mapping[str, str]) -> None:
+        self._sectors = sectors
+        self._companies = frozenset(sectors.items())
+
+    def are_companies(self, pairs: Iterable[tuple[str, str]]) -> bool:
+        """Whether all pairs of ticker and sector stand in `profile`."""
+        return self._companies.issuperset(pairs)
+
+    def tick(self, element: Any, message_ms: int) -> Tick:
+        """The tick of one element of a message's array. Raises RowRuleBroken with the first rule that it breaks."""
+        if type(element) is not dict:
+            raise RowRuleBroken("not_an_object", f"the element is {json_kind(element)}; it should be an object")
+        values: list[Any] = []
+        for rule in FIELD_RULES:
+            value: Any = element.get(rule.field.name)
+            if not rule.holds((value,)):
+                raise rule.why(element)
+            values.append(_created_ms(value, message_ms) if rule.field.kind == "time" else value)
+        ticker, created_ms, id_, volume, market_cap, price, sector = values
+        tick = Tick(ticker, created_ms, id_, volume, market_cap, price, sector, trade_day_of(created_ms))
+        if not self.are_companies([(ticker, sector)]):
+            raise self._why_no_company(tick)
+        return tick
+
+    def _why_no_company(self, tick: Tick) -> RowRuleBroken:
+        known = self._sectors.get(tick.ticker)
+        if known is None:
+            return RowRuleBroken("unknown_ticker", f"ticker {_quote(tick.ticker)} is not in profile", tick)
+        return RowRuleBroken("wrong_sector", f"sector is {_quote(tick.sector)}; profile says {_quote(known)}", tick)
+
+
+def _created_ms(text: str, message_ms: int) -> int:
+    created_ms = moment_of(text)
+    if too_far_ahead(created_ms, message_ms):
+        raise RowRuleBroken("out_of_range", f"created_at is {_quote(text)}; its message is over a day older")
+    return created_ms
+
+
+def json_kind(value: Any) -> str:
+    """What JSON calls a value, with its article."""
+    if value is None:
+        return "null"
+    kinds = {bool: "a boolean", int: "a number", float: "a number", str: "a text", list: "an array", dict: "an object"}
+    return kinds[type(value)]
+
+
+def _quote(value: Any) -> str:
+    # Cut first: what nobody reads is not spelled out.
+    text = repr(value[:MAX_QUOTE] if isinstance(value, str) else value)
+    whole = len(text) <= MAX_QUOTE and (not isinstance(value, str) or len(value) <= MAX_QUOTE)
+    return text if whole else text[: MAX_QUOTE - 1] + "…"
