@@ -6,11 +6,12 @@ from datetime import UTC, datetime
 from typing import Any
 
 from kafka import KafkaConsumer, TopicPartition
-from kafka.errors import KafkaError
+from kafka.errors import CorruptRecordError, KafkaError, UnsupportedCodecError
 
-from tickledger.errors import StoreUnavailable
+from tickledger.errors import TickledgerError
 from tickledger.secured import kafka_options
 from tickledger.settings import Settings
+from tickledger.topic import kafka_error
 
 POLL_MS = 500
 
@@ -21,7 +22,8 @@ def watch(
     """Lines for the committed messages of an existing topic, from now on or from its beginning, until `stopping`.
 
     The first line says what is watched; when it comes, the places to read from are fixed. It joins no consumer
-    group, so watching changes nothing. Raises StoreUnavailable where no broker answers.
+    group, so watching changes nothing. Raises StoreUnavailable where no broker answers, and TickledgerError where
+    messages came that cannot be read.
     """
     try:
         consumer = KafkaConsumer(
@@ -32,7 +34,7 @@ def watch(
             **kafka_options(settings),
         )
     except KafkaError as error:
-        raise _unavailable(settings, error) from None
+        raise _error(settings, topic, error) from None
     try:
         partitions = [TopicPartition(topic, number) for number in sorted(consumer.partitions_for_topic(topic) or ())]
         consumer.assign(partitions)
@@ -44,7 +46,7 @@ def watch(
             for records in consumer.poll(timeout_ms=POLL_MS).values():
                 yield from map(_line, records)
     except KafkaError as error:
-        raise _unavailable(settings, error) from None
+        raise _error(settings, topic, error) from None
     finally:
         consumer.close()
 
@@ -62,7 +64,7 @@ def _printable(value: bytes | None) -> str:
     return text if text.isprintable() else "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
 
 
-def _unavailable(settings: Settings, error: Exception) -> StoreUnavailable:
-    return StoreUnavailable(
-        f"Kafka at {settings.kafka_bootstrap_servers} (KAFKA_BOOTSTRAP_SERVERS) does not answer: {type(error).__name__}"
-    )
+def _error(settings: Settings, topic: str, error: KafkaError) -> TickledgerError:
+    if isinstance(error, UnsupportedCodecError | CorruptRecordError):
+        return TickledgerError(f"a message of {topic} cannot be read: {error} ('make setup' installs every codec)")
+    return kafka_error(settings, error)
