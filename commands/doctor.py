@@ -18,6 +18,7 @@ from rich.markup import escape
 from services.java import java_home, java_version
 from tickledger.contract_drift import cassandra_differences, mysql_differences, mysql_errors
 from tickledger.errors import ConfigurationError, TickledgerError
+from tickledger.here import DBT, RUN, SET_UP, STREAM
 from tickledger.ledger import Ledger, LedgerHead, utc_now
 from tickledger.settings import Settings, env_file, load_settings
 from tickledger.start_up import check_continuity, starting_offsets
@@ -31,8 +32,7 @@ CLOCK_SECONDS = 2.0
 #: Messages that wait while no batch landed for so long mean that nobody lands; a check that takes so long has died.
 QUIET_SECONDS = 60.0
 
-SERVERS = "make services, or correct .env"
-STREAM = "SPARK_CONF_DIR=. spark-submit streaming/stream_ticks.py"
+SERVERS = f"{SET_UP}, or correct .env"
 
 
 class Ill(Exception):
@@ -79,13 +79,12 @@ def examine(settings: Settings) -> Iterator[Fact]:
 
 
 def _examine_ledger(settings: Settings, connection: MySQLConnectionAbstract, topic: "_Keeper") -> Iterator[Fact]:
-    dbt = "cd dbt_project && dbt seed && dbt run"
     yield _fact("clock", lambda: _clock(connection), "set this machine's clock, or MySQL's")
-    tables = _fact("contract", lambda: _contract(connection), dbt)
+    tables = _fact("contract", lambda: _contract(connection), DBT)
     yield tables
     if not tables.good:
         return
-    yield _fact("profile", lambda: _profile(settings), dbt)
+    yield _fact("profile", lambda: _profile(settings), DBT)
     head = Ledger(settings).head()
     if topic.value is not None:
         facts = topic.value
@@ -95,7 +94,9 @@ def _examine_ledger(settings: Settings, connection: MySQLConnectionAbstract, top
             "as the line says; docs/architecture.md, 'What dies, and what happens'",
         )
         yield _fact("lag", lambda: _lag(settings, connection, head, facts), STREAM)
-    yield _fact("verdicts", lambda: _verdicts(settings, connection), "great_expectations checkpoint run landed_batch")
+    yield _fact(
+        "verdicts", lambda: _verdicts(settings, connection), f"{RUN}great_expectations checkpoint run landed_batch"
+    )
 
 
 class _Keeper:
@@ -183,9 +184,9 @@ def _contract(connection: MySQLConnectionAbstract) -> str:
 def _tables(found: list[Any]) -> str:
     if found:
         first, more = found[0], f" and {len(found) - 1} more" if len(found) > 1 else ""
-        mend = "cd dbt_project && dbt seed && dbt run" if first.store == "MySQL" else SERVERS
+        mend = DBT if first.store == "MySQL" else SERVERS
         if first.what != "table":
-            mend = "make check-contract"
+            mend = f"{RUN}tickledger check-contract"
         raise Ill(f"{first.table}, {first.what}: {first.live}; it should be {first.contract}{more}", mend)
     return "every table follows its definition"
 
@@ -193,7 +194,7 @@ def _tables(found: list[Any]) -> str:
 def _profile(settings: Settings) -> str:
     companies = Ledger(settings).sectors()
     if not companies:
-        raise Ill("no company: every tick would be a dead letter", "cd dbt_project && dbt seed")
+        raise Ill("no company: every tick would be a dead letter", DBT)
     return f"{len(companies)} companies in {len(set(companies.values()))} sectors"
 
 
@@ -229,13 +230,13 @@ def _verdicts(settings: Settings, connection: MySQLConnectionAbstract) -> str:
     if waiting[0] and settings.checks_enabled:
         raise Ill(
             f"{waiting[0]:,} batches are unchecked, the first is {waiting[1]:,}",
-            "great_expectations checkpoint run landed_batch --unchecked",
+            f"{RUN}great_expectations checkpoint run landed_batch --unchecked",
         )
     batch_id, verdict = newest[0]
     if verdict == "failed":
         raise Ill(
             f"batch {batch_id:,}, the newest, failed its checks",
-            f"great_expectations checkpoint run landed_batch --batch {batch_id}",
+            f"{RUN}great_expectations checkpoint run landed_batch --batch {batch_id}",
         )
     return f"batch {batch_id:,}, the newest: {verdict}"
 

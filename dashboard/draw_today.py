@@ -11,6 +11,7 @@ from dashboard import charts, queries
 from dashboard.drawing import clock, colours_of, draw, duration, explain, is_dark, rows_of
 from dashboard.readings import Reading
 from dashboard.sources import MYSQL, Sources
+from tickledger.here import ALL
 
 EXCHANGE = ZoneInfo("Asia/Jakarta")
 #: The session of the Jakarta exchange as the project takes it, in the exchange's own time, Monday to Friday.
@@ -97,7 +98,7 @@ def _average_volume(sources: Sources) -> float | None:
 def draw_volumes(sources: Sources) -> None:
     """The bar chart of today's volume by sector, with what failed its checks or awaits them."""
     st.subheader("Volume by sector", anchor=False)
-    nothing = "No tick of today has landed yet. Start the producer and the stream, or `make demo` for all of it."
+    nothing = f"No tick of today has landed yet. Start the producer and the stream, or `{ALL}` for all of it."
     volumes = rows_of(_volumes(sources), MYSQL, nothing)
     if volumes is not None:
         draw(charts.volume_chart(volumes, colours_of(sources, volumes), dark=is_dark()), "volumes")

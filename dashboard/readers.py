@@ -17,6 +17,7 @@ from mysql.connector import errorcode
 from mysql.connector.abstracts import MySQLConnectionAbstract
 
 from tickledger.errors import ConfigurationError, StoreUnavailable
+from tickledger.here import SET_UP
 from tickledger.settings import Settings
 from tickledger.stores import connect_cassandra, connect_mysql
 
@@ -102,7 +103,7 @@ class CassandraReader:
         except (InvalidRequest, Unauthorized) as error:
             raise ConfigurationError(
                 f"CASSANDRA_KEYSPACE is {self._settings.cassandra_keyspace!r}; it should hold the project's tables "
-                f"('make services' creates them) and DASHBOARD_CASSANDRA_USER should be allowed to read them: {error}"
+                f"('{SET_UP}' creates them) and DASHBOARD_CASSANDRA_USER should be allowed to read them: {error}"
             ) from None
         except (NoHostAvailable, DriverException, RequestExecutionException) as error:
             where = f"{','.join(self._settings.cassandra_hosts)}:{self._settings.cassandra_port}"

@@ -26,6 +26,7 @@ from expectations.rhythm import (
 )
 from expectations.suites import MOST_MINUTES_BEHIND, PRICE_WINDOW, length_of
 from tickledger.errors import ConfigurationError, StoreUnavailable, TickledgerError
+from tickledger.here import SET_UP
 from tickledger.settings import Settings
 from tickledger.stores import connect_mysql
 from tickledger.tick import (
@@ -479,7 +480,7 @@ def cassandra_errors() -> Iterator[None]:
         yield
     except (InvalidRequest, Unauthorized) as error:
         raise ConfigurationError(
-            f"Cassandra refuses the query: {' '.join(str(error).split())}; 'make services' creates its tables"
+            f"Cassandra refuses the query: {' '.join(str(error).split())}; '{SET_UP}' creates its tables"
         ) from None
     except _CASSANDRA_ERRORS as error:
         raise StoreUnavailable(f"Cassandra does not answer: {type(error).__name__}") from None

@@ -118,7 +118,7 @@ DOCTORED: dict[str, tuple[Callable[[Pipeline, Path], Settings], str, str, str]] 
         _after("ALTER TABLE landed_batches MODIFY volume decimal(10,0)"),
         "contract",
         "landed_batches, column volume",
-        "make check-contract",
+        "tickledger check-contract",
     ),
     "no company": (_after("DELETE FROM profile"), "profile", "every tick would be a dead letter", "dbt seed"),
     "a scratch folder that is a file": (_scratch_is_a_file, "scratch folder", "should be a folder", "STREAM_SCRATCH"),
@@ -169,7 +169,7 @@ def test_the_command_ends_with_1_and_says_how_many(pipeline: Pipeline) -> None:
 
     assert done.returncode == 1, done.stderr
     assert "bad   profile" in done.stdout
-    assert "\n                          cd dbt_project && dbt seed\n" in done.stdout
+    assert "\n                          cd dbt_project && dbt seed && dbt run\n" in done.stdout
     assert done.stdout.endswith("1 to mend\n")
 
 

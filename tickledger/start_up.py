@@ -3,6 +3,7 @@
 from tickledger.contract import insert_statement
 from tickledger.contract_drift import MISSING, Difference, differences, is_addition
 from tickledger.errors import ConfigurationError
+from tickledger.here import RUN, SET_UP
 from tickledger.ledger import LedgerHead, filled_columns
 from tickledger.settings import Settings
 from tickledger.topic import TopicFacts
@@ -25,12 +26,12 @@ def check_tables(settings: Settings) -> None:
         return
     first, more = grave[0], f" and {len(grave) - 1} more" if len(grave) > 1 else ""
     if first.what == "table":
-        repair = "'dbt seed' and 'dbt run' in dbt_project/" if first.store == "MySQL" else "'make services'"
+        repair = "'dbt seed' and 'dbt run' in dbt_project/" if first.store == "MySQL" else f"'{SET_UP}'"
         raise ConfigurationError(f"{first.store} has no table {first.table!r}{more}; run {repair}")
     raise ConfigurationError(
         f"table {first.table!r} of {first.store} differs from its contract in {first.what}:"
         f" it is {first.live}, the contract says {first.contract}{more};"
-        " 'make check-contract' lists all, 'dbt run' adds what can be added"
+        f" '{RUN}tickledger check-contract' lists all, 'dbt run' adds what can be added"
     )
 
 
