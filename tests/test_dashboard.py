@@ -2,17 +2,17 @@
 
 import shutil
 import socket
-import threading
 import time
 import tomllib
 from collections.abc import Callable, Iterator
-from contextlib import closing, suppress
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pandas as pd
 import pytest
 from dotenv import dotenv_values
+from gate import Gate
 from healthy_batch import dead_offset, first_offset, land_ticks
 from page_data import empty, land, tick
 from pipeline import Pipeline
@@ -387,46 +387,6 @@ def test_a_store_that_is_down_rests_and_the_other_goes_on() -> None:
 
 
 # The page
-
-
-class Gate:
-    """A way to a server that a test can shut: a forwarded port on loopback."""
-
-    def __init__(self, port: int) -> None:
-        self._target = port
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self._open: list[socket.socket] = []
-        self.port = self._listener.getsockname()[1]
-        self.shut = False
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def _accept(self) -> None:
-        with suppress(OSError):
-            while True:
-                inside, _ = self._listener.accept()
-                if self.shut:
-                    inside.close()
-                    continue
-                outside = socket.create_connection(("127.0.0.1", self._target))
-                self._open += [inside, outside]
-                for source, sink in ((inside, outside), (outside, inside)):
-                    threading.Thread(target=self._forward, args=(source, sink), daemon=True).start()
-
-    @staticmethod
-    def _forward(source: socket.socket, sink: socket.socket) -> None:
-        with suppress(OSError):
-            while data := source.recv(65536):
-                sink.sendall(data)
-            sink.shutdown(socket.SHUT_RDWR)
-
-    def close(self) -> None:
-        """Shut the gate and cut every connection that goes through it."""
-        self.shut = True
-        for end in self._open:
-            with suppress(OSError):
-                end.shutdown(socket.SHUT_RDWR)
-            end.close()
-        self._open.clear()
 
 
 @pytest.fixture

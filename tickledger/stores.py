@@ -6,9 +6,10 @@ import socket
 from typing import Any, cast
 
 import mysql.connector
-from cassandra import AuthenticationFailed, ConsistencyLevel, InvalidRequest, Unauthorized, UnresolvableContactPoints
+from cassandra import AuthenticationFailed, ConsistencyLevel, InvalidRequest, Unauthorized
 from cassandra.auth import PlainTextAuthProvider
 from cassandra.cluster import EXEC_PROFILE_DEFAULT, Cluster, ExecutionProfile, NoHostAvailable, Session
+from cassandra.connection import DefaultEndPoint
 from cassandra.policies import ConstantReconnectionPolicy, DCAwareRoundRobinPolicy, TokenAwarePolicy
 from mysql.connector import errorcode
 from mysql.connector.abstracts import MySQLConnectionAbstract
@@ -134,10 +135,7 @@ def connect_cassandra(
         user, password = credentials(settings, account)
     keyspace = settings.cassandra_keyspace if keyspace is None else keyspace
     where = f"{','.join(settings.cassandra_hosts)}:{settings.cassandra_port}"
-    try:
-        cluster = _cluster(settings, PlainTextAuthProvider(user, password.get_secret_value()))
-    except UnresolvableContactPoints as error:
-        raise _cassandra_error(error, where, user, keyspace, account) from None
+    cluster = _cluster(settings, PlainTextAuthProvider(user, password.get_secret_value()))
     try:
         return cluster.connect(keyspace or None)
     except Exception as error:
@@ -148,7 +146,9 @@ def connect_cassandra(
 
 def _cluster(settings: Settings, accounts: PlainTextAuthProvider) -> Cluster:
     return Cluster(
-        contact_points=list(settings.cassandra_hosts),
+        # As end points, not as names: the driver looks a name up once, an end point at every connection. A node that
+        # comes back may have another address, such as a container's.
+        contact_points=[DefaultEndPoint(host, settings.cassandra_port) for host in settings.cassandra_hosts],
         port=settings.cassandra_port,
         auth_provider=accounts,
         **cassandra_options(settings),
@@ -181,4 +181,7 @@ def _cassandra_error(error: Exception, where: str, user: str, keyspace: str, acc
     if any(isinstance(cause, InvalidRequest) for cause in causes):
         return ConfigurationError(f"CASSANDRA_KEYSPACE is {keyspace!r}; it should be a keyspace at {where}")
     why = f": {type(causes[0]).__name__}" if causes else ""
+    if causes and all(isinstance(cause, socket.gaierror) for cause in causes):
+        # Where containers run, that of one that is down has none.
+        why = ": no such host name"
     return StoreUnavailable(f"Cassandra at {where} (CASSANDRA_HOSTS, CASSANDRA_PORT) does not answer{why}")

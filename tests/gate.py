@@ -1,0 +1,45 @@
+"""A server that a test can make unreachable, while it goes on for everybody else."""
+
+import socket
+import threading
+from contextlib import suppress
+
+
+class Gate:
+    """A way to a server that a test can shut: a forwarded port of an address on loopback, any free one for 0."""
+
+    def __init__(self, target: int, host: str = "127.0.0.1", port: int = 0) -> None:
+        self._target = target
+        self._listener = socket.create_server((host, port))
+        self._open: list[socket.socket] = []
+        self.port = self._listener.getsockname()[1]
+        self.shut = False
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                inside, _ = self._listener.accept()
+                if self.shut:
+                    inside.close()
+                    continue
+                outside = socket.create_connection(("127.0.0.1", self._target))
+                self._open += [inside, outside]
+                for source, sink in ((inside, outside), (outside, inside)):
+                    threading.Thread(target=self._forward, args=(source, sink), daemon=True).start()
+
+    @staticmethod
+    def _forward(source: socket.socket, sink: socket.socket) -> None:
+        with suppress(OSError):
+            while data := source.recv(65536):
+                sink.sendall(data)
+            sink.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        """Shut the gate and cut every connection that goes through it: new ones are closed at once."""
+        self.shut = True
+        for end in self._open:
+            with suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+            end.close()
+        self._open.clear()
