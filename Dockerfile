@@ -1,28 +1,49 @@
-# One image for all parts of our own: Spark's master, worker and driver, set-up, dbt, producer and dashboard.
+# One image for all parts of our own: Spark's master, worker and driver, set-up, dbt, producer, dashboard and tools.
 #
 # Spark comes out of the locked pyspark wheel, which holds all of it, a standalone cluster too. Driver and workers must
 # run the same Python with the same packages, Python 3.11 here, and the official Spark image has its Ubuntu's instead.
 # Debian 12 has Java 17; the Debian that `3.11-slim` alone names has not.
-FROM python:3.11-slim-bookworm
-
+FROM python:3.11-slim-bookworm AS java
 # Java's package links its manual pages, and a slim image has no folder for them.
 RUN mkdir -p /usr/share/man/man1 \
     && apt-get update \
     && apt-get install --yes --no-install-recommends openjdk-17-jre-headless procps \
     && rm -rf /var/lib/apt/lists/*
+ENV PATH=/opt/venv/bin:$PATH
 
-RUN useradd --create-home --uid 10001 tickledger && install --directory --owner tickledger /app
+
+# Packages change seldom: only the files that say which they are stand before them.
+FROM java AS packages
+RUN python3 -m venv /opt/venv
+WORKDIR /packages
+COPY requirements.lock containers/requirements.py ./
+RUN python requirements.py < requirements.lock > needed.lock \
+    && pip install --no-cache-dir --root-user-action ignore --require-hashes -r needed.lock
+# Spark's Kafka source goes where Spark's own jars are. Fails the build where Java or Spark do not run.
+COPY spark-defaults.conf spark-env.sh log4j2.properties ./
+RUN SPARK_CONF_DIR=/packages HOME=/packages python -c \
+        "from pyspark.sql import SparkSession; SparkSession.builder.master('local[1]').getOrCreate().stop()" \
+    && cp .ivy2*/jars/*.jar /opt/venv/lib/python3.11/site-packages/pyspark/jars/
+
+
+FROM java
+LABEL org.opencontainers.image.title="tickledger" \
+      org.opencontainers.image.description="Stock ticks from Kafka through Spark to Cassandra and MySQL, with a ledger" \
+      org.opencontainers.image.licenses="Apache-2.0"
+RUN useradd --no-create-home --home-dir /tmp --uid 10001 tickledger
+COPY --from=packages /opt/venv /opt/venv
 WORKDIR /app
-
-COPY requirements.lock ./
-RUN pip install --no-cache-dir --root-user-action ignore --require-hashes -r requirements.lock
-
-# dbt and Great Expectations write beside their projects.
-COPY --chown=tickledger . .
-RUN pip install --no-cache-dir --root-user-action ignore --no-deps --no-build-isolation --editable .
-
+COPY . .
+# The Kafka source is there: nothing is left to fetch, or to say about it, at each start.
+RUN sed -i '/^spark\.jars\./d' spark-defaults.conf \
+    && pip install --no-cache-dir --root-user-action ignore --no-deps --no-build-isolation --editable . \
+    && python -m compileall -q .
 USER tickledger
-ENV PYTHONUNBUFFERED=1 \
-    PYSPARK_PYTHON=/usr/local/bin/python3
-# Brings Spark's Kafka source into the image, and fails the build where Java or Spark do not run.
-RUN SPARK_CONF_DIR=/app python -c "from pyspark.sql import SparkSession; SparkSession.builder.master('local[1]').getOrCreate().stop()"
+# All that is written goes below /tmp, so that the rest can be read-only.
+ENV HOME=/tmp \
+    PYTHONUNBUFFERED=1 \
+    PYSPARK_PYTHON=/opt/venv/bin/python \
+    DBT_PROFILES_DIR=/tmp/dbt \
+    DBT_TARGET_PATH=/tmp/dbt/target \
+    DBT_LOG_PATH=/tmp/dbt/logs \
+    TICKLEDGER_IN_CONTAINER=1

