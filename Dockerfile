@@ -21,9 +21,9 @@ RUN python requirements.py < requirements.lock > needed.lock \
     && pip install --no-cache-dir --root-user-action ignore --require-hashes -r needed.lock
 # Spark's Kafka source goes where Spark's own jars are. Fails the build where Java or Spark do not run.
 COPY spark-defaults.conf spark-env.sh log4j2.properties ./
-RUN SPARK_CONF_DIR=/packages HOME=/packages python -c \
+RUN SPARK_CONF_DIR=/packages python -c \
         "from pyspark.sql import SparkSession; SparkSession.builder.master('local[1]').getOrCreate().stop()" \
-    && cp .ivy2*/jars/*.jar /opt/venv/lib/python3.11/site-packages/pyspark/jars/
+    && cp ~/.ivy2*/jars/*.jar /opt/venv/lib/python3.11/site-packages/pyspark/jars/
 
 
 FROM java
