@@ -5,7 +5,7 @@ BIN := .venv/bin
 INSTALLED := .venv/installed
 SECONDS ?= 0
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test faults bench bench-growth check doctor unit check-contract lint hooks format audit secrets services services-stop services-status services-clean up down shell sql cql topics picture lock bench-latency bench-producer
+.PHONY: help setup demo test faults bench bench-growth check doctor unit check-contract lint hooks format audit secrets services services-stop services-status services-clean up down shell sql cql topics picture lock bench-latency
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,17 +32,20 @@ test: $(INSTALLED)  ## Lint, types and all tests, on real servers that they star
 faults: $(INSTALLED)  ## Kill the real parts under load, many times, and compare with an oracle. ARGS="--seed 7 --share 0.2"
 	@exec $(BIN)/python tests/faults.py $(ARGS)
 
-bench: $(INSTALLED)  ## Land one topic with several engines in turn, side by side. ARGS="--rounds 1 --ticks 200000"
+bench: $(INSTALLED) .venv-bytewax/installed  ## Land one topic with several engines in turn. ARGS="--rounds 1 --to artifacts/engines.md"
 	@PYTHONPATH=tests exec $(BIN)/python -m benchmarks $(ARGS)
+
+.venv-bytewax/installed: benchmarks/bytewax-requirements.txt
+	@echo "setting up .venv-bytewax, for one of the engines: a minute or two the first time"
+	@$(PYTHON) -m venv .venv-bytewax
+	@.venv-bytewax/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
+	@touch $@
 
 bench-latency: $(INSTALLED)  ## From the producer to each store, at some paces and triggers. ARGS="--seconds 10"
 	@PYTHONPATH=tests exec $(BIN)/python -m benchmarks.latency $(ARGS)
 
-bench-growth: $(INSTALLED)  ## What grows with batches, days, ticks and tickers. ARGS="--parts batches,days"
+bench-growth: $(INSTALLED)  ## What grows with batches, days and ticks. ARGS="--part batches --part days"
 	@PYTHONPATH=tests exec $(BIN)/python -m benchmarks.growth $(ARGS)
-
-bench-producer: $(INSTALLED)  ## The producer beside a plain kafka-python loop. ARGS="--rounds 1"
-	@PYTHONPATH=tests exec $(BIN)/python -m benchmarks.producer $(ARGS)
 
 check: $(INSTALLED)  ## Lint, types and the tests that need no server, side by side
 	@$(MAKE) --no-print-directory --jobs=2 lint unit

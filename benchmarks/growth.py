@@ -1,182 +1,206 @@
-"""`make bench-growth`: what grows with a batch's ticks, with the age of the stores, with tickers and with batches."""
+"""`make bench-growth`: what grows with a batch's ticks, with the age of the stores and with batches."""
 
+import contextlib
+import statistics
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import suppress
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterable
+from datetime import UTC, date, datetime, timedelta
+from functools import partial
+from itertools import pairwise
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import pandas as pd
 import psutil
 import typer
 from oracle import OracleProducer
-from pipeline import Pipeline, StreamProcess
 
-from benchmarks import growth_landing, growth_queries
-from benchmarks.__main__ import Bench
-from benchmarks.report import record_growth, record_memory, slopes
-from services.instance import Instance
-from tickledger.errors import ConfigurationError, TickledgerError, run_command
+from benchmarks.bench import Bench, InstanceName, Target, bench, command, say, show, stream
+from benchmarks.engines import run
+from benchmarks.made_up_year import Year
+from dashboard import queries
+from dashboard.draw_history import DAYS_SHOWN
+from dashboard.readers import CassandraReader, MySQLReader
+from expectations.checker import Checker
+from tickledger.errors import ConfigurationError, StoreUnavailable, TickledgerError
 
 #: The parts, with the minutes that each takes on two cores.
-PARTS = {"batches": 6, "tickers": 5, "days": 12, "ticks": 18, "memory": 15}
+PARTS = {"batches": 6, "days": 12, "ticks": 12, "memory": 15}
+SIZES, DAYS, TICKS = [1_000, 10_000, 100_000, 300_000], [1, 30, 365], [500_000, 5_000_000]
+#: Days over which ticks are spread, and companies whose candles are asked for: the most that the page shows.
+DAYS_OF_TICKS, TICKERS_SHOWN = 5, 6
+Questions = dict[str, Callable[[], Any]]
 
-#: Messages a second, of a tick a company each.
-PACE = 20
-SAMPLE_SECONDS = 2.0
 
+def land(servers: Bench, batch: int) -> dict[str, float]:
+    """Land and check five batches, or as many as make up 40,000 ticks; medians in seconds without the first batch.
 
-def memory(pipeline: Pipeline, batches: int, folder: Path) -> pd.DataFrame:
-    """Land and check so many batches of a slow load at a trigger of 0; one row per sample.
-
-    batch: the newest one in the ledger. driver, checks, workers: resident megabytes of the driver's Python, of what it
-    starts for the checks, and of Spark's Python workers; what processes share counts in each.
+    seconds: from a batch's commit to the next one's. landing: from the beginning of a batch to its commit. check alone:
+    to check the newest batch again, while nothing lands.
     """
-    log = folder / "acknowledged.jsonl"
-    log.touch()
-    producer = OracleProducer(pipeline, log, 1, messages_per_second=PACE)
-    stream = StreamProcess(pipeline, environment={"STREAM_TRIGGER_SECONDS": "0"})
+    load = servers.load(max(5 * batch, 40_000))
+    with servers.stores(load.topic) as pipeline:
+        result = counted(run(servers, "ours", pipeline, load, batch))
+        rows = pipeline.rows("SELECT landed_at, landing_seconds FROM landed_batches ORDER BY batch_id")
+        with contextlib.closing(Checker(pipeline.settings)) as checker:
+            newest = checker.newest()
+            assert newest is not None
+            alone = median_seconds(lambda: checker.check(newest))
+    return {
+        "batches": len(rows),
+        "seconds": statistics.median((own[0] - before[0]).total_seconds() for before, own in pairwise(rows)),
+        "landing": statistics.median(float(landing) for _, landing in rows[1:]),
+        "check alone": alone,
+        "ticks/s": result["ticks/s"],
+    }
+
+
+def counted(result: dict[str, Any]) -> dict[str, Any]:
+    """A run whose rows and volumes are right. Raises TickledgerError."""
+    if result["problem"]:
+        raise TickledgerError(f"a run does not count: {result['problem']}")
+    return result
+
+
+def median_seconds(call: Callable[[], Any]) -> float:
+    """The median time of five calls after a first one, which finds everything cold."""
+    took = []
+    for _ in range(6):
+        began = time.monotonic()
+        call()
+        took.append(time.monotonic() - began)
+    return statistics.median(took[1:])
+
+
+def of_mysql(reader: MySQLReader, today: date) -> Questions:
+    """All that the page asks MySQL, by what it is called there."""
+    newest = int(reader.rows("SELECT MAX(batch_id) FROM landed_batches")[0][0])
+    first = today - timedelta(days=DAYS_SHOWN - 1)
+    alone = (
+        "today", "volume_by_verdict", "average_day", "newest_batches", "newest_batch_with_findings",
+        "ranges_with_dead_letters", "landed_ends", "companies",
+    )  # fmt: skip
+    asked: Questions = {name: partial(getattr(queries, name), reader) for name in alone}
+    asked |= {name: partial(getattr(queries, name), reader, newest) for name in ("batch", "batch_offsets")}
+    return asked | {f"volume_by_day, {DAYS_SHOWN} days": partial(queries.volume_by_day, reader, first, today)}
+
+
+def of_cassandra(reader: CassandraReader, tickers: list[str]) -> Questions:
+    """All that the page asks Cassandra of ticks: quotes, and candles of each window up to now."""
+    now = datetime.now(UTC).replace(tzinfo=None)
+    candles = partial(queries.candles, reader, tickers[:TICKERS_SHOWN])
+    asked: Questions = {"quotes": partial(queries.quotes, reader, tickers, now.date())}
+    return asked | {f"candles, {name}": partial(candles, window, now) for name, window in queries.WINDOWS.items()}
+
+
+def ask(asked: Questions) -> dict[str, float | None]:
+    """Seconds of each question; none where the page would not have waited for the answer."""
+    answers: dict[str, float | None] = {}
+    for name, question in asked.items():
+        try:
+            answers[name] = median_seconds(question)
+        except StoreUnavailable as error:
+            say(f"{name}: {error}")
+            answers[name] = None
+    return answers
+
+
+def days_table(servers: Bench, days: list[int]) -> pd.DataFrame:
+    """One row per question to MySQL; seconds, a column per number of days."""
+    columns, today = {}, datetime.now(UTC).date()
+    with servers.stores() as pipeline:
+        reader, year = MySQLReader(pipeline.settings), Year(pipeline, max(days), today)
+        for count in days:
+            say(f"MySQL: {count:,} days")
+            year.grow_to(count)
+            columns[f"{count:,} days"] = ask(of_mysql(reader, today))
+        reader.close()
+    return pd.DataFrame(columns).rename_axis("question").reset_index()
+
+
+def ticks_table(servers: Bench, counts: list[int]) -> pd.DataFrame:
+    """One row per question to Cassandra; seconds, a column per number of ticks, spread over five days and landed."""
+    columns = {}
+    for count in counts:
+        load = servers.load(count, days=DAYS_OF_TICKS)
+        with servers.stores(load.topic) as pipeline:
+            counted(run(servers, "ours-unchecked", pipeline, load, 200_000))
+            reader = CassandraReader(pipeline.settings)
+            tickers = [str(row[0]) for row in pipeline.rows("SELECT ticker FROM profile ORDER BY ticker")]
+            columns[f"{load.ticks:,} ticks"] = ask(of_cassandra(reader, tickers))
+            reader.close()
+    return pd.DataFrame(columns).rename_axis("question").reset_index()
+
+
+def memory(servers: Bench, batches: int) -> pd.DataFrame:
+    """Land and check so many batches of a slow load at a trigger of 0; one row per process of the stream, in MB.
+
+    MB a hundred batches: the slope of a straight line through what it held after the first fifth of the batches.
+    """
     rows = []
-    try:
-        stream.wait_for("batch ")
-        driver = psutil.Process(stream.python_pid())
-        jvm = psutil.Process(stream.process.pid)
-        while True:
-            newest = int(pipeline.rows("SELECT COALESCE(MAX(batch_id), 0) FROM landed_batches")[0][0])
-            checks = driver.children(recursive=True)
-            workers = set(jvm.children(recursive=True)) - {driver, *checks}
-            rows.append((newest, _resident([driver]), _resident(checks), _resident(workers)))
-            print(f"\rbatch {newest:,} of {batches:,}", end="", flush=True)
-            if newest >= batches:
-                break
-            assert stream.process.poll() is None, stream.output[-2000:]
-            time.sleep(SAMPLE_SECONDS)
-        print()
-    finally:
-        producer.stop()
-        stream.process.terminate()
-        stream.wait()
-    verdicts = dict(pipeline.rows("SELECT verdict, COUNT(*) FROM landed_batches GROUP BY verdict"))
-    print(f"verdicts: {verdicts}")
-    assert "unchecked" not in verdicts, verdicts
-    return pd.DataFrame(rows, columns=["batch", "driver", "checks", "workers"])
+    with servers.stores() as pipeline, tempfile.TemporaryDirectory() as folder:
+        log = Path(folder) / "acknowledged.jsonl"
+        log.touch()
+        with stream(pipeline, STREAM_TRIGGER_SECONDS="0") as running, contextlib.ExitStack() as stack:
+            stack.callback(OracleProducer(pipeline, log, 1, messages_per_second=20).stop)
+            running.wait_for("batch ")
+            driver, jvm = psutil.Process(running.python_pid()), psutil.Process(running.process.pid)
+            newest = 0
+            while newest < batches:
+                assert running.process.poll() is None, running.output[-2000:]
+                newest = int(pipeline.rows("SELECT MAX(batch_id) FROM landed_batches")[0][0])
+                checks = driver.children(recursive=True)
+                workers = set(jvm.children(recursive=True)) - {driver, *checks}
+                rows.append((newest, _resident([driver]), _resident(checks), _resident(workers), _resident([jvm])))
+                time.sleep(2)
+    samples = pd.DataFrame(rows, columns=["batch", "driver", "checks", "Python workers", "JVM"])
+    warm = samples[samples.batch > samples.batch.max() / 5]
+    spread = warm.batch - warm.batch.mean()
+    return pd.DataFrame(
+        {
+            "process": name,
+            "MB in the end": warm[name].iloc[-1],
+            "MB a hundred batches": 100 * float((spread * warm[name]).sum() / (spread**2).sum()),
+        }
+        for name in samples.columns[1:]
+    )
 
 
 def _resident(processes: Iterable[psutil.Process]) -> float:
     megabytes = 0.0
     for process in processes:
-        with suppress(psutil.Error):
+        with contextlib.suppress(psutil.Error):
             megabytes += process.memory_info().rss / 1e6
     return megabytes
 
 
-class Growth:
-    """The parts of the command. Each measures, prints its table and, with `keep`, records it."""
-
-    def __init__(self, bench: Bench, folder: Path, *, keep: bool) -> None:
-        self._bench, self._folder, self._keep = bench, folder, keep
-        self.problem = ""
-
-    def batches(self, sizes: list[int]) -> None:
-        """The time of a batch by its ticks."""
-        rows = growth_landing.batches(self._bench, sizes, say)
-        self._landed("batches", rows, "ticks a batch")
-
-    def tickers(self, counts: list[int], batch: int) -> None:
-        """The time of a batch of `batch` ticks by the companies that trade."""
-        rows = growth_landing.tickers(self._bench, counts, batch, say)
-        self._landed("tickers", rows, "tickers", batch=batch)
-
-    def days(self, days: list[int], *, rolled_up: bool) -> None:
-        """The dashboard's questions to MySQL by the days in it."""
-        rows = growth_queries.days_table(self._bench, days, growth_queries.utc_today(), say, rolled_up=rolled_up)
-        plain = [name for name in list(rows.columns)[1:] if "rolled" not in name]
-        self._finish("days", rows, growth_queries.faster_than_work(rows, plain, work=1))
-
-    def ticks(self, ticks: int) -> None:
-        """The dashboard's questions to Cassandra by the ticks in it."""
-        rows = growth_queries.ticks_table(self._bench, ticks, growth_queries.utc_today(), say)
-        self._finish("ticks", rows, growth_queries.faster_than_work(rows, list(rows.columns)[1:], work=10))
-
-    def memory(self, batches: int) -> None:
-        """What the stream's processes hold over so many batches."""
-        with self._bench.stores() as pipeline:
-            samples = memory(pipeline, batches, self._folder)
-        for name, megabytes in slopes(samples).items():
-            print(f"{name}: {megabytes:+.2f}")
-        if self._keep:
-            record_memory(samples)
-
-    def _landed(self, part: str, rows: pd.DataFrame, name: str, **facts: int) -> None:
-        self.problem = self.problem or next((text for text in rows.problem if text), "")
-        faster = growth_landing.faster_than_work(rows, name)
-        self._finish(part, rows.drop(columns=["work", "problem"]), faster, **facts)
-
-    def _finish(self, part: str, rows: pd.DataFrame, faster: Iterator[str], **facts: int) -> None:
-        found = list(faster)
-        print(rows.to_string(index=False, float_format=lambda number: f"{number:,.3f}"))
-        print("grew faster than its work: " + ("; ".join(found) or "nothing"), flush=True)
-        if self._keep and not self.problem:
-            record_growth(part, rows, found, **facts)
-
-
-def say(line: str) -> None:
-    """What is being done now, with the time."""
-    print(f"{datetime.now(UTC):%H:%M:%S} {line}", flush=True)
-
-
-def _numbers(option: str, text: str, low: int, high: int) -> list[int]:
-    parts = [part.strip().replace("_", "") for part in text.split(",")]
-    if not all(part.isdecimal() and low <= int(part) <= high for part in parts):
-        raise ConfigurationError(
-            f"{option} is {text!r}; it should be whole numbers from {low:,} to {high:,}, with commas"
-        )
-    return sorted({int(part) for part in parts})
-
-
 def main(
-    parts: Annotated[str, typer.Option(help="Which parts, by name, separated by commas.")] = ",".join(PARTS),
-    sizes: Annotated[str, typer.Option(help="batches: ticks a batch.")] = "1000,10000,100000,300000",
-    tickers: Annotated[str, typer.Option(help="tickers: numbers of companies.")] = "10,100,1000",
-    batch: Annotated[int, typer.Option(min=1_000, help="tickers: ticks a batch.")] = 100_000,
-    days: Annotated[str, typer.Option(help="days: days of aggregates.")] = "1,30,365",
-    ticks: Annotated[int, typer.Option(min=1_000, help="ticks: ticks in Cassandra.")] = 10_000_000,
-    rolled_up: Annotated[
-        bool, typer.Option("--rolled-up", help="days: also after a roll-up that keeps 30 days by batch.")
-    ] = False,
+    part: Annotated[list[str], typer.Option(help="Which part; may be given again.")] = list(PARTS),  # noqa: B006
+    size: Annotated[list[int], typer.Option(min=100, help="batches: ticks a batch.")] = SIZES,
+    days: Annotated[list[int], typer.Option(min=1, help="days: days of aggregates.")] = DAYS,
+    ticks: Annotated[list[int], typer.Option(min=10_000, help="ticks: ticks in Cassandra.")] = TICKS,
     batches: Annotated[int, typer.Option(min=10, help="memory: batches to land and check.")] = 1000,
-    instance: Annotated[str, typer.Option(help="The servers' instance, which is started for it.")] = "bench",
-    keep: Annotated[bool, typer.Option("--record", help="Write docs/performance.* anew from this run.")] = False,
+    instance: InstanceName = "bench",
+    to: Target = None,
 ) -> None:
-    """Measure what grows with a batch's ticks, with days and ticks in the stores, with tickers, and with batches.
+    """Measure what grows with a batch's ticks, with days and ticks in the stores, and with batches.
 
-    Exit code 1: rows or volumes of a landing part were wrong; that part is not recorded.
+    Exit code 1: rows or volumes of a part that lands were wrong.
     """
-    names = [name.strip() for name in parts.split(",")]
-    if unknown := [name for name in names if name not in PARTS]:
-        raise ConfigurationError(f"--parts names {', '.join(unknown)}; it should be some of {', '.join(PARTS)}")
-    some_sizes = _numbers("--sizes", sizes, 100, 1_000_000)
-    counts, some_days = _numbers("--tickers", tickers, 1, 5_000), _numbers("--days", days, 1, 3_650)
-    servers = Instance(instance)
-    with servers.started(), tempfile.TemporaryDirectory() as folder:
-        growth = Growth(Bench(servers, Path(folder)), Path(folder), keep=keep)
-        steps = {
-            "batches": lambda: growth.batches(some_sizes),
-            "tickers": lambda: growth.tickers(counts, batch),
-            "days": lambda: growth.days(some_days, rolled_up=rolled_up),
-            "ticks": lambda: growth.ticks(ticks),
-            "memory": lambda: growth.memory(batches),
+    if unknown := set(part).difference(PARTS):
+        raise ConfigurationError(f"--part is {', '.join(unknown)}; it should be some of {', '.join(PARTS)}")
+    with bench(instance) as servers:
+        measured: dict[str, Callable[[], pd.DataFrame]] = {
+            "batches": lambda: pd.DataFrame({"ticks a batch": one} | land(servers, one) for one in size),
+            "days": lambda: days_table(servers, sorted(days)),
+            "ticks": lambda: ticks_table(servers, ticks),
+            "memory": lambda: memory(servers, batches),
         }
-        for number, name in enumerate(names, 1):
-            say(f"part {number} of {len(names)}: {name}, about {PARTS[name]} min at the defaults")
-            steps[name]()
-    if growth.problem:
-        raise TickledgerError(f"a run does not count: {growth.problem}")
+        for name in part:
+            say(f"{name}: about {PARTS[name]} min at the defaults")
+            show(f"Growth: {name}; times in seconds", measured[name](), to)
 
 
 if __name__ == "__main__":
-    app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
-    app.command()(main)
-    run_command(lambda: app(prog_name="python -m benchmarks.growth"))
+    command("python -m benchmarks.growth", main)

@@ -1,203 +1,127 @@
-"""`make bench-latency`: how long a tick takes from the producer to each store, at some paces and triggers."""
+"""`make bench-latency`: how long a tick takes from the producer until it has landed and is checked.
 
-import tempfile
+The ledger has each batch's times and offsets, and the sender remembers when it sent each message. So nobody looks into
+the stores meanwhile, and every message counts.
+"""
+
 import threading
 import time
-from collections import defaultdict
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from itertools import count
-from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import pandas as pd
 import typer
 from pipeline import Pipeline, StreamProcess
-from rich.console import Console
-from rich.table import Table
 
-from benchmarks.__main__ import Bench
-from benchmarks.looks import STAGES, Looks, Sent
-from benchmarks.report import record_latency
+from benchmarks.bench import InstanceName, Target, bench, command, say, show, stream
+from benchmarks.load import trade
 from commands.reconcile import reconcile
 from producer.companies import read_companies
 from producer.market import Market
 from producer.publish import Publisher
-from services.instance import Instance
-from tickledger.errors import ConfigurationError, TickledgerError, run_command
+from tickledger.errors import TickledgerError
 
-#: Seconds at a pace before its messages count, for what a stream that starts it is used to.
-WARM_UP_SECONDS = 5
-#: Beyond this, what was sent last has not come through.
-LONGEST_SECONDS = 180
-#: Messages a second that are looked for in Cassandra; in MySQL, all are.
-PROBES_A_SECOND = 20
-#: A pace that was missed by more than this share was not held.
-PACE_SHARE = 0.01
-#: Seconds that a stream needs to start and to end, for the time that is left.
-START_SECONDS = 25
+#: Seconds at a pace before its messages count, and after which what was sent last has not come through.
+WARM_UP_SECONDS, LONGEST_SECONDS = 5, 180
+STAGES = ("in Cassandra", "in MySQL", "checked")
+RATES, TRIGGERS = [100.0, 1000.0, 5000.0], [0.0, 2.0, 10.0]
+Times = np.ndarray[Any, Any]
 
 
 class Sender:
-    """Sends messages of one tick a company at a pace of ticks a second, and remembers when it sent each."""
+    """Sends messages of one tick a company at a pace of ticks a second. `at` has the seconds since 1970 of each."""
 
-    def __init__(self, pipeline: Pipeline, sent: Sent) -> None:
+    def __init__(self, pipeline: Pipeline) -> None:
         companies = read_companies(pipeline.settings)
-        self._market, self._ids, self._sent = Market(companies, seed=1), count(1), sent
+        self._market, self._ids = Market(companies, seed=1), count(1)
         self._publisher = Publisher(pipeline.settings, pipeline.settings.kafka_topic, threading.Event())
-        self.ticks_a_message = len(companies)
+        self.ticks_a_message, self.at = len(companies), list[float]()
+        self.close = self._publisher.close
 
-    def send(self, pace: int, seconds: float) -> range:
+    def send(self, pace: float, seconds: float) -> range:
         """Send for so long; returns the numbers of the messages. A message that is late does not delay the next."""
-        a_second, first = pace / self.ticks_a_message, len(self._sent.at)
-        every = max(round(a_second / PROBES_A_SECOND), 1)
-        began = time.monotonic()
+        a_second, first, began = pace / self.ticks_a_message, len(self.at), time.monotonic()
         for number in range(round(a_second * seconds)):
             time.sleep(max(began + number / a_second - time.monotonic(), 0))
-            made = datetime.now(UTC)
-            message = self._market.trade(f"{made:%Y-%m-%d %H:%M:%S}.{made.microsecond // 1000:03d}", self._ids)
-            self._sent.add(message, probe=number % every == 0)
+            message = trade(self._market, self._ids, datetime.now(UTC))
+            self.at.append(time.time())
             self._publisher.send(message)
         self._publisher.flush()
-        return range(first, len(self._sent.at))
-
-    def close(self) -> None:
-        """Close the connections."""
-        self._publisher.close()
+        return range(first, len(self.at))
 
 
-@contextmanager
-def _stream(pipeline: Pipeline, trigger: float) -> Iterator[StreamProcess]:
-    """The stream, checks on, from the moment in which it waits for messages."""
-    environment = {"STREAM_TRIGGER_SECONDS": f"{trigger:g}", "CHECKS_ENABLED": "true"}
-    stream = StreamProcess(pipeline, environment=environment)
-    try:
-        yield stream
-    finally:
-        stream.process.terminate()
-        stream.wait()
-
-
-def measure(pipeline: Pipeline, trigger: float, rates: list[int], seconds: int, look_ms: int) -> list[dict[str, Any]]:
-    """One stream and one pace after the other. One row per pace and stage, see :func:`rows_of`."""
-    sent, rows = Sent(), []
-    sender = Sender(pipeline, sent)
-    with _stream(pipeline, trigger) as stream, Looks(pipeline.settings, sent, look_ms / 1000) as looks:
+def measure(pipeline: Pipeline, trigger: float, paces: list[float], seconds: int) -> list[dict[str, Any]]:
+    """One stream, one pace after the other; one row per pace. Raises TickledgerError where the books do not agree."""
+    sender, sent = Sender(pipeline), []
+    with stream(pipeline, STREAM_TRIGGER_SECONDS=f"{trigger:g}", CHECKS_ENABLED="true") as running:
         sender.send(sender.ticks_a_message * 10, 1)
-        _wait_until_checked(looks, sent, stream)
-        for rate in rates:
-            sender.send(rate, WARM_UP_SECONDS)
-            numbers = sender.send(rate, seconds)
-            _wait_until_checked(looks, sent, stream)
-            if looks.problem:
-                raise TickledgerError(f"a run does not count: {looks.problem}")
-            rows += rows_of(sent, looks, numbers, rate, sender.ticks_a_message)
+        _wait_until_checked(pipeline, len(sender.at), running)
+        for pace in paces:
+            sender.send(pace, WARM_UP_SECONDS)
+            sent.append(sender.send(pace, seconds))
+            _wait_until_checked(pipeline, len(sender.at), running)
     sender.close()
-    problem = next(iter(reconcile(pipeline.settings).differences), "")
-    return [{"trigger": trigger} | row | {"problem": problem or row["problem"]} for row in rows]
-
-
-def rows_of(sent: Sent, looks: Looks, numbers: range, rate: int, ticks_a_message: int) -> list[dict[str, Any]]:
-    """One row per stage of a pace: seconds from the producer's send() to the look that saw it.
-
-    rate: ticks a second, wanted; achieved: as they were sent. messages: those that were looked for. p50, p95, p99 and
-    longest in seconds. look: the 95th percentile of the seconds between two looks, by which a figure may be too long.
-    problem: empty where the pace was held and everything was seen.
-    """
-    took = sent.at[numbers[-1]] - sent.at[numbers[0]]
-    achieved = (len(numbers) - 1) * ticks_a_message / took
+    if differences := reconcile(pipeline.settings).differences:
+        raise TickledgerError(f"the run does not count: {differences[0]}")
+    ledger = pipeline.rows(
+        "SELECT o.kafka_partition, o.from_offset, o.until_offset, b.landed_at, b.commit_seconds, b.checked_at"
+        " FROM landed_offsets o JOIN landed_batches b ON b.batch_id = o.batch_id"
+    )
+    found = delays(np.array(sender.at), ledger)
     rows = []
-    for stage in STAGES:
-        wanted = [number for number in numbers if stage != STAGES[0] or number in sent.probes]
-        seen = looks.seen[stage]
-        delays = pd.Series([seen[number] - sent.at[number] for number in wanted if number in seen])
-        problem = f"{len(wanted) - len(delays)} messages were never seen" if len(delays) < len(wanted) else ""
-        if achieved < rate * (1 - PACE_SHARE):
-            problem = f"the pace was not held: {achieved:,.0f} ticks/s"
-        quantiles = {f"p{q}": float(delays.quantile(q / 100)) for q in (50, 95, 99)}
-        row = {"rate": rate, "achieved": achieved, "stage": stage, "messages": len(delays)} | quantiles
-        rows.append(row | {"longest": float(delays.max()), "look": looks.resolution(stage), "problem": problem})
+    for pace, part in zip(paces, sent, strict=True):
+        achieved = (len(part) - 1) * sender.ticks_a_message / (sender.at[part[-1]] - sender.at[part[0]])
+        quantiles = np.quantile(found[part.start : part.stop], (0.5, 0.95, 0.99), axis=0).T
+        stages = {stage: " / ".join(f"{one:.2f}" for one in of) for stage, of in zip(STAGES, quantiles, strict=True)}
+        rows.append({"trigger (s)": trigger, "ticks/s": pace, "achieved": achieved} | stages)
     return rows
 
 
-def _wait_until_checked(looks: Looks, sent: Sent, stream: StreamProcess) -> None:
-    deadline, last = time.monotonic() + LONGEST_SECONDS, len(sent.at) - 1
-    while any(number not in looks.seen[STAGES[2]] for number in (last, last - 1)):
-        assert stream.process.poll() is None, stream.output[-2000:]
-        if looks.problem or time.monotonic() > deadline:
-            return
-        time.sleep(0.1)
+def delays(sent_at: Times, ledger: list[tuple[Any, ...]]) -> Times:
+    """Seconds from each message's send to each stage, one row per message; the producer fills partitions in turn.
+
+    `ledger` has a batch's partition, first offset, end, landed_at, commit_seconds and checked_at. Cassandra was written
+    by `landed_at` at the latest, and MySQL committed `commit_seconds` later.
+    """
+    stages = np.full((len(sent_at), len(STAGES)), np.nan)
+    for partition, start, until, landed_at, commit, checked_at in ledger:
+        landed, checked = (at.replace(tzinfo=UTC).timestamp() for at in (landed_at, checked_at))
+        stages[start * 2 + partition : until * 2 + partition : 2] = landed, landed + float(commit), checked
+    return stages - sent_at[:, None]
 
 
-def run(servers: Instance, triggers: list[float], rates: list[int], seconds: int, look_ms: int) -> pd.DataFrame:
-    """Each trigger with a stream and stores of its own; says before each how long all of it still takes."""
-    a_rate = WARM_UP_SECONDS + seconds
-    costs = [START_SECONDS + len(rates) * (a_rate + trigger + 3) for trigger in triggers]
-    rows: list[dict[str, Any]] = []
-    with tempfile.TemporaryDirectory() as folder:
-        bench = Bench(servers, Path(folder))
-        for number, trigger in enumerate(triggers):
-            left = sum(costs[number:]) / 60
-            print(
-                f"trigger {trigger:g} s, at {', '.join(map(str, rates))} ticks/s: about {left:.0f} min left", flush=True
-            )
-            with bench.stores() as pipeline:
-                rows += measure(pipeline, trigger, rates, seconds, look_ms)
-    return pd.DataFrame(rows)
-
-
-def print_rows(rows: pd.DataFrame, console: Console) -> None:
-    """One line per trigger and pace, with p50 / p95 / p99 of each stage."""
-    table = Table(title="Seconds from send to …: p50 / p95 / p99", title_justify="left")
-    for column in ("trigger (s)", "ticks/s", "achieved", *STAGES, "problem"):
-        table.add_column(column, justify="right")
-    lines: dict[tuple[float, int], list[dict[str, Any]]] = defaultdict(list)
-    for row in rows.to_dict("records"):
-        lines[row["trigger"], row["rate"]].append(row)  # type: ignore[arg-type]
-    for (trigger, rate), stages in lines.items():
-        figures = [f"{one['p50']:.2f} / {one['p95']:.2f} / {one['p99']:.2f}" for one in stages]
-        problems = next((one["problem"] for one in stages if one["problem"]), "")
-        table.add_row(f"{trigger:g}", f"{rate:,}", f"{stages[0]['achieved']:,.0f}", *figures, problems)
-    console.print(table)
-
-
-def _numbers(option: str, text: str, low: float, high: float) -> list[float]:
-    try:
-        numbers = [float(part) for part in text.split(",")]
-    except ValueError:
-        numbers = []
-    if not numbers or any(not low <= number <= high for number in numbers):
-        raise ConfigurationError(f"{option} is {text!r}; it should be numbers from {low:g} to {high:g}, with commas")
-    return numbers
+def _wait_until_checked(pipeline: Pipeline, messages: int, running: StreamProcess) -> None:
+    """Wait until so many messages have landed and are checked. Raises TickledgerError after three minutes."""
+    deadline = time.monotonic() + LONGEST_SECONDS
+    unchecked = "SELECT COUNT(*) FROM landed_batches WHERE verdict = 'unchecked' OR commit_seconds IS NULL"
+    while not pipeline.ledger_covers(messages) or pipeline.rows(unchecked)[0][0]:
+        if running.process.poll() is not None or time.monotonic() > deadline:
+            raise TickledgerError(f"{messages:,} messages were not landed and checked:\n{running.output[-2000:]}")
+        time.sleep(0.5)
 
 
 def main(
-    rates: Annotated[str, typer.Option(help="Ticks a second, separated by commas.")] = "100,1000,5000",
-    triggers: Annotated[str, typer.Option(help="STREAM_TRIGGER_SECONDS, separated by commas.")] = "0,2,10",
+    rate: Annotated[list[float], typer.Option(min=20, help="Ticks a second; may be given again.")] = RATES,
+    trigger: Annotated[list[float], typer.Option(min=0, help="Trigger, in seconds; may be given again.")] = TRIGGERS,
     seconds: Annotated[int, typer.Option(min=2, help="How long each pace is measured.")] = 60,
-    look_ms: Annotated[int, typer.Option(min=10, help="Milliseconds between two looks at a store.")] = 50,
-    instance: Annotated[str, typer.Option(help="The servers' instance, which is started for it.")] = "bench",
-    keep: Annotated[bool, typer.Option("--record", help="Write docs/performance.* anew from this run.")] = False,
+    instance: InstanceName = "bench",
+    to: Target = None,
 ) -> None:
-    """Measure from the producer's send until a tick can be read in Cassandra, in `volume_today`, and as checked.
+    """Measure from the producer's send until a tick is in Cassandra, in MySQL, and checked.
 
-    Exit code 1: a pace was not held, a message never came, or the books do not agree. A store that cannot be asked or
-    a wrong volume ends it at once.
+    Exit code 1: a message never came, or the books do not agree. Where `achieved` is short of ticks/s, the producer
+    could not keep the pace.
     """
-    paces = [round(rate) for rate in _numbers("--rates", rates, 20, 1_000_000)]
-    pauses = _numbers("--triggers", triggers, 0, 3600)
-    servers = Instance(instance)
-    with servers.started():
-        rows = run(servers, pauses, paces, seconds, look_ms)
-    print_rows(rows, Console(highlight=False, width=150))
-    if keep:
-        record_latency(rows, seconds)
-    if rows.problem.any():
-        raise typer.Exit(1)
+    rows = []
+    with bench(instance) as servers:
+        for one in trigger:
+            say(f"a trigger of {one:g} s, at {', '.join(f'{pace:g}' for pace in rate)} ticks/s")
+            with servers.stores() as pipeline:
+                rows += measure(pipeline, one, rate, seconds)
+    show(f"Seconds from send to …: p50 / p95 / p99, {seconds} s a pace", pd.DataFrame(rows), to)
 
 
 if __name__ == "__main__":
-    app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
-    app.command()(main)
-    run_command(lambda: app(prog_name="python -m benchmarks.latency"))
+    command("python -m benchmarks.latency", main)

@@ -2,14 +2,13 @@
 
 import threading
 from collections import defaultdict
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from itertools import count
+from typing import Any
 
 from kafka import KafkaAdminClient
 from kafka.admin import NewTopic
-from pipeline import Pipeline
 
 from producer.companies import read_companies
 from producer.market import Market
@@ -30,42 +29,33 @@ class Load:
     volumes: Volumes
 
 
-def seed(pipeline: Pipeline, tickers: int) -> None:
-    """Put so many made-up companies, in ten sectors, in place of those of `profile`."""
-    pipeline.execute("DELETE FROM profile")
-    connection = pipeline.mysql()
-    connection.cursor().executemany(
-        "INSERT INTO profile (ticker, company_name, sector, shares) VALUES (%s, %s, %s, %s)",
-        [(f"T{n:04d}.JK", f"Company {n}", f"Sector {n % 10}", 1_000_000_000 + n) for n in range(tickers)],
-    )
-    connection.commit()
+def fill(settings: Settings, topic: str, ticks: int, days: int = 0) -> Load:
+    """Create the topic and send so many ticks, a round of all companies a message.
 
-
-def fill(settings: Settings, topic: str, ticks: int, told: Callable[[int], None]) -> Load:
-    """Create the topic and send so many ticks, a round of all companies a message, a millisecond between two rounds.
-
-    `told` hears how many were sent. The last tick is made now, so that no check finds them old. Raises
-    StoreUnavailable.
+    The rounds are spread over the last `days`, or else made a millisecond apart; the last one is made now, so that no
+    check finds it old. Raises StoreUnavailable.
     """
     admin = KafkaAdminClient(bootstrap_servers=settings.kafka_bootstrap_servers)
     admin.create_topics([NewTopic(topic, num_partitions=2, replication_factor=1)])
     admin.close()
     companies = read_companies(settings)
-    market, ids = Market(companies, seed=1), count(1)
+    market, ids, rounds = Market(companies, seed=1), count(1), ticks // len(companies)
     volumes: Volumes = defaultdict(int)
-    rounds = ticks // len(companies)
-    first = datetime.now(UTC) - timedelta(milliseconds=rounds)
+    step = timedelta(days=days) / rounds or timedelta(milliseconds=1)
+    first = datetime.now(UTC) - rounds * step
     publisher = Publisher(settings, topic, threading.Event())
     try:
         for number in range(rounds):
-            made = first + timedelta(milliseconds=number)
-            message = market.trade(f"{made:%Y-%m-%d %H:%M:%S}.{made.microsecond // 1000:03d}", ids)
+            message = trade(market, ids, first + number * step)
             for tick in message:
-                volumes[made.date(), tick["sector"]] += tick["volume"]
+                volumes[(first + number * step).date(), tick["sector"]] += tick["volume"]
             publisher.send(message)
-            if number % 5000 == 0:
-                told(number * len(companies))
         publisher.flush()
     finally:
         publisher.close()
     return Load(topic, rounds, rounds * len(companies), dict(volumes))
+
+
+def trade(market: Market, ids: "count[int]", made: datetime) -> list[dict[str, Any]]:
+    """A tick of each company, all made in one moment."""
+    return market.trade(f"{made:%Y-%m-%d %H:%M:%S}.{made.microsecond // 1000:03d}", ids)

@@ -1,4 +1,4 @@
-"""What the hand-written loop, Quix Streams and Bytewax do with messages: orjson, batched cassandra-driver, MySQL."""
+"""What the hand-written loop and Bytewax do with messages: orjson, batched cassandra-driver, MySQL."""
 
 import json
 import struct
@@ -8,12 +8,10 @@ from collections import defaultdict
 from collections.abc import Iterable
 from datetime import UTC, date, datetime
 from decimal import Decimal
-from typing import Any
 
 import orjson
 from cassandra.query import BatchStatement, BatchType, BoundStatement
 
-from benchmarks.sums import upsert
 from tickledger.settings import Settings
 from tickledger.stores import connect_cassandra, connect_mysql
 
@@ -31,6 +29,7 @@ class Sink:
         # The stream's account may not change a row of aggregated_data, which landing it again does.
         self._session, self._mysql = connect_cassandra(settings), connect_mysql(settings, account="DBT_MYSQL")
         self._place, self._number = place, 0
+        self._slots, self._failures = threading.BoundedSemaphore(IN_FLIGHT), list[Exception]()
         self._insert = self._session.prepare(
             "INSERT INTO real_time_data (ticker, created_at, id, volume, market_cap, price, sector, trade_date,"
             " kafka_partition, kafka_offset) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
@@ -41,7 +40,7 @@ class Sink:
         sums = self._write(messages)
         self._number += 1
         # Numbers that no two processes share.
-        upsert(self._mysql, self._number * 10 + self._place, sums)
+        self._upsert(self._number * 10 + self._place, sums)
         print(json.dumps({"at": time.time(), "ticks": sum(ticks for ticks, _ in sums.values())}), flush=True)
 
     def close(self) -> None:
@@ -49,8 +48,7 @@ class Sink:
         self._session.cluster.shutdown()
         self._mysql.close()
 
-    def _write(self, messages: Iterable[Message]) -> dict[tuple[date, str], tuple[int, int]]:
-        requests = _Requests(self._session, self._insert)
+    def _write(self, messages: Iterable[Message]) -> dict[tuple[date, str], list[int]]:
         waiting: dict[tuple[str, int], list[list[bytes]]] = defaultdict(list)
         sums: dict[tuple[date, str], list[int]] = defaultdict(lambda: [0, 0])
         for partition, offset, value in messages:
@@ -70,22 +68,17 @@ class Sink:
                 one[0] += 1
                 one[1] += tick["volume"]
                 if len(rows) >= TICKS_A_BATCH:
-                    requests.send(waiting.pop((tick["ticker"], day)))
+                    self._send(waiting.pop((tick["ticker"], day)))
         for rows in waiting.values():
-            requests.send(rows)
-        requests.drain()
-        return {key: (ticks, volume) for key, (ticks, volume) in sums.items()}
-
-
-class _Requests:
-    """A bounded number of unlogged batches in flight."""
-
-    def __init__(self, session: Any, insert: Any) -> None:
-        self._session, self._insert = session, insert
+            self._send(rows)
+        for _ in range(IN_FLIGHT):
+            self._slots.acquire()
         self._slots = threading.BoundedSemaphore(IN_FLIGHT)
-        self._failures: list[Exception] = []
+        if self._failures:
+            raise self._failures[0]
+        return sums
 
-    def send(self, rows: list[list[bytes]]) -> None:
+    def _send(self, rows: list[list[bytes]]) -> None:
         batch = BatchStatement(BatchType.UNLOGGED)
         for row in rows:
             bound = BoundStatement(self._insert)
@@ -94,15 +87,22 @@ class _Requests:
         self._slots.acquire()
         self._session.execute_async(batch).add_callbacks(lambda _: self._slots.release(), self._failed)
 
-    def drain(self) -> None:
-        for _ in range(IN_FLIGHT):
-            self._slots.acquire()
-        if self._failures:
-            raise self._failures[0]
-
     def _failed(self, error: Exception) -> None:
         self._failures.append(error)
         self._slots.release()
+
+    def _upsert(self, batch_id: int, sums: dict[tuple[date, str], list[int]]) -> None:
+        now = datetime.now(UTC).replace(tzinfo=None)
+        self._mysql.cursor().executemany(
+            "INSERT INTO aggregated_data (processing_id, processed_at, sector, total_volume, date, batch_id, ticks,"
+            " first_created_at, last_created_at) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s)"
+            " ON DUPLICATE KEY UPDATE total_volume = VALUES(total_volume), ticks = VALUES(ticks)",
+            [
+                (batch_id * 1000 + place, now, sector, volume, day, batch_id, ticks, now, now)
+                for place, ((day, sector), (ticks, volume)) in enumerate(sorted(sums.items()))
+            ],
+        )
+        self._mysql.commit()
 
 
 def _decimal(value: float) -> bytes:

@@ -72,8 +72,8 @@ class Instance:
     def started(self) -> Iterator[None]:
         """Start what does not run yet, and stop all at the end unless something ran before. Raises as :meth:`start`."""
         ran_before = bool(self.running())
-        self.start()
         try:
+            self.start()
             yield
         finally:
             if not ran_before:

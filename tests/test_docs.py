@@ -258,7 +258,7 @@ def python_files() -> list[Path]:
 @cache
 def project_files() -> frozenset[str]:
     """Every file and folder of the project, by path and by name."""
-    environments = {".venv", ".venv-lab", ".venv-others"}
+    environments = {".venv", ".venv-bytewax"}
     skipped = environments | {".git", ".services", ".scratch", ".demo", "target", "logs", "__pycache__"}
     found: set[str] = set()
     for folder, folders, files in os.walk(PROJECT_ROOT):
