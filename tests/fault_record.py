@@ -1,4 +1,4 @@
-"""The table that `make faults` ends with, and docs/faults.md, which adds up the recorded runs."""
+"""The table that `make faults` ends with, and the line of JSON that it appends where it is asked to."""
 
 import json
 import platform
@@ -6,17 +6,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 from oracle import Judgement
 from rich.table import Table
 
-from services.instance import Instance
-from tickledger.settings import PROJECT_ROOT
+from services.instance import SERVERS
 
-RUNS = PROJECT_ROOT / "docs" / "faults.jsonl"
-PAGE = PROJECT_ROOT / "docs" / "faults.md"
-_BEGIN, _END = "<!-- runs: written by make faults -->", "<!-- end of runs -->"
 COUNTED = ("acknowledged", "landed", "dead", "duplicates", "lost", "double_counted", "volume_difference")
 HEADINGS = (
     "fault", "times", "acknowledged", "landed", "dead", "duplicates", "lost", "double-counted", "volume difference",
@@ -79,51 +76,17 @@ def table_of(rows: list[FaultRow]) -> Table:
     return table
 
 
-def append_run(seed: int, rows: list[FaultRow], services: Instance, seconds: float) -> None:
-    """Add a run to docs/faults.jsonl: one line a run, with date, seed, versions and figures."""
-    servers = ((server.title, server.version()) for server in services.servers())
+def append_run(to: Path, seed: int, rows: list[FaultRow], seconds: float) -> None:
+    """Append a run to a file: one line of JSON a run, with date, seed, versions and figures."""
     facts = {
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
         "seed": seed,
         "seconds": round(seconds),
         # What stands in for MySQL says its own name with its version.
         "versions": [f"PySpark {version('pyspark')}", f"Python {platform.python_version()}"]
-        + [number if " " in number else f"{title} {number}" for title, number in servers],
+        + [number if " " in (number := kind.version()) else f"{kind.title} {number}" for kind in SERVERS],
         "rows": [_figures(row) for row in rows],
     }
-    with RUNS.open("a", encoding="utf-8") as file:
+    to.parent.mkdir(parents=True, exist_ok=True)
+    with to.open("a", encoding="utf-8") as file:
         file.write(json.dumps(facts) + "\n")
-
-
-def render_page() -> None:
-    """Write the runs of docs/faults.jsonl, and their sum, into docs/faults.md, between its two marks."""
-    runs = [json.loads(line) for line in RUNS.read_text(encoding="utf-8").splitlines()]
-    before, _, rest = PAGE.read_text(encoding="utf-8").partition(_BEGIN)
-    PAGE.write_text(f"{before}{_BEGIN}\n\n{_page(runs)}\n{_END}{rest.partition(_END)[2]}", encoding="utf-8")
-
-
-def _when(run: dict[str, Any]) -> str:
-    return str(run["at"][:16]).replace("T", " ")
-
-
-def _page(runs: list[dict[str, Any]]) -> str:
-    rows = [row for run in runs for row in run["rows"]]
-    names = list(dict.fromkeys(row["fault"] for row in rows))
-    by_fault = [
-        add_up((row for row in rows if row["fault"] == name), name)
-        | {"rounds": any(row["rounds"] for row in rows if row["fault"] == name)}
-        for name in names
-    ]
-    lines = ["| run (UTC) | seed | faults | minutes | versions |", "|---|---|---|---|---|"]
-    for run in runs:
-        faults = sum(row["times"] for row in run["rows"] if not row["rounds"])
-        lines.append(
-            f"| {_when(run)} | {run['seed']} | {faults} | {run['seconds'] / 60:.0f} | {', '.join(run['versions'])} |"
-        )
-    lines += ["", f"| {' | '.join(HEADINGS)} |", f"|---|{'---:|' * (len(HEADINGS) - 1)}"]
-    lines += [f"| {' | '.join(_cells(row))} |" for row in (*by_fault, _sum(by_fault))]
-    problems = [
-        f"- {_when(run)}, {row['fault']}: {one}" for run in runs for row in run["rows"] for one in row["problems"]
-    ]
-    lines += ["", "Problems that the runs met:", "", *problems] if problems else []
-    return "\n".join(lines) + "\n"

@@ -17,7 +17,7 @@ from typing import Annotated
 import typer
 from conftest import INSTANCE_VARIABLE, KEEP_VARIABLE
 from fault_kinds import KINDS, Kind, Run, can_mount, small_scratch
-from fault_record import FaultRow, append_run, render_page, table_of
+from fault_record import FaultRow, append_run, table_of
 from oracle import Judgement, OracleProducer, judge, wait_until_quiet
 from pipeline import Pipeline, dbt_statements, fresh_pipeline
 from rich.console import Console
@@ -111,9 +111,7 @@ def main(
     seed: Annotated[int, typer.Option(help="Decides the moments and the load; 0 draws one.")] = 0,
     share: Annotated[float, typer.Option(min=0.01, help="How much of each kind's number of faults to try.")] = 1,
     only: Annotated[str, typer.Option(help="Only the kinds whose name contains this.")] = "",
-    record: Annotated[
-        bool, typer.Option("--record", help="Add the run to docs/faults.jsonl and docs/faults.md.")
-    ] = False,
+    to: Annotated[Path | None, typer.Option(help="Append the run to this file, as a line of JSON.")] = None,
 ) -> None:
     """Kill the real parts under load and compare what was acknowledged with what landed."""
     kinds = _chosen(only, share)
@@ -126,9 +124,8 @@ def main(
             f"seed {seed}: {sum(kind.times for kind in kinds if not kind.rounds)} faults of {len(kinds)} kinds"
         )
         rows = run_kinds(kinds, services, seed)
-        if record:
-            append_run(seed, rows, services, time.monotonic() - started)
-            render_page()
+        if to is not None:
+            append_run(to, seed, rows, time.monotonic() - started)
     finally:
         if os.environ.get(KEEP_VARIABLE) != "1":
             services.stop()

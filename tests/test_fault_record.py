@@ -1,6 +1,9 @@
-"""The table that `make faults` ends with, and the page that adds up its recorded runs."""
+"""The table that `make faults` ends with, and the line that it appends to a file."""
 
-from fault_record import PAGE, FaultRow, render_page, table_of
+import json
+from pathlib import Path
+
+from fault_record import FaultRow, append_run, table_of
 from oracle import Judgement
 from rich.console import Console
 
@@ -17,11 +20,14 @@ def test_the_table_ends_with_sums_that_leave_out_rounds() -> None:
     assert last == ["all", "2", "2,200", "2,000", "80", "120", "2", "0", "14", "2.5"]
 
 
-def test_the_page_adds_up_the_recorded_runs() -> None:
-    before = PAGE.read_text(encoding="utf-8")
+def test_a_run_is_appended_to_the_file_that_is_named(tmp_path: Path) -> None:
+    rows = [FaultRow("one", 2, 1.54, Judgement(landed=1_000, lost=1, never_sent=2, problems=["late"]))]
+    for seed in (7, 8):
+        append_run(tmp_path / "new" / "runs.jsonl", seed, rows, 60.4)
 
-    render_page()
-
-    after = PAGE.read_text(encoding="utf-8")
-    PAGE.write_text(before, encoding="utf-8")
-    assert after == before, "docs/faults.md is not what docs/faults.jsonl says; make faults ARGS=--record writes it"
+    runs = [json.loads(line) for line in (tmp_path / "new" / "runs.jsonl").read_text().splitlines()]
+    assert [(run["seed"], run["seconds"]) for run in runs] == [(7, 60), (8, 60)]
+    (row,) = runs[0]["rows"]
+    assert (row["fault"], row["times"], row["landed"], row["lost"]) == ("one", 2, 1_000, 3)
+    assert (row["recovery_seconds"], row["problems"]) == (1.5, ["late"])
+    assert any(text.startswith("Cassandra ") for text in runs[0]["versions"])
