@@ -3,7 +3,7 @@
 import contextlib
 import sys
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
@@ -94,7 +94,7 @@ def replay(
     file: Annotated[
         Path,
         typer.Argument(
-            help="CSV with a header, or JSON lines: a tick or an array of ticks a line.", show_default=False
+            help="CSV with a header, or JSON: lines, an array, pretty-printed; also gzipped.", show_default=False
         ),
     ],
     topic: Topic,
@@ -108,16 +108,21 @@ def replay(
 ) -> None:
     """Send the ticks of a file.
 
-    They keep their id and created_at, so that a second replay of a file lands nothing twice. Bad ticks
-    are told with their line, left out and counted; then the exit code is 1.
+    Columns: id, created_at, volume, market_cap, ticker, price, sector, in any order, with others beside them.
+    created_at is 2024-08-25 07:04:45.123 or ISO 8601, UTC where it names no offset. docs/replay.md has the rest.
+
+    Ticks keep their id and created_at, so that a second replay of a file lands nothing twice. Bad rows are left out,
+    counted by reason and kept in FILE.bad.jsonl; then the exit code is 1.
     """
     settings = load_settings()
     ticks = TickFile(file, lambda line: print(line, file=sys.stderr, flush=True))
     stopping = stop_on_signals(threading.Event(), second_ends=True)
     messages = messages_in_time(iter(ticks), None if as_fast_as_possible else speed, stopping)
-    _deliver(settings, topic, messages, stopping, summary)
-    if ticks.bad:
-        raise TickledgerError(f"{ticks.bad:,} of {ticks.bad + ticks.ticks:,} ticks of {file} were bad and not sent")
+    _deliver(settings, topic, messages, stopping, summary, ticks.progress)
+    if bad := ticks.bad.counts.total():
+        raise TickledgerError(
+            f"{bad:,} of {bad + ticks.ticks:,} rows of {file} were bad and not sent: {ticks.bad.summary()}"
+        )
 
 
 @app.command("watch")
@@ -149,12 +154,13 @@ def _deliver(
     messages: Iterable[list[dict[str, Any]]],
     stopping: threading.Event,
     summary: Path | None,
+    source: Callable[[], str] = str,
 ) -> None:
     """Send the messages, wait for every acknowledgement, and say what became of them, whatever happens."""
     _require_topic(settings, topic, "PRODUCER_KAFKA")
     publisher = Publisher(settings, topic, stopping)
     try:
-        with Progress(publisher):
+        with Progress(publisher, source):
             for ticks in messages:
                 publisher.send(ticks)
             publisher.flush()

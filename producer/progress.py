@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections.abc import Callable
 from types import TracebackType
 
 from rich.console import Console
@@ -15,11 +16,12 @@ PLAIN_SECONDS = 5.0
 class Progress:
     """A status line on stderr while its `with` block runs: rewritten on a terminal, else a line every five seconds.
 
-    It has its own thread, so that it also tells of a run that waits for the broker.
+    It has its own thread, so that it also tells of a run that waits for the broker. `source` adds what it says.
     """
 
-    def __init__(self, publisher: Publisher) -> None:
+    def __init__(self, publisher: Publisher, source: Callable[[], str] = str) -> None:
         self._publisher = publisher
+        self._source = source
         self._console = Console(stderr=True, highlight=False)
         self._status = self._console.status("connected") if self._console.is_terminal else None
         self._seen = (time.monotonic(), 0)
@@ -53,7 +55,8 @@ class Progress:
         self._seen = (time.monotonic(), totals.ticks)
         rate = (self._seen[1] - ticks_then) / (self._seen[0] - then)
         waiting = self._publisher.waiting_messages
-        return (
+        source = self._source()
+        return (f"{source} · " if source else "") + (
             f"{totals.messages:,} messages, {totals.ticks:,} ticks, {totals.acknowledged_ticks:,} acknowledged"
             f" · {rate:,.0f} ticks/s" + (f" · {waiting:,} messages wait for Kafka" if waiting else "")
         )

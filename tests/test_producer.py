@@ -1,6 +1,8 @@
 """The producer as users run it: `python -m producer`, against a real broker; and reading files, which needs none."""
 
 import contextlib
+import csv
+import gzip
 import json
 import re
 import signal
@@ -8,22 +10,27 @@ import subprocess
 import sys
 import threading
 import time
+import tracemalloc
 from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 from batches import NEW_COMPANY
+from confluent_kafka import Producer as ConfluentProducer
 from kafka import KafkaConsumer, TopicPartition
 from pipeline import Pipeline
 
+from producer.bad_rows import FIRST_ROWS
 from producer.companies import LOOK_SECONDS
 from producer.pace import rounds
 from producer.replay import MAX_TICKS_A_MESSAGE, TickFile, messages_in_time
 from producer.watch import _printable
-from tickledger.errors import ConfigurationError
+from tickledger.errors import ConfigurationError, TickledgerError
+from tickledger.settings import PROJECT_ROOT
 from tickledger.tick import parse_created_at
 
 HEADER = "ticker,created_at,id,volume,market_cap,price,sector"
@@ -40,11 +47,14 @@ def write_lines(path: Path, *lines: Any) -> Path:
 
 
 def read(path: Path) -> tuple[list[dict[str, Any]], list[str]]:
-    reports: list[str] = []
-    file = TickFile(path, reports.append)
+    """The ticks, and of each bad row what was kept of it."""
+    told: list[str] = []
+    file = TickFile(path, told.append)
     ticks = [one for _, one in file]
-    assert (file.ticks, file.bad) == (len(ticks), len(reports))
-    return ticks, [report.removeprefix(f"{path}, ") for report in reports]
+    kept = [json.loads(line) for line in file.bad.file.read_text().splitlines()] if file.bad.counts else []
+    assert (file.ticks, file.bad.counts.total()) == (len(ticks), len(kept))
+    assert len(told) == 1 + min(len(kept), FIRST_ROWS)
+    return ticks, [f"{one['place']}: {one['detail']}" for one in kept]
 
 
 # Files
@@ -63,6 +73,122 @@ def test_a_csv_may_have_other_columns_quotes_and_a_byte_order_mark(tmp_path: Pat
     row = 'x,DWGL.JK,2026-03-02 03:04:05.000,1,100,5005800000000,540,"Coal"'
     path.write_bytes(f"\ufeffmore,{HEADER}\r\n{row}\r\n".encode())
     assert read(path) == ([tick(1)], [])
+
+
+ROW = "DWGL.JK,2026-03-02 03:04:05.000,1,100,5005800000000,540,Coal"
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
+@pytest.mark.parametrize(
+    "header", [HEADER, "Ticker,Created At,ID,Volume,MarketCap,PRICE,Sector", HEADER.replace(",", " , ")]
+)
+def test_a_csv_is_read_with_its_own_delimiter_and_spelling_of_the_columns(
+    tmp_path: Path, header: str, delimiter: str
+) -> None:
+    path = write_lines(tmp_path / "a.csv", "", *(text.replace(",", delimiter) for text in (header, ROW)))
+    assert read(path) == ([tick(1)], [])
+
+
+def test_numbers_are_read_as_pandas_writes_them(tmp_path: Path) -> None:
+    frame = pd.DataFrame([tick(1), tick(2, price=540.5)]).astype({"volume": float, "market_cap": float, "id": float})
+    frame.to_csv(tmp_path / "a.csv")
+    frame.to_json(tmp_path / "a.json", orient="records")
+    frame.to_json(tmp_path / "b.json", orient="records", indent=2)
+    frame.to_json(tmp_path / "a.jsonl", orient="records", lines=True)
+    assert "100.0" in (tmp_path / "a.csv").read_text()
+    for path in tmp_path.iterdir():
+        ticks, bad = read(path)
+        assert (ticks, bad) == ([tick(1), tick(2, price=540.5)], [])
+        assert {type(one[name]) for one in ticks for name in ("id", "volume", "market_cap")} == {int}
+
+
+def test_a_float_that_has_lost_digits_is_no_id(tmp_path: Path) -> None:
+    _, (bad,) = read(write_lines(tmp_path / "a.jsonl", tick(1, id=float(2**62))))
+    assert "id is a number (4.611686018427388e+18); it should be a whole number" in bad
+
+
+LAYOUTS: dict[str, Callable[[list[Any]], str]] = {
+    "an array": json.dumps,
+    "an array laid out": lambda ticks: json.dumps(ticks, indent=2),
+    "an array in an object": lambda ticks: json.dumps({"more": [1, {"a": []}], "ticks": ticks}),
+    "an array in an object laid out": lambda ticks: json.dumps({"more": 1, "ticks": ticks}, indent="\t"),
+    "an object a tick, laid out": lambda ticks: "\n".join(json.dumps(one, indent=2) for one in ticks),
+    "an array a line": lambda ticks: "\n".join(json.dumps([one]) for one in ticks),
+    "an array of arrays": lambda ticks: json.dumps([[one] for one in ticks], indent=1),
+    "an array, a tick a line": lambda ticks: "[\n" + ",\n".join(json.dumps(one) for one in ticks) + "\n]",
+    "lines": lambda ticks: "\r\n".join(json.dumps(one) for one in ticks),
+}
+
+
+@pytest.mark.parametrize("begins", ["", "\ufeff", "\n"], ids=["", "byte order mark", "empty line"])
+@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
+def test_json_is_read_in_every_layout(tmp_path: Path, layout: Callable[[list[Any]], str], begins: str) -> None:
+    ticks = [tick(1), tick(2, price=540.5), tick(3)]
+    plain, packed = tmp_path / "a.json", tmp_path / "a.json.gz"
+    plain.write_text(begins + layout(ticks))
+    packed.write_bytes(gzip.compress(plain.read_bytes()))
+    assert read(plain) == read(packed) == (ticks, [])
+
+
+def test_keys_of_json_may_be_spelt_as_columns_are(tmp_path: Path) -> None:
+    spelt = {name.title().replace("_", " "): value for name, value in tick(1).items()}
+    assert read(write_lines(tmp_path / "a.jsonl", spelt)) == ([tick(1)], [])
+
+
+def test_a_document_is_read_up_to_where_it_is_broken(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps([tick(number) for number in range(1000)], indent=1)[:-50_000])
+    ticks, (bad,) = read(path)
+    assert len(ticks) > 500
+    assert [one["id"] for one in ticks] == list(range(len(ticks)))
+    assert re.match(rf"element {len(ticks) + 1}: it is no JSON", bad)
+
+
+def test_a_file_that_ends_in_the_middle_of_its_gzip_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv.gz"
+    path.write_bytes(gzip.compress("\n".join([HEADER, *[ROW] * 20_000]).encode(), 0)[:-10])
+    with pytest.raises(TickledgerError, match=r"a\.csv\.gz cannot be read to its end: Compressed file ended before"):
+        read(path)
+
+
+def test_the_sample_is_of_the_companies_of_the_seed() -> None:
+    with (PROJECT_ROOT / "dbt_project" / "seeds" / "profile.csv").open() as seed:
+        profile = {row["ticker"]: (row["sector"], int(row["shares"])) for row in csv.DictReader(seed)}
+    ticks = [one for _, one in TickFile(PROJECT_ROOT / "producer" / "sample.csv", lambda _line: None)]
+    assert len(ticks) == 60
+    assert [(one["sector"], one["market_cap"]) for one in ticks] == [
+        (profile[one["ticker"]][0], one["price"] * profile[one["ticker"]][1]) for one in ticks
+    ]
+
+
+def test_rows_that_are_bad_alike_are_summed_up(tmp_path: Path) -> None:
+    told: list[str] = []
+    path = write_lines(tmp_path / "a.jsonl", *[tick(number, volume="many") for number in range(2000)], tick(1), "{")
+    file = TickFile(path, told.append)
+    assert len(list(file)) == 1
+    assert told[0] == f"{path}: JSON lines"
+    assert [line.split(": ")[0] for line in told[1:]] == [f"{path}, line {number}" for number in range(1, 6)]
+    assert file.bad.summary() == f"2,000 wrong_type, 1 not_json; they stand in {path}.bad.jsonl"
+
+
+def test_a_large_file_is_read_in_bounded_memory(tmp_path: Path) -> None:
+    ticks = [
+        tick(number, f"2026-03-02 {number // 3600 % 24:02}:{number // 60 % 60:02}:{number % 60:02}.{number % 997:03}")
+        for number in range(10_000)
+    ]
+    frame = pd.DataFrame(ticks)
+    frame.to_csv(tmp_path / "a.csv")
+    (tmp_path / "a.json").write_text(json.dumps(ticks))
+    (tmp_path / "b.json").write_text(json.dumps({"ticks": ticks}))
+    del frame, ticks
+    for path in tmp_path.iterdir():
+        tracemalloc.start()
+        count = sum(1 for _ in TickFile(path, lambda _line: None))
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert count == 10_000
+        # Its ticks as objects take over 8 MB.
+        assert peak < 5e6, path
 
 
 def test_bad_lines_of_json_are_left_out_and_told_with_their_number(tmp_path: Path) -> None:
@@ -91,13 +217,16 @@ def test_bad_lines_of_csv_are_left_out_and_told_with_their_number(tmp_path: Path
         b"DWGL.JK,2026-03-02 03:04:05.000,3\n",
         b"DWGL.JK,2026-03-02 03:04:05.000,4,100,5005800000000,540,Co\xffal\n",
         b"DWGL.JK,2026-03-02 03:04:05.000,5,100,NaN,540,Coal\n",
+        b"DWGL.JK,2026-03-02 03:04:05.000,5,100,1,540,Coal, Oil\n",
         b"x" * 200_000 + b"\n",
     ]
     path.write_bytes(b"".join([f"{HEADER}\n{good.format(1)}".encode(), *bad, good.format(6).encode()]))
     ticks, reports = read(path)
     assert [one["id"] for one in ticks] == [1, 6]
-    assert [report.split(":")[0] for report in reports] == [f"line {number}" for number in range(3, 8)]
+    assert [report.split(":")[0] for report in reports] == [f"line {number}" for number in range(3, 9)]
+    assert "it has 3 values for 7 columns" in reports[1]
     assert "not UTF-8" in reports[2]
+    assert "it has 8 values for 7 columns" in reports[4]
 
 
 def test_what_only_the_profile_can_judge_is_sent(tmp_path: Path) -> None:
@@ -106,17 +235,26 @@ def test_what_only_the_profile_can_judge_is_sent(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "message"),
+    ("content", "message"),
     [
-        ("a.txt", "", "its name should end in .csv or .jsonl, .ndjson, .json"),
-        ("a.csv", "x" * 200_000, "its first line should name the columns ticker, created_at"),
-        ("a.csv", "", "its first line should name the columns ticker, created_at"),
-        ("a.csv", "ticker,created_at,id,volume,market_cap,price\n", "its first line should name the columns sector"),
+        (b"x" * 200_000, "its first line should name the columns ticker, created_at"),
+        (b"\x89PNG\r\n\x1a\n\xff\x00", "its first line should name the columns ticker, created_at"),
+        (b" \n", "it is empty and should hold ticks as CSV or JSON"),
+        (
+            b"Ticker;Created;ID;Volume;Market Cap;Price\n",
+            "its first line should name the columns created_at, sector, and is"
+            " 'Ticker', 'Created', 'ID', 'Volume', 'Market Cap', 'Price'",
+        ),
+        (f"{HEADER},Price\n".encode(), "its columns 'price' and 'Price' could both be price"),
+        (HEADER.encode("utf-16"), "it is UTF-16 and should be UTF-8"),
+        (gzip.compress(b"x" * 9999)[:20], "it cannot be read: Compressed file ended"),
+        (gzip.compress(b"")[:2] + b"no gzip", "it cannot be read: "),
     ],
+    ids=range(8),
 )
-def test_a_file_that_cannot_be_one_is_refused(tmp_path: Path, name: str, content: str, message: str) -> None:
-    path = tmp_path / name
-    path.write_text(content)
+def test_a_file_that_cannot_be_one_is_refused(tmp_path: Path, content: bytes, message: str) -> None:
+    path = tmp_path / "a.csv"
+    path.write_bytes(content)
     with pytest.raises(ConfigurationError, match=re.escape(message)):
         read(path)
 
@@ -145,8 +283,16 @@ def test_ticks_of_one_created_at_share_a_message_and_keep_their_distance() -> No
 def test_as_fast_as_possible_does_not_wait_and_bounds_a_message() -> None:
     moments = ["2026-03-02 03:00:00"] * (MAX_TICKS_A_MESSAGE + 1) + ["2026-03-03 03:00:00"]
     messages = in_time(moments, None, threading.Event())
-    assert [len(message) for message, _ in messages] == [MAX_TICKS_A_MESSAGE, 1, 1]
+    assert [len(message) for message, _ in messages] == [MAX_TICKS_A_MESSAGE, 2]
     assert messages[-1][1] < 5
+
+
+def test_ticks_that_are_due_together_share_a_message() -> None:
+    moments = [f"2026-03-02 03:00:00.{ms:03}" for ms in (0, 1, 20, 21, 40, 41)]
+    messages = in_time(moments, 1.0, threading.Event())
+    assert [ids for ids, _ in messages] == [[0], [1, 2], [3, 4], [5]]
+    assert all(at >= 0.02 * number for number, (_, at) in enumerate(messages)), "none goes ahead of its time"
+    assert [ids for ids, _ in in_time(moments, 10.0, threading.Event())] == [[0], [1, 2, 3, 4, 5]]
 
 
 def test_a_stop_ends_the_wait_for_the_next_message() -> None:
@@ -334,12 +480,14 @@ def test_a_company_seeded_meanwhile_trades_without_a_restart(pipeline: Pipeline)
 def test_a_replay_keeps_ids_and_tells_of_bad_lines(pipeline: Pipeline, tmp_path: Path) -> None:
     ticks = [tick(1), tick(2), tick(3, "2026-03-02 03:04:06.000")]
     path = write_lines(tmp_path / "ticks.jsonl", *ticks[:2], "{broken", ticks[2])
-    done = producer(pipeline, "replay", str(path), pipeline.settings.kafka_topic, "--as-fast-as-possible")
+    done = producer(pipeline, "replay", str(path), pipeline.settings.kafka_topic)
     assert done.returncode == 1
     assert done.stdout.splitlines() == ["sent 2 messages, 3 ticks, 3 acknowledged"]
-    report, error = done.stderr.splitlines()
+    found, report, error = done.stderr.splitlines()
+    assert found == f"{path}: JSON lines"
     assert report.startswith(f"{path}, line 3: ")
-    assert error == f"error: 1 of 4 ticks of {path} were bad and not sent"
+    kept = f"1 not_json; they stand in {path}.bad.jsonl"
+    assert error == f"error: 1 of 4 rows of {path} were bad and not sent: {kept}"
     sent = [json.loads(record.value) for record in messages_of(pipeline)]
     assert sorted(sent, key=len) == [ticks[2:], ticks[:2]]
 
@@ -357,6 +505,38 @@ def test_watch_prints_what_arrives(pipeline: Pipeline) -> None:
     assert [line.split("  ")[1:] for line in out.splitlines()] == [["1", "1", "[2]"], ["1", "2", "\\xff"]]
     done = producer(pipeline, "watch", topic, "--from-beginning", "--messages", "1")
     assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3}  1  0  \[1\]", done.stdout.strip())
+
+
+@integration
+@pytest.mark.parametrize("codec", ["gzip", "snappy", "lz4", "zstd"])
+def test_watch_reads_whatever_compression_others_use(pipeline: Pipeline, codec: str) -> None:
+    send_compressed(pipeline, codec)
+    done = producer(pipeline, "watch", pipeline.settings.kafka_topic, "--from-beginning", "--messages", "1")
+    assert (done.returncode, done.stderr.count("\n")) == (0, 1), done.stderr
+    assert done.stdout.rstrip().endswith(f"  0  0  {LONG_VALUE}")
+
+
+@integration
+def test_watch_names_a_codec_that_is_missing(pipeline: Pipeline, tmp_path: Path) -> None:
+    send_compressed(pipeline, "zstd")
+    (tmp_path / "zstandard.py").write_text("raise ImportError")
+    words = ("watch", pipeline.settings.kafka_topic, "--from-beginning", "--messages", "1")
+    done = producer(pipeline, *words, PYTHONPATH=str(tmp_path))
+    assert done.returncode == 1
+    assert re.search(r"\nerror: a message of ticks_\w+ cannot be read: .*zstd.*\n$", done.stderr), done.stderr
+
+
+#: Long enough to be sent compressed.
+LONG_VALUE = json.dumps(["of another producer"] * 100)
+
+
+def send_compressed(pipeline: Pipeline, codec: str) -> None:
+    # librdkafka: what others write is not to be written by the library that reads it.
+    other = ConfluentProducer(
+        {"bootstrap.servers": pipeline.settings.kafka_bootstrap_servers, "compression.type": codec}
+    )
+    other.produce(pipeline.settings.kafka_topic, LONG_VALUE.encode(), partition=0)
+    assert other.flush(30) == 0
 
 
 @integration

@@ -1,0 +1,264 @@
+"""The rows of a CSV or JSON file: whatever of its layout can be told without a guess."""
+
+import csv
+import gzip
+import io
+import os
+import re
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+import ijson
+import orjson
+
+from tickledger.errors import ConfigurationError, TickledgerError
+from tickledger.tick import TICK_FIELDS
+
+FIELD_NAMES = tuple(field.name for field in TICK_FIELDS)
+DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
+#: What a file begins with is looked at so far to tell what it is.
+HEAD_BYTES = 256 * 1024
+#: A line of more characters is no row; it is passed over piece by piece.
+LINE_CHARACTERS = 16 * 1024**2
+_BOM, _GZIP, _UTF16 = b"\xef\xbb\xbf", b"\x1f\x8b", (b"\xff\xfe", b"\xfe\xff")
+#: How a JSON document that is laid out over lines may begin.
+_OPENING = re.compile(rb"[\[{\s]+")
+
+
+class Row(NamedTuple):
+    """One row: where it stands, what it holds, and where it cannot be one, (reason, detail)."""
+
+    place: str
+    content: Any
+    broken: tuple[str, str] | None = None
+
+
+class OpenFile:
+    """A file of rows, open. `found` says in words what it is; :meth:`rows` reads it once, in bounded memory."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises ConfigurationError where the file cannot be read or its rows cannot be told."""
+        self._path = path
+        try:
+            self._raw = path.open("rb", buffering=0)
+            self._size = os.fstat(self._raw.fileno()).st_size
+            self._stream: io.BufferedReader = io.BufferedReader(self._raw, HEAD_BYTES)
+            packed = self._stream.peek(2).startswith(_GZIP)
+            if packed:
+                self._stream = io.BufferedReader(gzip.GzipFile(fileobj=self._stream), HEAD_BYTES)
+            head = self._stream.peek(HEAD_BYTES)
+        except (OSError, EOFError, zlib.error) as error:
+            raise ConfigurationError(f"FILE is {path}; it cannot be read: {_why(error)}") from None
+        try:
+            self.found, self._rows = self._recognise(head)
+        except ConfigurationError:
+            self.close()
+            raise
+        self.found += ", compressed with gzip" if packed else ""
+
+    def rows(self) -> Iterator[Row]:
+        """The rows in the file's order. Raises TickledgerError where the rest of the file cannot be read."""
+        try:
+            yield from self._rows
+        except (OSError, EOFError, zlib.error) as error:
+            raise TickledgerError(f"{self._path} cannot be read to its end: {_why(error)}") from None
+
+    @property
+    def share_read(self) -> float | None:
+        """The part of the file that was read, from 0 to 1; None where it has no length. From any thread."""
+        try:
+            return min(1.0, self._raw.tell() / self._size) if self._size else None
+        except (OSError, ValueError):
+            return None
+
+    def close(self) -> None:
+        """Close the file."""
+        self._stream.close()
+        self._raw.close()
+
+    def _recognise(self, head: bytes) -> tuple[str, Iterator[Row]]:
+        if head.startswith(_UTF16):
+            raise ConfigurationError(f"FILE is {self._path}; it is UTF-16 and should be UTF-8")
+        begins = head.removeprefix(_BOM).lstrip()
+        if not begins:
+            raise ConfigurationError(f"FILE is {self._path}; it is empty and should hold ticks as CSV or JSON")
+        if begins[:1] not in b"[{":
+            return self._csv()
+        prefix = _document_prefix(begins)
+        if prefix is not None:
+            if head.startswith(_BOM):
+                self._stream.read(len(_BOM))
+            return "a JSON document", _document_rows(self._stream, prefix)
+        return "JSON lines", _json_line_rows(_text(self._stream))
+
+    def _csv(self) -> tuple[str, Iterator[Row]]:
+        text = _text(self._stream)
+        skipped, line = 1, _line(text)
+        while not line.strip():
+            skipped, line = skipped + 1, _line(text)
+        delimiter, names = max(((one, _header(line, one)) for one in DELIMITERS), key=lambda pair: _known(pair[1]))
+        places: dict[str, int] = {}
+        for at, name in enumerate(names):
+            field = _FIELDS.get(_bare(name))
+            if field in places:
+                both = f"{names[places[field]]!r} and {name!r}"
+                raise ConfigurationError(f"FILE is {self._path}; its columns {both} could both be {field}")
+            if field:
+                places[field] = at
+        if missing := [name for name in FIELD_NAMES if name not in places]:
+            found = ", ".join(repr(name) for name in names)
+            raise ConfigurationError(
+                f"FILE is {self._path}; its first line should name the columns {', '.join(missing)}, and is"
+                f" {found if len(found) <= MAX_SHOWN else found[:MAX_SHOWN] + '…'}"
+            )
+        return f"CSV with {DELIMITERS[delimiter]}", _csv_rows(text, delimiter, names, places, skipped)
+
+
+#: So much of a first line without the columns is shown.
+MAX_SHOWN = 120
+
+
+def _bare(name: str) -> str:
+    """A column's name without what programs write differently: capitals, spaces, underscores."""
+    return re.sub(r"[\W_]+", "", name).lower()
+
+
+_FIELDS = {_bare(name): name for name in FIELD_NAMES}
+
+
+def named(element: dict[str, Any]) -> dict[str, Any]:
+    """An object with a tick's names for its keys, where theirs differ in capitals, spaces or underscores only."""
+    if all(name in element for name in FIELD_NAMES):
+        return element
+    renamed = {_FIELDS.get(_bare(key), key): value for key, value in element.items()}
+    return renamed if len(renamed) == len(element) else element
+
+
+def _known(names: list[str]) -> int:
+    return sum(_bare(name) in _FIELDS for name in names)
+
+
+def _header(line: str, delimiter: str) -> list[str]:
+    try:
+        return [name.strip() for name in next(csv.reader([line], delimiter=delimiter, skipinitialspace=True))]
+    except csv.Error:
+        return [line.strip()]
+
+
+def _csv_rows(
+    text: io.TextIOBase, delimiter: str, names: list[str], places: dict[str, int], skipped: int
+) -> Iterator[Row]:
+    reader = csv.reader(iter(lambda: _line(text), ""), delimiter=delimiter, skipinitialspace=True)
+    ordered = [(name, places[name]) for name in FIELD_NAMES]
+    while True:
+        try:
+            values = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            yield Row(f"line {skipped + reader.line_num}", None, ("not_csv", str(error)))
+            continue
+        place = f"line {skipped + reader.line_num}"
+        if not "".join(values).strip():
+            continue
+        if len(values) < len(names) or any(values[len(names) :]):
+            why = f"it has {len(values)} values for {len(names)} columns"
+            yield Row(place, _printable(names, values), ("other_columns", why))
+        elif not all(value.isascii() or _is_utf8(value) for value in values):
+            yield Row(place, _printable(names, values), ("bad_utf8", "it is not UTF-8"))
+        else:
+            yield Row(place, {name: values[at].strip() for name, at in ordered})
+
+
+def _json_line_rows(text: io.TextIOBase) -> Iterator[Row]:
+    for number, line in enumerate(iter(lambda: _line(text), ""), start=1):
+        if not line.strip():
+            continue
+        place = f"line {number}"
+        try:
+            content = orjson.loads(line)
+        except orjson.JSONDecodeError as error:
+            yield Row(place, line.rstrip().encode(errors="backslashreplace").decode(), ("not_json", str(error)))
+            continue
+        yield from (Row(place, element) for element in _elements(content))
+
+
+def _document_rows(stream: IO[bytes], prefix: str) -> Iterator[Row]:
+    number = 0
+    try:
+        for number, content in enumerate(ijson.items(stream, prefix, multiple_values=True), start=1):
+            yield from (Row(f"element {number}", element) for element in _elements(content))
+    except ijson.JSONError as error:
+        why = f"it is no JSON, nor can be read what follows: {str(error).partition(chr(10))[0]}"
+        yield Row(f"element {number + 1}", None, ("not_json", why))
+
+
+def _elements(content: Any) -> list[Any]:
+    return content if isinstance(content, list) else [content]
+
+
+def _document_prefix(begins: bytes) -> str | None:
+    """What ijson calls the ticks of JSON whose values span lines; None for JSON lines, each a value of its own."""
+    prefix = "item" if begins[:1] == b"[" else _list_in_object(begins)
+    first = begins.partition(b"\n")[0]
+    if prefix in ("", "item") and _is_json(first):
+        return None
+    if _OPENING.fullmatch(first):
+        return prefix
+    try:
+        # In small pieces: an error in a piece hides the values that it begins with.
+        values = ijson.items(io.BytesIO(begins), prefix, multiple_values=True, buf_size=256)
+        return prefix if any(True for _ in values) else None
+    except ijson.JSONError:
+        return None
+
+
+def _list_in_object(begins: bytes) -> str:
+    """The list of ticks that a first object holds under one of its keys, as in {"ticks": [{…}]}; else nothing."""
+    try:
+        for prefix, event, value in ijson.parse(io.BytesIO(begins), multiple_values=True, buf_size=256):
+            if (prefix, event) == ("", "end_map"):
+                break
+            if event == "map_key" and re.fullmatch(r"[^.]+\.item", prefix) and _bare(value) in _FIELDS:
+                return str(prefix)
+    except ijson.JSONError:
+        pass
+    return ""
+
+
+def _is_json(text: bytes) -> bool:
+    try:
+        orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return False
+    return True
+
+
+def _text(stream: io.BufferedReader) -> io.TextIOBase:
+    # Bytes that are not UTF-8 become bad rows of their own, they do not end the replay.
+    return io.TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape", newline="")
+
+
+def _line(text: io.TextIOBase) -> str:
+    """The next line, of a bounded length; empty at the end."""
+    return text.readline(LINE_CHARACTERS)
+
+
+def _printable(names: list[str], values: list[str]) -> dict[str, str]:
+    texts = [value.encode(errors="backslashreplace").decode() for value in values]
+    more = [f"column {number}" for number in range(len(names) + 1, len(values) + 1)]
+    return dict(zip([*names, *more], texts, strict=False))
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _why(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__
