@@ -5,7 +5,7 @@ BIN := .venv/bin
 INSTALLED := .venv/installed
 SECONDS ?= 0
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test faults bench bench-growth check doctor unit check-contract lint hooks format audit secrets services services-stop services-status services-clean up down shell sql cql topics picture lock bench-latency
+.PHONY: help setup demo test faults bench bench-growth check unit lint hooks format audit secrets services services-stop services-status services-clean up down shell picture lock bench-latency
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -53,12 +53,6 @@ check: $(INSTALLED)  ## Lint, types and the tests that need no server, side by s
 unit: $(INSTALLED)  ## The tests that need no server
 	@exec $(BIN)/python -m pytest -m "not integration"
 
-check-contract: $(INSTALLED)  ## Compare the live tables with the dbt contract and the tick; print what differs
-	@exec $(BIN)/tickledger check-contract
-
-doctor: $(INSTALLED)  ## Is this set-up fit to land? One line a fact, and what mends a bad one
-	@exec $(BIN)/tickledger doctor
-
 lint: $(INSTALLED)  ## Lint, format and types
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
@@ -98,15 +92,6 @@ down:  ## Stop and remove the containers; their data stay
 shell: $(INSTALLED)  ## A shell in which every command of the README works as typed
 	@printf '[ -f ~/.bashrc ] && . ~/.bashrc\n. .venv/bin/activate\n' > .venv/shellrc
 	@echo "tickledger's environment; 'exit' leaves it"; exec bash --rcfile .venv/shellrc -i
-
-sql: $(INSTALLED)  ## A MySQL prompt on the ledger's database
-	@exec $(BIN)/tickledger services sql
-
-cql: $(INSTALLED)  ## A CQL prompt on the ticks' keyspace
-	@exec $(BIN)/tickledger services cql
-
-topics: $(INSTALLED)  ## List the topics
-	@exec $(BIN)/tickledger services topics
 
 picture: $(INSTALLED)  ## Pictures of the dashboard into docs/: light, dark, phone (needs Chromium)
 	@exec $(BIN)/python tests/picture.py

@@ -5,6 +5,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from tickledger.command_line import AsJson, print_json
 from tickledger.contract import insert_statement, load_contract
 from tickledger.contract_drift import Difference, differences
 from tickledger.ledger import filled_columns
@@ -27,15 +28,19 @@ def _print(found: list[Difference]) -> None:
     console.print(table)
 
 
-def main() -> None:
+def main(as_json: AsJson = False) -> None:
     """Compare the tables of MySQL and Cassandra with the dbt contract and the tick; print what differs as a table.
 
     Exit code 0: nothing differs. 1: something does. 2: the contract or a store cannot be read.
     """
     found = differences(load_settings())
-    if found:
+    if as_json:
+        print_json(one._asdict() for one in found)
+    elif found:
         _print(found)
+    if found:
         raise typer.Exit(1)
     for table, filled in filled_columns().items():
         insert_statement(table, filled)
-    print(f"{len(load_contract())} tables of MySQL and {len(CASSANDRA_TABLES)} of Cassandra follow their contract")
+    if not as_json:
+        print(f"{len(load_contract())} tables of MySQL and {len(CASSANDRA_TABLES)} of Cassandra follow their contract")

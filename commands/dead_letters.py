@@ -127,6 +127,7 @@ app = typer.Typer(
     help="See what could not land, and land what has become valid since.",
     no_args_is_help=True,
     add_completion=False,
+    rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
 Reason = Annotated[str | None, typer.Option(help="Only those with this reason, such as unknown_ticker.")]

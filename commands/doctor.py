@@ -1,4 +1,4 @@
-"""What `make doctor` runs: is this set-up fit to land? One line a fact, good or bad, with the command that mends it."""
+"""`tickledger doctor`: is this set-up fit to land? One line a fact, and below a bad one the command that mends it."""
 
 import shutil
 import sys
@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from services.java import java_home, java_version
+from tickledger.command_line import AsJson, print_json
 from tickledger.contract_drift import cassandra_differences, mysql_differences, mysql_errors
 from tickledger.errors import ConfigurationError, TickledgerError
 from tickledger.here import DBT, RUN, SET_UP, STREAM
@@ -241,12 +242,12 @@ def _verdicts(settings: Settings, connection: MySQLConnectionAbstract) -> str:
     return f"batch {batch_id:,}, the newest: {verdict}"
 
 
-def main() -> None:
+def main(as_json: AsJson = False) -> None:
     """Look at versions, Java, disk, Kafka, both stores, clock, contract, topic, lag and verdicts; change nothing.
 
     Prints one line each, good or bad, and below a bad one the command that mends it. Exit code 0: all good. 1: not.
     """
-    console = Console(highlight=False, soft_wrap=True)
+    console = Console(highlight=False, soft_wrap=True, quiet=as_json)
     try:
         settings = load_settings()
         facts = [Fact("settings", f"{env_file()} holds")]
@@ -260,6 +261,8 @@ def main() -> None:
             _print(console, fact)
     bad = sum(not fact.good for fact in facts)
     console.print(f"[red]{bad} to mend[/red]" if bad else "[green]fit to land[/green]")
+    if as_json:
+        print_json(vars(fact) | {"good": fact.good} for fact in facts)
     if bad:
         raise typer.Exit(1)
 

@@ -1,36 +1,89 @@
 """The command `tickledger`: what a person types, gathered. The programs themselves stay in their folders."""
 
+from importlib import import_module
+from typing import Any, NamedTuple
+
 import typer
+from typer.core import TyperCommand, TyperGroup
 
-from commands import check_contract, dead_letters, doctor, rebuild, reconcile, roll_up, services, trace
-from producer.__main__ import app as produce
-from tickledger.errors import run_command
+from tickledger.command_line import run_app
 
-LOOK, MEND, RUN = "Look", "Repair", "Run"
 
-app = typer.Typer(
-    help="Trace, compare and repair what has landed; run the servers and the producer.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
-)
-for panel, name, command in (
-    (LOOK, "doctor", doctor.main),
-    (LOOK, "reconcile", reconcile.main),
-    (LOOK, "trace", trace.main),
-    (LOOK, "check-contract", check_contract.main),
-    (MEND, "rebuild", rebuild.main),
-    (MEND, "roll-up", roll_up.main),
-):
-    app.command(name, rich_help_panel=panel)(command)
-app.add_typer(dead_letters.app, name="dead-letters", rich_help_panel=MEND)
-app.add_typer(services.app, name="services", rich_help_panel=RUN)
-app.add_typer(produce, name="produce", rich_help_panel=RUN)
+class Entry(NamedTuple):
+    """A command: the module of its `main`, or of the `app` that holds its own commands, and one line of help."""
+
+    module: str
+    summary: str
+
+
+#: What one wants to do → the commands for it.
+COMMANDS = {
+    "Look at what has landed": {
+        "doctor": Entry("commands.doctor", "Is this set-up fit to land? What mends it?"),
+        "reconcile": Entry("commands.reconcile", "Do both stores and the ledger agree?"),
+        "trace": Entry("commands.trace", "Which batches is a number made of?"),
+        "check-contract": Entry("commands.check_contract", "Do the live tables follow their definition?"),
+    },
+    "Mend and tidy": {
+        "dead-letters": Entry("commands.dead_letters", "List what could not land; send it again."),
+        "rebuild": Entry("commands.rebuild", "Make a day's aggregates anew from Cassandra."),
+        "roll-up": Entry("commands.roll_up", "Move old batches' aggregates into a row a day."),
+    },
+    "Run": {
+        "services": Entry("commands.services", "Kafka, Cassandra, MySQL here: start, stop, back up."),
+        "produce": Entry("producer.__main__", "Send ticks, replay a file, watch a topic."),
+    },
+}
+_ENTRIES = {name: entry for commands in COMMANDS.values() for name, entry in commands.items()}
+
+
+class Commands(TyperGroup):
+    """The commands by name, each imported once it is called: together they take seconds to import."""
+
+    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002  # typer's interface
+        """Their names, in the order of the help."""
+        return list(_ENTRIES)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ARG002  # typer's interface
+        """What the help and the shell's completion need of a command."""
+        return TyperCommand(cmd_name, help=_ENTRIES[cmd_name].summary) if cmd_name in _ENTRIES else None
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """The command that is called, whole."""
+        name, _, rest = super().resolve_command(ctx, args)
+        return name, _load(str(name)), rest
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:  # noqa: ARG002  # typer's interface
+        """The commands by what one wants to do."""
+        for title, commands in COMMANDS.items():
+            with formatter.section(title):
+                formatter.write_dl([(self._padded(name), entry.summary) for name, entry in commands.items()])
+
+    @staticmethod
+    def _padded(name: str) -> str:
+        return name.ljust(max(map(len, _ENTRIES)))
+
+
+def _load(name: str) -> Any:
+    module = import_module(_ENTRIES[name].module)
+    app = getattr(module, "app", None)
+    if app is None:
+        app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+        app.command(name)(module.main)
+    return typer.main.get_command(app)
+
+
+app = typer.Typer(cls=Commands, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None)
+
+
+@app.callback()
+def _tickledger() -> None:
+    """Trace, compare and repair what has landed; run the servers and the producer."""
 
 
 def main() -> None:
-    """Run `tickledger`. Exit code 1 or 2 and one line for an error that the user can act on, 130 after Ctrl-C."""
-    run_command(lambda: app(prog_name="tickledger"))
+    """Run `tickledger`."""
+    run_app(app, "tickledger")
 
 
 if __name__ == "__main__":

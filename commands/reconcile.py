@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from commands.roll_up import newest_rolled_up
+from tickledger.command_line import AsJson, print_json
 from tickledger.settings import Settings, load_settings
 from tickledger.stores import connect_cassandra, connect_mysql, fetch_rows
 from tickledger.tick import DEAD_LETTER_TABLE, RAW_TABLE
@@ -233,12 +234,16 @@ def print_books(books: Books, console: Console) -> None:
     console.print("[red]The books do not agree.[/red]" if books.differences else "[green]The books agree.[/green]")
 
 
-def main() -> None:
+def main(as_json: AsJson = False) -> None:
     """Compare Cassandra, MySQL and the ledger by date, sector and batch.
 
     Exit code 0: the books agree. 1: they do not, and each difference is named. 2: a store cannot be read.
     """
     books = reconcile(load_settings())
-    print_books(books, Console(width=100))
+    if as_json:
+        amounts = {"cassandra": books.cassandra._asdict(), "mysql": books.mysql._asdict()}
+        print_json(vars(books) | amounts | {"agree": not books.differences})
+    else:
+        print_books(books, Console(width=100))
     if books.differences:
         raise typer.Exit(1)

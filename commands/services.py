@@ -1,7 +1,8 @@
 """`tickledger services`: Kafka, Cassandra and MySQL on this machine, without Docker."""
 
+import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -11,6 +12,7 @@ from services import backup, prompts
 from services.instance import DEMO, SERVERS, Instance
 from services.java import java_home, java_version
 from services.server import Server
+from tickledger.command_line import AsJson, print_json
 from tickledger.errors import StoreUnavailable, TickledgerError
 from tickledger.settings import load_settings
 
@@ -18,6 +20,7 @@ app = typer.Typer(
     help="Kafka, Cassandra and MySQL on this machine, on loopback, without Docker.",
     no_args_is_help=True,
     add_completion=False,
+    rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
 Name = Annotated[
@@ -33,51 +36,68 @@ Folder = Annotated[Path, typer.Argument(help="The folder of one backup.")]
 
 
 @app.command()
-def start(instance: Name = DEMO, secure: Secure = False) -> None:
-    """Start the servers, wait until each answers, create topics, keyspace, tables, databases and accounts.
+def start(instance: Name = DEMO, secure: Secure = False, as_json: AsJson = False) -> None:
+    """Start the servers, and make what is missing in them.
 
-    What was generated (passwords too) is written to the env file. A second start is harmless and keeps the data.
+    Waits until each answers, and creates topics, keyspace, tables, databases and accounts. What was generated
+    (passwords too) is written to the env file. A second start is harmless and keeps the data.
     """
-    services = Instance(instance)
+    services = Instance(instance, lambda step: print(step, file=sys.stderr if as_json else sys.stdout, flush=True))
     services.start(secure=secure)
-    _console().print(_table(services.servers(), {server.name: "ready" for server in services.servers()}))
+    states = {server.name: "ready" for server in services.servers()}
+    if as_json:
+        print_json(_rows(services.servers(), states))
+        return
+    _console().print(_table(services.servers(), states))
     print(f"settings: {services.env_file}")
 
 
 @app.command()
 def stop(instance: Name = DEMO) -> None:
-    """Stop exactly the servers that `start` started; the data stay."""
+    """Stop the servers that `start` started; the data stay."""
     stopped = Instance(instance).stop()
     print(f"stopped {', '.join(stopped)}" if stopped else "nothing ran")
 
 
 @app.command()
-def status(instance: Name = DEMO) -> None:
-    """Say which servers run and answer. Exits 0 when all three do, else 1."""
+def status(instance: Name = DEMO, as_json: AsJson = False) -> None:
+    """Say which servers run and answer.
+
+    Exits 0 when all three do, else 1.
+    """
     services = Instance(instance)
     states = {server.name: _state(server) for server in services.servers()}
-    _console().print(_table(services.servers(), states))
+    if as_json:
+        print_json(_rows(services.servers(), states))
+    else:
+        _console().print(_table(services.servers(), states))
     if set(states.values()) != {"ready"}:
         raise SystemExit(1)
 
 
 @app.command()
 def clean(instance: Name = DEMO) -> None:
-    """Delete the servers' data and logs. They must be stopped first; downloads and .env stay."""
+    """Delete the servers' data and logs.
+
+    They must be stopped first; downloads and .env stay.
+    """
     services = Instance(instance)
     print(f"deleted {services.folder}" if services.clean() else f"nothing to delete: {services.folder} is not there")
 
 
 @app.command(name="backup")
 def back_up(folder: Folder, instance: Name = DEMO) -> None:
-    """Write MySQL's database and Cassandra's files into a new folder, beside a running stream."""
+    """Copy MySQL and Cassandra into a new folder, beside a running stream."""
     backup.back_up(Instance(instance), folder, print)
     print(f"backup: {folder}")
 
 
 @app.command()
 def restore(folder: Folder, instance: Name = DEMO) -> None:
-    """Replace MySQL's database and Cassandra's data by those of a backup. The servers must run, and no stream."""
+    """Replace the data of MySQL and Cassandra by those of a backup.
+
+    The servers must run, and no stream.
+    """
     backup.restore(Instance(instance), folder, print)
     print("restored; the next start of the stream goes on where the backup's ledger ends")
 
@@ -92,20 +112,27 @@ def versions() -> None:
 
 @app.command()
 def sql() -> None:
-    """Open a MySQL prompt on the database of the settings; reads statements from a pipe too."""
+    """Open a MySQL prompt on the ledger's database; reads a pipe too."""
     prompts.sql_prompt(load_settings())
 
 
 @app.command()
 def cql() -> None:
-    """Open a CQL prompt on the keyspace of the settings; reads statements from a pipe too."""
+    """Open a CQL prompt on the ticks' keyspace; reads a pipe too."""
     prompts.cql_prompt(load_settings())
 
 
 @app.command()
-def topics() -> None:
+def topics(as_json: AsJson = False) -> None:
     """List Kafka's topics and how many partitions each has."""
-    prompts.list_topics(load_settings())
+    found = prompts.topics(load_settings())
+    if as_json:
+        print_json({"topic": name, "partitions": partitions} for name, partitions in found.items())
+        return
+    table = Table("topic", "partitions", box=None, header_style="bold")
+    for name, partitions in found.items():
+        table.add_row(name, str(partitions))
+    _console().print(table)
 
 
 def _state(server: Server) -> str:
@@ -121,11 +148,25 @@ def _state(server: Server) -> str:
 
 
 def _table(servers: list[Server], states: dict[str, str]) -> Table:
-    table = Table("server", "address", "version", "state", "pid", "log", box=None, header_style="bold")
-    for server in servers:
-        pid = str(server.pid or "")
-        table.add_row(server.title, server.address, server.version(), states[server.name], pid, str(server.log_file))
+    rows = _rows(servers, states)
+    table = Table(*rows[0], box=None, header_style="bold")
+    for row in rows:
+        table.add_row(*("" if value is None else str(value) for value in row.values()))
     return table
+
+
+def _rows(servers: list[Server], states: dict[str, str]) -> list[dict[str, Any]]:
+    return [
+        {
+            "server": server.title,
+            "address": server.address,
+            "version": server.version(),
+            "state": states[server.name],
+            "pid": server.pid,
+            "log": server.log_file,
+        }
+        for server in servers
+    ]
 
 
 def _console() -> Console:

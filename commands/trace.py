@@ -8,6 +8,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from tickledger.command_line import AsJson, print_json
 from tickledger.errors import ConfigurationError
 from tickledger.settings import load_settings
 from tickledger.stores import connect_mysql, fetch_rows
@@ -42,11 +43,16 @@ SELECT d.batches, d.ticks, d.total_volume,
 """
 
 
+#: What a row of the answer holds: its batch or batches, ticks, shares, and what the ledger says of them.
+_COLUMNS = ("batch", "ticks", "volume", "landed_at", "verdict", "offsets", "findings")
+
+
 def main(
     sector: Annotated[str, typer.Option(help="The sector, as in profile.")],
     on: Annotated[
         datetime | None, typer.Option("--date", formats=["%Y-%m-%d"], help="The trading day (UTC); today.")
     ] = None,
+    as_json: AsJson = False,
 ) -> None:
     """List the batches that a day's volume of a sector is made of: offsets, findings and verdict of each.
 
@@ -57,6 +63,9 @@ def main(
     rows, batches = _rows(day, sector)
     if not rows:
         raise ConfigurationError(f"--sector is {sector!r}; nothing of it has landed for {day}")
+    if as_json:
+        print_json(dict(zip(_COLUMNS, row, strict=True)) for row in rows)
+        return
     table = Table("batch", "ticks", "volume (shares)", "landed at (UTC)", "verdict", "offsets", "findings", box=None)
     for batch_id, ticks, volume, landed_at, verdict, offsets, findings in rows:
         when = f"{landed_at:%Y-%m-%d %H:%M:%S}"

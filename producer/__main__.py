@@ -20,7 +20,9 @@ from producer.publish import Publisher
 from producer.replay import TickFile, messages_in_time
 from producer.tick_ids import tick_ids
 from producer.watch import watch
-from tickledger.errors import ConfigurationError, TickledgerError, TopicMissing, run_command
+from tickledger.command_line import run_app
+from tickledger.errors import ConfigurationError, TickledgerError, TopicMissing
+from tickledger.here import RUN
 from tickledger.settings import Settings, load_settings
 from tickledger.stopping import stop_on_signals
 from tickledger.topic import describe_topic
@@ -188,7 +190,8 @@ def _require_topic(settings: Settings, topic: str, account: str) -> None:
         describe_topic(settings.model_copy(update={"kafka_topic": topic}), account)
     except TopicMissing:
         raise ConfigurationError(
-            f"TOPIC is {topic!r}; it should be a topic of {settings.kafka_bootstrap_servers} ('make topics' lists them)"
+            f"TOPIC is {topic!r}; it should be a topic of {settings.kafka_bootstrap_servers}"
+            f" ('{RUN}tickledger services topics' lists them)"
         ) from None
 
 
@@ -198,4 +201,4 @@ def _now() -> str:
 
 
 if __name__ == "__main__":
-    run_command(lambda: app(prog_name="python -m producer"))
+    run_app(app, "python -m producer")

@@ -24,8 +24,6 @@ SHARED_MS = 20
 _NUMBERS = tuple(field.name for field in TICK_FIELDS if field.kind in ("whole", "decimal"))
 #: Up to it each whole number is a float of its own: 100.0 is 100, while 1e17 may have been another number.
 _EXACT_FLOAT = 2**53
-#: The rules remember the times that they have parsed; new ones begin after so many ticks.
-_TICKS_A_SET = 10_000
 
 
 class TickFile:
@@ -50,12 +48,10 @@ class TickFile:
         """
         rules = RowRules({})
         try:
-            for number, (place, content, broken) in enumerate(self._file.rows(), start=1):
+            for place, content, broken in self._file.rows():
                 if broken:
                     self.bad.add(place, *broken, content)
                     continue
-                if number % _TICKS_A_SET == 0:
-                    rules = RowRules({})
                 element = _numbered(named(content)) if type(content) is dict else content
                 try:
                     tick = rules.tick(element, time.time_ns() // 1_000_000)

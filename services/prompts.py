@@ -1,4 +1,4 @@
-"""`make sql`, `make cql` and `make topics`: a look into the stores with nothing else installed."""
+"""SQL and CQL prompts and the list of topics: a look into the servers with nothing else installed."""
 
 import contextlib
 import sys
@@ -16,6 +16,7 @@ from tickledger.errors import StoreUnavailable
 from tickledger.secured import kafka_options
 from tickledger.settings import Settings
 from tickledger.stores import connect_cassandra, connect_mysql
+from tickledger.topic import BOOTSTRAP_MS
 
 #: A statement's column names and rows; no columns where it returns nothing.
 Answer = tuple[Sequence[str], Iterable[Sequence[Any]]]
@@ -59,24 +60,23 @@ def cql_prompt(settings: Settings) -> None:
         session.cluster.shutdown()
 
 
-def list_topics(settings: Settings) -> None:
-    """Print the topics and their number of partitions."""
+def topics(settings: Settings) -> dict[str, int]:
+    """The topics of the broker, by name, and how many partitions each has. Raises StoreUnavailable."""
     try:
         admin = KafkaAdminClient(
-            bootstrap_servers=settings.kafka_bootstrap_servers.split(","), **kafka_options(settings)
+            bootstrap_servers=settings.kafka_bootstrap_servers.split(","),
+            bootstrap_timeout_ms=BOOTSTRAP_MS,
+            **kafka_options(settings),
         )
-        topics = admin.describe_topics()
+        found = admin.describe_topics()
         admin.close()
     except KafkaError as error:
         raise StoreUnavailable(
             f"Kafka at {settings.kafka_bootstrap_servers} (KAFKA_BOOTSTRAP_SERVERS) does not answer:"
             f" {type(error).__name__}"
         ) from None
-    table = Table("topic", "partitions", box=None, header_style="bold")
-    for topic in sorted(topics, key=lambda topic: str(topic["name"])):
-        if not topic["is_internal"]:
-            table.add_row(topic["name"], str(len(topic["partitions"])))
-    Console().print(table)
+    names = {str(topic["name"]): len(topic["partitions"]) for topic in found if not topic["is_internal"]}
+    return dict(sorted(names.items()))
 
 
 def _prompt(prompt: str, run: Callable[[str], Answer]) -> None:

@@ -1,4 +1,4 @@
-"""`make doctor` on a healthy set-up and on doctored ones: each fault is named, with what mends it, and nothing else."""
+"""`tickledger doctor` on a healthy set-up and on doctored ones: each fault is named, with its cure, nothing else."""
 
 import subprocess
 import sys

@@ -125,7 +125,7 @@
       ~ "\nNothing was changed. Restore the contract, or migrate the table by hand:"
       ~ "\n  1. stop the stream, and back the table up"
       ~ "\n  2. alter table " ~ target ~ "\n       " ~ by_hand | join(",\n       ") ~ ";"
-      ~ "\n  3. dbt run, then make check-contract, which must find no difference"
+      ~ "\n  3. dbt run, then tickledger check-contract, which must find no difference"
       ~ "\n  4. start the stream"
     ) %}
   {%- endif -%}
