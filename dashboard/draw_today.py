@@ -48,7 +48,7 @@ def _draw_figures(figures: pd.Series, now: datetime, lag: int | None, average: f
     with st.container(horizontal=True, gap="small"):
         _figure(
             "Volume today (shares)",
-            f"{figures.volume:,}",
+            f"{figures.volume:,.0f}",
             _against(figures.volume / average) if average else "no day to compare",
         )
         _figure("Ticks landed today", f"{figures.ticks:,}", f"in {figures.batches:,} batches")

@@ -89,8 +89,8 @@ def today(reader: MySQLReader) -> pd.DataFrame:
     tick was made, NaT where none has landed; ticks_a_second is what landed in the last 30 s, by second.
     """
     rows = reader.rows(_TODAY, {"pace_seconds": PACE_SECONDS, "batches": BATCHES_FOR_PACE})
-    whole = dict.fromkeys(("volume", "ticks", "batches", "checked", "warned", "failed"), "int64")
-    return _frame(rows, **whole, landed_at=UTC_TIME, made_at=UTC_TIME, ticks_a_second="float64")
+    whole = dict.fromkeys(("ticks", "batches", "checked", "warned", "failed"), "int64")
+    return _frame(rows, volume="float64", **whole, landed_at=UTC_TIME, made_at=UTC_TIME, ticks_a_second="float64")
 
 
 def landed_ends(reader: MySQLReader) -> pd.DataFrame:

@@ -520,6 +520,15 @@ def test_a_day_of_the_history_can_be_picked(pipeline: Pipeline, now: datetime) -
 
 
 @pytest.mark.integration
+@pytest.mark.usefixtures("environment")
+def test_a_volume_beyond_64_bits_is_shown(pipeline: Pipeline, now: datetime) -> None:
+    land(pipeline, 1, now, {"Coal": 9_300_000_000_000_000_000})
+    drawn = page()
+    assert not drawn.exception
+    assert [one.value for one in drawn.metric if "Volume" in one.label] == ["9,300,000,000,000,000,000"]
+
+
+@pytest.mark.integration
 def test_lag_is_what_kafka_holds_behind_the_ledger(pipeline: Pipeline) -> None:
     pipeline.send([[], [], []], partition=0)
     ends = pd.DataFrame({"kafka_partition": [0, 1], "until_offset": [1, 0]})
