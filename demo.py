@@ -28,7 +28,6 @@ from services.java import java_home
 from tickledger.errors import ConfigurationError, TickledgerError, run_command
 from tickledger.ledger import Ledger
 from tickledger.settings import PROJECT_ROOT, Settings, load_settings
-from tickledger.start_up import messages_behind
 from tickledger.stopping import stop_on_signals
 from tickledger.topic import describe_topic
 
@@ -87,7 +86,7 @@ class Demo:
             self._dbt("run")
             first = describe_topic(settings)
             ledger = Ledger(settings)
-            before, backlog = reconcile(settings), messages_behind(ledger.head(), first)
+            before, backlog = reconcile(settings), first.behind(ledger.head().topic_offsets)
             try:
                 self._start_parts(settings)
                 self._wait()
@@ -189,7 +188,7 @@ class Demo:
         say("waiting until the stream has landed and checked what was sent")
         deadline = time.monotonic() + CATCH_UP_SECONDS
         last = describe_topic(settings)
-        while messages_behind(ledger.head(), last) or _unchecked(settings):
+        while last.behind(ledger.head().topic_offsets) or _unchecked(settings):
             if time.monotonic() > deadline:
                 console.print(f"[red]not landed and checked within {CATCH_UP_SECONDS} s[/red]")
                 return

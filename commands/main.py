@@ -27,6 +27,7 @@ COMMANDS = {
     "Mend and tidy": {
         "dead-letters": Entry("commands.dead_letters", "List what could not land; send it again."),
         "rebuild": Entry("commands.rebuild", "Make a day's aggregates anew from Cassandra."),
+        "give-up": Entry("commands.give_up", "Name what was lost before it landed; go on without it."),
         "roll-up": Entry("commands.roll_up", "Move old batches' aggregates into a row a day."),
     },
     "Run": {

@@ -18,6 +18,7 @@ from mysql.connector.abstracts import MySQLConnectionAbstract
 from rich.console import Console
 from rich.table import Table
 
+from commands.give_up import given_up
 from commands.roll_up import newest_rolled_up
 from tickledger.command_line import AsJson, print_json
 from tickledger.settings import Settings, load_settings
@@ -61,19 +62,21 @@ class Books:
     cassandra: Amount = field(default_factory=Amount)
     mysql: Amount = field(default_factory=Amount)
     verdicts: dict[str, int] = field(default_factory=dict)
+    #: What was lost and accepted as such, one line each: no difference.
+    given_up: list[str] = field(default_factory=list)
     differences: list[str] = field(default_factory=list)
 
 
 class OffsetRanges:
-    """Finds the batch that landed a message, from the ledger's ranges of offsets."""
+    """Finds the batch that landed a message, from the ledger's ranges of offsets. What was skipped has no batch."""
 
-    def __init__(self, rows: list[tuple[int, int, int, int]]) -> None:
-        self._ranges: dict[int, list[tuple[int, int, int]]] = defaultdict(list)
+    def __init__(self, rows: list[tuple[int | None, int, int, int]]) -> None:
+        self._ranges: dict[int, list[tuple[int, int, int | None]]] = defaultdict(list)
         for batch_id, partition, start, until in rows:
             self._ranges[partition].append((start, until, batch_id))
         for ranges in self._ranges.values():
-            ranges.sort()
-        self.newest_batch = max((row[0] for row in rows), default=0)
+            ranges.sort(key=lambda one: one[:2])
+        self.newest_batch = max((row[0] for row in rows if row[0] is not None), default=0)
 
     def batch_of(self, partition: int, offset: int) -> int | None:
         """The batch of a message; None where it has not landed."""
@@ -86,9 +89,8 @@ class OffsetRanges:
         for partition, ranges in sorted(self._ranges.items()):
             for (_, until, before), (start, _, after) in pairwise(ranges):
                 if start != until:
-                    yield (
-                        f"partition {partition}: batch {before} ends at offset {until}, batch {after} begins at {start}"
-                    )
+                    ended, begun = (f"batch {one}" if one else "a skipped range" for one in (before, after))
+                    yield f"partition {partition}: {ended} ends at offset {until}, {begun} begins at {start}"
 
 
 def reconcile(settings: Settings) -> Books:
@@ -103,6 +105,7 @@ def reconcile(settings: Settings) -> Books:
             " FROM landed_batches ORDER BY batch_id",
         )
         newest_moved = newest_rolled_up(connection)
+        books.given_up = given_up(connection)
         aggregates = {
             (int(batch_id), day, sector): Amount(int(ticks), int(volume))
             for batch_id, day, sector, ticks, volume in fetch_rows(
@@ -127,7 +130,11 @@ def reconcile(settings: Settings) -> Books:
 def read_ranges(connection: MySQLConnectionAbstract) -> OffsetRanges:
     """The ledger's ranges as this connection sees them."""
     return OffsetRanges(
-        fetch_rows(connection, "SELECT batch_id, kafka_partition, from_offset, until_offset FROM landed_offsets")
+        fetch_rows(
+            connection,
+            "SELECT batch_id, kafka_partition, from_offset, until_offset FROM landed_offsets"
+            " UNION ALL SELECT NULL, kafka_partition, from_offset, until_offset FROM skipped_offsets",
+        )
     )
 
 
@@ -229,6 +236,8 @@ def print_books(books: Books, console: Console) -> None:
     console.print(table)
     verdicts = ", ".join(f"{count:,} {verdict}" for verdict, count in sorted(books.verdicts.items()))
     console.print(f"{books.batches:,} batches of {books.messages:,} messages: {verdicts or 'none landed yet'}")
+    for line in books.given_up:
+        console.print(line, style="yellow", markup=False, highlight=False, soft_wrap=True)
     for difference in books.differences:
         console.print(f"[red]differs[/red] {difference}", highlight=False)
     console.print("[red]The books do not agree.[/red]" if books.differences else "[green]The books agree.[/green]")

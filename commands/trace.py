@@ -8,6 +8,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from commands.give_up import given_up
 from tickledger.command_line import AsJson, print_json
 from tickledger.errors import ConfigurationError
 from tickledger.settings import load_settings
@@ -58,9 +59,10 @@ def main(
 
     Offsets read partition:first-last. The volumes add up to the number that `volume_today` or `volume_by_day` shows.
     Batches that were rolled up share one line, with what the ledger says of all batches from the first to the last.
+    Below stand the messages that were lost and given up beside or between these batches.
     """
     day = (on or datetime.now(UTC)).date()
-    rows, batches = _rows(day, sector)
+    rows, batches, lost = _rows(day, sector)
     if not rows:
         raise ConfigurationError(f"--sector is {sector!r}; nothing of it has landed for {day}")
     if as_json:
@@ -73,16 +75,21 @@ def main(
     console = Console(highlight=False)
     (console if console.is_terminal else Console(highlight=False, width=200)).print(table)
     print(f"{day}, {sector}: {sum(row[2] for row in rows):,} shares from {batches:,} batches")
+    for line in lost:
+        print(line)
 
 
-def _rows(day: date, sector: str) -> tuple[list[tuple[Any, ...]], int]:
-    """The table's rows, and of how many batches they are."""
-    rows, rolled_up = [], 0
+def _rows(day: date, sector: str) -> tuple[list[tuple[Any, ...]], int, list[str]]:
+    """The table's rows, of how many batches they are, and what was given up beside those."""
+    rows, rolled_up, bounds = [], 0, []
     with closing(connect_mysql(load_settings())) as connection:
         spans = "SELECT first_batch_id, last_batch_id FROM daily_volume WHERE date = %s AND sector = %s"
         for first, last in fetch_rows(connection, spans, (day, sector)):
             names = {"day": day, "sector": sector, "first": first, "last": last}
             ((rolled_up, *said),) = fetch_rows(connection, _ROLLED_UP, names)
             rows.append((f"{first}-{last}, rolled up", *said))
+            bounds += [first, last]
         by_batch = fetch_rows(connection, _BY_BATCH, (day, sector))
-    return rows + by_batch, rolled_up + len(by_batch)
+        bounds += [row[0] for row in by_batch]
+        lost = given_up(connection, min(bounds) - 1, max(bounds)) if bounds else []
+    return rows + by_batch, rolled_up + len(by_batch), lost

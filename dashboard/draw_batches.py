@@ -9,6 +9,7 @@ from dashboard import charts, looks, queries
 from dashboard.drawing import as_text, clock, count_column, draw, explain, is_dark, rows_of
 from dashboard.readings import Reading
 from dashboard.sources import CASSANDRA, MYSQL, Sources
+from tickledger.ledger import range_in_words
 
 SAMPLES = 4
 TABLE_PIXELS = 320
@@ -28,6 +29,21 @@ def draw_batches(sources: Sources) -> None:
         draw(charts.batches_chart(batches), "batches")
     with right:
         _draw_table(batches)
+    _draw_given_up(sources)
+
+
+def _draw_given_up(sources: Sources) -> None:
+    """The messages that were lost before they landed, where somebody gave them up."""
+    reading = sources.readings.get(MYSQL, "given up", lambda: queries.newest_given_up(sources.mysql))
+    if reading.frame is None or reading.frame.empty:
+        return
+    for lost in reading.frame.to_dict("records"):
+        what = range_in_words(lost["from_offset"], lost["until_offset"], lost["topic_offset"])
+        st.warning(
+            f"Given up after batch {lost['batch_id']:,}, {lost['skipped_at']:%d %B %Y}, {clock(lost['skipped_at'])}:"
+            f" partition {lost['kafka_partition']}, {what}. {as_text(lost['reason'])}",
+            icon=":material/report:",
+        )
 
 
 def _newest(sources: Sources) -> Reading:

@@ -25,6 +25,8 @@ DAY = "datetime64[ns]"
 PACE_SECONDS = 30
 #: Batches that the pace, the charts and the dead letters look at, the newest ones.
 BATCHES_FOR_PACE, BATCHES_SHOWN, BATCHES_WITH_DEAD_LETTERS = 100, 120, 50
+#: Ranges of offsets that were given up, the newest ones.
+GIVEN_UP_SHOWN = 6
 #: Dead letters read of each bucket (10,000 offsets of a Kafka partition), the newest ones; and buckets.
 LETTERS_A_BUCKET, BUCKETS = 500, 20
 #: How long one answer may go on reading candles of earlier days, and for how long a past day is not read again.
@@ -93,10 +95,28 @@ def today(reader: MySQLReader) -> pd.DataFrame:
     return _frame(rows, volume="float64", **whole, landed_at=UTC_TIME, made_at=UTC_TIME, ticks_a_second="float64")
 
 
+_LANDED_ENDS = """
+    SELECT kafka_partition, MAX(until_offset) - MAX(shift) FROM (
+        SELECT kafka_partition, MAX(until_offset) AS until_offset, 0 AS shift
+        FROM landed_offsets GROUP BY kafka_partition
+        UNION ALL SELECT kafka_partition, MAX(until_offset), MAX(until_offset - topic_offset)
+        FROM skipped_offsets GROUP BY kafka_partition) AS ends
+    GROUP BY kafka_partition
+"""
+
+
 def landed_ends(reader: MySQLReader) -> pd.DataFrame:
-    """Where the ledger ends. One row per Kafka partition: kafka_partition, until_offset."""
-    rows = reader.rows("SELECT kafka_partition, MAX(until_offset) FROM landed_offsets GROUP BY kafka_partition")
-    return _frame(rows, kafka_partition="int64", until_offset="int64")
+    """Where the ledger ends, in Kafka's own offsets. One row per Kafka partition: kafka_partition, topic_offset."""
+    return _frame(reader.rows(_LANDED_ENDS), kafka_partition="int64", topic_offset="int64")
+
+
+def newest_given_up(reader: MySQLReader, limit: int = GIVEN_UP_SHOWN) -> pd.DataFrame:
+    """What was lost before it landed and given up, newest first. One row per Kafka partition and range.
+
+    All columns of the table `skipped_offsets`.
+    """
+    of_kind = "WHERE kind = 'given_up' ORDER BY skipped_at DESC, kafka_partition LIMIT %(limit)s"
+    return _read(reader, "skipped_offsets", of_kind, {"limit": limit})
 
 
 def volume_by_verdict(reader: MySQLReader) -> pd.DataFrame:

@@ -28,10 +28,10 @@ class LagWatch:
     def behind(self, ends: pd.DataFrame) -> int | None:
         """Messages in the topic behind the ledger's ends; None where Kafka does not say, or not yet.
 
-        `ends` has one row per Kafka partition: kafka_partition, until_offset.
+        `ends` has one row per Kafka partition: kafka_partition, topic_offset.
         """
         if self._asked is None:
-            landed = dict(zip(ends.kafka_partition.tolist(), ends.until_offset.tolist(), strict=True))
+            landed = dict(zip(ends.kafka_partition.tolist(), ends.topic_offset.tolist(), strict=True))
             self._asked = self._pool.submit(self._meter.behind, landed)
         wait([self._asked], LAG_SECONDS)
         if not self._asked.done():

@@ -2,7 +2,7 @@
 
 import pickle
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -13,9 +13,10 @@ from streaming.landing_task import REPORT_SCHEMA, LandingTask, PartitionReport, 
 from streaming.tick_columns import TickKey
 from tickledger import fault_points
 from tickledger.errors import ConfigurationError, LedgerMoved, StoreUnavailable
-from tickledger.ledger import LandedBatch, Ledger, LedgerHead, SectorVolume, utc_now
+from tickledger.ledger import LandedBatch, Ledger, LedgerHead, SectorVolume, Skip, SkipKind, utc_now
 from tickledger.patience import Patience
 from tickledger.settings import Settings
+from tickledger.start_up import begun
 from tickledger.tick import datetime_to_ms, day_to_date, ms_to_datetime, trade_day_of
 from tickledger.topic import TopicFacts
 
@@ -25,12 +26,19 @@ class Progress:
     """How far the stream is, as the ledger has it; each landed batch moves it on."""
 
     head: LedgerHead
-    starts: dict[int, int]
     recover_until: dict[int, int]
 
     def start_of(self, partition: int) -> int:
         """Where the next batch begins in a partition; one that was added while the stream runs begins at 0."""
-        return self.head.ends.get(partition, self.starts.get(partition, 0))
+        return self.head.ends.get(partition, 0)
+
+    def ranges(self, reached: Mapping[int, int]) -> dict[int, tuple[int, int]]:
+        """The ledger's offsets [from, until) up to where Kafka's own offsets have been read, without empty ones."""
+        spans = {
+            partition: (self.start_of(partition), end + self.head.shifts.get(partition, 0))
+            for partition, end in sorted(reached.items())
+        }
+        return {partition: (start, until) for partition, (start, until) in spans.items() if until > start}
 
 
 class BatchLander:
@@ -53,11 +61,18 @@ class BatchLander:
         self._patience = patience
         self._confirm_topic = confirm_topic
         self._sectors = ledger.sectors()
-        self.progress = Progress(ledger.head(), topic.begins, topic.ends)
+        head = ledger.head()
+        #: What the ledger skips as it begins, until its first batch has landed.
+        self._before = [] if head.topic else _before_the_ledger(topic)
+        self.progress = Progress(begun(settings, head, topic), {})
+        self.progress.recover_until = {one: end for one, (_, end) in self.progress.ranges(topic.ends).items()}
         self._ended: float | None = None
 
-    def land(self, frame: DataFrame) -> LandedBatch | None:
-        """Land one micro-batch of the Kafka source and return what went into the ledger; None where it was empty.
+    def land(self, frame: DataFrame, reached: Mapping[int, int]) -> LandedBatch | None:
+        """Land one micro-batch of the Kafka source and return what went into the ledger.
+
+        `reached` is where the micro-batch ends in each partition, in Kafka's own offsets: the batch covers all up to
+        there, whatever of it could be read. Where nothing could, the ledger skips it, and None is returned.
 
         Raises GaveUp where a store stayed away, LedgerMoved where somebody else landed, TopicChanged where the
         messages may come from another topic of the same name.
@@ -68,12 +83,16 @@ class BatchLander:
         fault_points.reached("before_cassandra")
         job_started = time.monotonic()
         reports = self._patience.wait_for(lambda: self._run(frame))
-        if not reports:
-            return None
         job_seconds = time.monotonic() - job_started
         fault_points.reached("between_stores")
         self._patience.wait_for(self._confirm_topic)
-        batch = replace(self._batch(reports, started), waiting_seconds=waiting, job_seconds=job_seconds)
+        self._skip(self._before)
+        self._before = []
+        ranges = self.progress.ranges(reached)
+        if not reports:
+            self._skip([_nothing_to_read(*one, reached) for one in ranges.items()])
+            return None
+        batch = replace(self._batch(reports, ranges, started), waiting_seconds=waiting, job_seconds=job_seconds)
         commit_started = time.monotonic()
         self._patience.wait_for(lambda: self._ledger.commit(batch))
         self._ended = time.monotonic()
@@ -86,29 +105,37 @@ class BatchLander:
             settings=self._settings,
             sectors=self._sectors,
             ends=self.progress.head.ends,
+            not_landed=self.progress.head.not_landed,
             recover_until=self.progress.recover_until,
             newest_landed_ms=None if newest is None else datetime_to_ms(newest),
             today=trade_day_of(datetime_to_ms(utc_now())),
         )
-        reports = run_task(frame, task)
+        reports = run_task(frame := in_ledger_offsets(frame, self.progress.head.shifts), task)
         if losers := losing_keys(reports):
             # Rare: the same tick in two partitions of one batch. The second pass leaves the losing copies out, and
             # its upserts put the winners' rows over theirs.
             reports = run_task(frame, replace(task, losers=losers))
         return reports
 
-    def _batch(self, reports: list[PartitionReport], started: float) -> LandedBatch:
+    def _skip(self, skips: list[Skip]) -> None:
+        if skips:
+            self._patience.wait_for(lambda: self._ledger.skip(self.progress.head, skips))
+            ends = {skip.kafka_partition: skip.until_offset for skip in skips}
+            self.progress.head = replace(self.progress.head, ends=self.progress.head.ends | ends)
+
+    def _batch(self, reports: list[PartitionReport], ranges: dict[int, tuple[int, int]], started: float) -> LandedBatch:
         for report in reports:
-            if report.first_offset < self.progress.start_of(report.partition):
+            start, until = ranges.get(report.partition, (self.progress.start_of(report.partition),) * 2)
+            if not start <= report.first_offset <= report.last_offset < until:
                 raise LedgerMoved(
-                    f"partition {report.partition} brought offset {report.first_offset} again,"
-                    f" landed up to {self.progress.start_of(report.partition)}"
+                    f"partition {report.partition} brought offsets {report.first_offset} to {report.last_offset};"
+                    f" the batch covers {start} to {until - 1}"
                 )
         return LandedBatch(
             batch_id=self.progress.head.batch_id + 1,
             topic=self._settings.kafka_topic,
             topic_id=self._topic_id,
-            ranges={one.partition: (self.progress.start_of(one.partition), one.last_offset + 1) for one in reports},
+            ranges=ranges,
             messages=sum(report.messages for report in reports),
             ticks_read=sum(report.ticks_read for report in reports),
             dead_letters=sum(report.dead_letters for report in reports),
@@ -124,13 +151,33 @@ class BatchLander:
         created = [sector.last_created_at for sector in batch.sectors]
         if head.newest_created_at is not None:
             created.append(head.newest_created_at)
-        self.progress.head = LedgerHead(
+        self.progress.head = replace(
+            head,
             batch_id=batch.batch_id,
-            topic=batch.topic,
-            topic_id=batch.topic_id,
             ends=head.ends | {partition: until for partition, (_, until) in batch.ranges.items()},
             newest_created_at=max(created, default=None),
         )
+
+
+def _before_the_ledger(topic: TopicFacts) -> list[Skip]:
+    reason = "deleted by retention before the ledger began"
+    return [
+        Skip(partition, 0, begin, begin, SkipKind.BEFORE_THE_LEDGER, reason)
+        for partition, begin in sorted(topic.begins.items())
+        if begin
+    ]
+
+
+def _nothing_to_read(partition: int, span: tuple[int, int], reached: Mapping[int, int]) -> Skip:
+    return Skip(partition, *span, reached[partition], SkipKind.NOTHING_TO_READ, "markers, aborted or compacted away")
+
+
+def in_ledger_offsets(frame: DataFrame, shifts: Mapping[int, int]) -> DataFrame:
+    """The messages with the offsets that the ledger counts: others than Kafka's own where it has counted on."""
+    for partition, shift in shifts.items():
+        shifted = F.when(F.col("partition") == partition, F.col("offset") + shift).otherwise(F.col("offset"))
+        frame = frame.withColumn("offset", shifted)
+    return frame
 
 
 def run_task(frame: DataFrame, task: LandingTask) -> list[PartitionReport]:

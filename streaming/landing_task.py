@@ -86,7 +86,8 @@ class PartitionReport:
 class LandingTask:
     """The work of one micro-batch, sent to the workers with everything that they need.
 
-    `ends` is the ledger's end of each partition: a stored tick from before it is landed for good. Up to
+    `ends` is the ledger's end of each partition: a stored tick from before it is landed for good, unless its offset is
+    `not_landed`, in one of those (partition, from, until): there a batch died whose messages were lost then. Up to
     `recover_until`, an attempt that died may have left rows that no longer belong. `newest_landed_ms` is the latest
     created_at landed so far: only ticks up to it can be duplicates of an earlier batch. `losers` are, by partition, the
     ticks of which a lower partition of the batch has a copy: however many of them a partition brings, none lands.
@@ -99,6 +100,7 @@ class LandingTask:
     newest_landed_ms: int | None
     today: int
     losers: Mapping[int, frozenset[TickKey]] = field(default_factory=dict)
+    not_landed: tuple[tuple[int, int, int], ...] = ()
 
     def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         """Land what Spark hands over; yields one row of :data:`REPORT_SCHEMA` for each Kafka partition met."""
@@ -164,8 +166,13 @@ class LandingTask:
             (stored.ticker, stored.created_ms, stored.id)
             for some in old.by_company_and_day()
             for stored in sink.stored(some.ticker[0], int(some.trade_day[0]), np.unique(some.created_ms).tolist())
-            if stored.offset < self.ends.get(stored.partition, 0)
+            if self._has_landed(stored.partition, stored.offset)
         }
+
+    def _has_landed(self, partition: int, offset: int) -> bool:
+        return offset < self.ends.get(partition, 0) and not any(
+            partition == skipped and start <= offset < until for skipped, start, until in self.not_landed
+        )
 
     def _forget_what_died(
         self, partition: int, offsets: NDArray[np.int64], dead: dict[Element, DeadLetter], sink: TickSink

@@ -26,11 +26,11 @@ from streaming.land_batch import BatchLander
 from streaming.metrics import Metrics
 from tickledger import fault_points
 from tickledger.errors import ConfigurationError, StoreUnavailable, TickledgerError, run_command
-from tickledger.ledger import Ledger, StreamLock
+from tickledger.ledger import Ledger, LedgerHead, StreamLock
 from tickledger.patience import GaveUp, Patience
 from tickledger.secured import spark_kafka_options
 from tickledger.settings import Settings, load_settings
-from tickledger.start_up import check_continuity, check_tables, messages_behind, starting_offsets
+from tickledger.start_up import begun, check_continuity, check_tables, starting_offsets
 from tickledger.stopping import stop_on_signals
 from tickledger.topic import LagMeter, TopicFacts, TopicWatch, describe_topic
 
@@ -41,6 +41,10 @@ MOST_DEATHS = 5
 
 class SparkDied(TickledgerError):
     """The JVM is gone; nothing of the batch in flight is in the ledger. Exit code 1."""
+
+
+class ScratchDamaged(TickledgerError):
+    """Somebody deleted or changed what Spark has written to its checkpoint; a new one mends it."""
 
 
 class TickStream:
@@ -63,18 +67,17 @@ class TickStream:
 
     def run(self) -> None:
         """Land batches until asked to stop. Raises TickledgerError."""
-        topic = self.check_start_up()
+        head, topic = self.check_start_up()
         self._lock.hold()
         self._checks = BatchChecks(self._settings, self._patience, self._fail, self._metrics)
         spark = SparkSession.builder.appName("tickledger").getOrCreate()
         try:
             self._handle_signals(spark)
-            self._announce(topic)
+            self._announce(head, topic)
             while not self._stopping.is_set():
                 self._run_query(spark, topic)
                 if not self._stopping.is_set():
-                    topic = self._patience.wait_for(lambda: describe_topic(self._settings))
-                    check_continuity(self._settings, self._ledger.head(), topic)
+                    topic = self._patience.wait_for(lambda: self._topic_going_on(head))
         except (Py4JError, OSError) as error:
             raise SparkDied(
                 f"Spark's JVM ended ({type(error).__name__}); the next start goes on from the ledger"
@@ -92,25 +95,32 @@ class TickStream:
             raise self._failure
         print("stopped: every batch that was begun is in the ledger", flush=True)
 
-    def check_start_up(self) -> TopicFacts:
-        """What must hold before Spark starts: metrics' port, scratch folder, tables, topic, profile.
+    def check_start_up(self) -> tuple[LedgerHead, TopicFacts]:
+        """The ledger's end, and the topic that goes on there.
 
-        Raises TickledgerError.
+        What must hold before Spark starts: metrics' port, scratch folder, tables, topic, profile. Raises
+        TickledgerError.
         """
         self._metrics = Metrics(self._settings)
         _new_scratch(self._settings.stream_scratch_dir).rmdir()
         check_tables(self._settings)
-        topic = describe_topic(self._settings)
-        check_continuity(self._settings, self._ledger.head(), topic)
+        head = self._ledger.head()
+        topic = self._topic_going_on(head)
         if not self._ledger.sectors():
             raise ConfigurationError("table 'profile' is empty; run 'dbt seed' in dbt_project/")
+        return begun(self._settings, head, topic), topic
+
+    def _topic_going_on(self, first: LedgerHead) -> TopicFacts:
+        """The topic as it is now, if it goes on where the ledger ends: at `first`, where the ledger has not begun."""
+        head = self._ledger.head()
+        topic = describe_topic(self._settings)
+        check_continuity(self._settings, head if head.topic else first, topic)
         return topic
 
-    def _announce(self, topic: TopicFacts) -> None:
-        head = self._ledger.head()
+    def _announce(self, head: LedgerHead, topic: TopicFacts) -> None:
         print(
             f"landing {self._settings.kafka_topic}: ledger at batch {head.batch_id},"
-            f" {messages_behind(head, topic):,} messages behind,"
+            f" {topic.behind(head.topic_offsets):,} messages behind,"
             f" a micro-batch every {self._settings.stream_trigger_seconds:g} s",
             flush=True,
         )
@@ -122,9 +132,9 @@ class TickStream:
         self._checks.begin(self._behind())
         if self._stop_once_landed():
             return
-        scratch = self._patience.wait_for(lambda: _new_scratch(self._settings.stream_scratch_dir))
+        self._scratch = self._patience.wait_for(lambda: _new_scratch(self._settings.stream_scratch_dir))
         try:
-            query = self._start_query(spark, topic, scratch)
+            query = self._start_query(spark, topic)
             while query.isActive and not self._stopping.wait(0.2):
                 pass
             self._stop(query)
@@ -133,7 +143,7 @@ class TickStream:
             self._count_death(error.java_exception.toString())
         finally:
             watch.close()
-            shutil.rmtree(scratch, ignore_errors=True)
+            shutil.rmtree(self._scratch, ignore_errors=True)
 
     def _stop(self, query: StreamingQuery) -> None:
         """Stop a query once its batch in flight has ended."""
@@ -142,7 +152,7 @@ class TickStream:
         # Spark may hand over another batch before it stops, and waits for that one: the lock must be free again.
         query.stop()
 
-    def _start_query(self, spark: SparkSession, topic: TopicFacts, scratch: Path) -> StreamingQuery:
+    def _start_query(self, spark: SparkSession, topic: TopicFacts) -> StreamingQuery:
         assert self._lander is not None
         source = (
             spark.readStream.format("kafka")
@@ -160,39 +170,39 @@ class TickStream:
         )
         return (
             source.writeStream.foreachBatch(self._on_batch)
-            .option("checkpointLocation", str(scratch))
+            .option("checkpointLocation", str(self._scratch))
             .trigger(processingTime=f"{int(self._settings.stream_trigger_seconds * 1000)} milliseconds")
             .start()
         )
 
-    def _on_batch(self, frame: DataFrame, _spark_batch_id: int) -> None:
+    def _on_batch(self, frame: DataFrame, spark_batch_id: int) -> None:
         with self._landing:
             if self._stopping.is_set():
                 return
             try:
-                self._land(frame)
-            except PySparkException:
-                # Kafka's failures inside the batch end the query; a new one begins where the ledger ends.
+                self._land(frame, planned_offsets(self._scratch, spark_batch_id)[self._settings.kafka_topic])
+            except (PySparkException, ScratchDamaged):
+                # These, as Kafka's failures inside the batch, end the query; a new one begins where the ledger ends.
                 raise
             except BaseException as error:
                 self._fail(error)
 
-    def _land(self, frame: DataFrame) -> None:
+    def _land(self, frame: DataFrame, reached: dict[int, int]) -> None:
         assert self._lander is not None
         self._patience.wait_for(self._lock.hold)
-        batch = self._lander.land(frame)
-        if batch is None:
-            return
+        batch = self._lander.land(frame, reached)
         self._deaths = 0
-        self._metrics.landed(batch)
-        ends = self._lander.progress.head.ends
-        self._checks.landed(batch, lambda: self._lag.behind(ends))
+        if batch is None:
+            self._metrics.behind(self._lag.behind(reached))
+        else:
+            self._metrics.landed(batch)
+            self._checks.landed(batch, lambda: self._lag.behind(reached))
         self._stop_once_landed()
 
     def _behind(self) -> int:
         """Messages up to the ends that the topic had when the query began, which have not landed."""
         assert self._lander is not None
-        return messages_behind(self._lander.progress.head, self._topic)
+        return self._topic.behind(self._lander.progress.head.topic_offsets)
 
     def _stop_once_landed(self) -> bool:
         """With --once: stop where all has landed."""
@@ -257,6 +267,18 @@ def _new_scratch(folder: Path) -> Path:
     except OSError as error:
         problem = f"STREAM_SCRATCH_DIR is '{folder}'; it should be a folder that can be written: {error.strerror}"
         raise (StoreUnavailable if error.errno == errno.ENOSPC else ConfigurationError)(problem) from None
+
+
+def planned_offsets(scratch: Path, spark_batch_id: int) -> dict[str, dict[int, int]]:
+    """Where a micro-batch ends, by topic and partition: what Spark wrote into its checkpoint before it began it.
+
+    Up to there Spark reads, whether messages stand there or markers. Raises ScratchDamaged where the file is not whole.
+    """
+    try:
+        planned = json.loads((scratch / "offsets" / str(spark_batch_id)).read_text().splitlines()[-1])
+        return {topic: {int(one): int(end) for one, end in ends.items()} for topic, ends in planned.items()}
+    except (OSError, ValueError, AttributeError, IndexError) as error:
+        raise ScratchDamaged(f"Spark's checkpoint in {scratch} is damaged: {type(error).__name__}") from None
 
 
 def _root_cause(text: str) -> str:

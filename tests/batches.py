@@ -37,7 +37,9 @@ class Lander:
     def land(
         self, *messages: tuple[int, int, Any], message_at: datetime = NOON + timedelta(hours=1)
     ) -> LandedBatch | None:
-        return self._lander.land(self.frame(*messages, message_at=message_at))
+        # In their order, of which the last one of a partition counts.
+        reached = {partition: offset + 1 for partition, offset, _ in sorted(messages, key=lambda one: one[:2])}
+        return self._lander.land(self.frame(*messages, message_at=message_at), reached)
 
     def frame(self, *messages: tuple[int, int, Any], message_at: datetime = NOON + timedelta(hours=1)) -> DataFrame:
         rows = [

@@ -5,6 +5,8 @@ from datetime import datetime
 
 from pipeline import Pipeline
 
+from tickledger.contract import CONTRACT_TABLES
+
 
 def land(pipeline: Pipeline, batch_id: int, at: datetime, volumes: dict[str, int], verdict: str = "passed") -> None:
     """Write what the stream writes for a batch of one tick a sector."""
@@ -37,7 +39,7 @@ def tick(pipeline: Pipeline, ticker: str, at: datetime, price: str, tick_id: int
 
 def empty(pipeline: Pipeline) -> None:
     """Take out of both stores what has landed."""
-    for table in ("aggregated_data", "daily_volume", "batch_findings", "landed_offsets", "landed_batches"):
+    for table in CONTRACT_TABLES:
         pipeline.execute(f"DELETE FROM {table}")
     for table in ("real_time_data", "dead_letters"):
         pipeline.cassandra.execute(f"TRUNCATE {table}")

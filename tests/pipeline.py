@@ -16,7 +16,7 @@ from typing import Any
 
 import psutil
 from cassandra.cluster import Session
-from kafka import KafkaAdminClient, KafkaProducer
+from kafka import KafkaAdminClient, KafkaProducer, TopicPartition
 from kafka.admin import NewTopic
 from mysql.connector.abstracts import MySQLConnectionAbstract
 
@@ -26,6 +26,9 @@ from services.instance import Instance
 from tickledger.settings import ENV_FILE_VARIABLE, PROJECT_ROOT, Settings
 from tickledger.stores import connect_cassandra, connect_mysql
 from tickledger.tick import cassandra_tables
+
+#: Kafka's error code UNKNOWN_TOPIC_OR_PARTITION.
+UNKNOWN_TOPIC = 3
 
 
 def environment_for(settings: Settings, env_file: Path) -> dict[str, str]:
@@ -129,6 +132,38 @@ class Pipeline:
             future.get(timeout=30)
         producer.close()
 
+    def send_in_transaction(self, messages: list[Any], partition: int, *, commit: bool = True) -> None:
+        """Send messages, as JSON, in one transaction, which is then committed or aborted: a marker stands behind."""
+        producer = KafkaProducer(
+            bootstrap_servers=self.settings.kafka_bootstrap_servers, transactional_id=uuid.uuid4().hex
+        )
+        producer.init_transactions()
+        producer.begin_transaction()
+        for message in messages:
+            producer.send(self.settings.kafka_topic, value=json.dumps(message).encode(), partition=partition)
+        producer.flush()
+        (producer.commit_transaction if commit else producer.abort_transaction)()
+        producer.close()
+
+    def delete_records(self, until: dict[int, int]) -> None:
+        """Let Kafka delete, as retention does, what lies before the offsets of some partitions; -1 is all."""
+        with _kafka_admin(self.settings) as admin:
+            admin.delete_records({TopicPartition(self.settings.kafka_topic, one): end for one, end in until.items()})
+
+    def create_topic_anew(self) -> None:
+        """Delete the topic and create it again, with two partitions and another id."""
+        topic = self.settings.kafka_topic
+        with _kafka_admin(self.settings) as admin:
+            admin.delete_topics([topic])
+            while admin.describe_topics([topic])[0]["error_code"] != UNKNOWN_TOPIC:
+                time.sleep(0.05)
+            admin.create_topics([NewTopic(topic, num_partitions=2, replication_factor=1)])
+
+    def add_partitions(self, count: int) -> None:
+        """Let the topic have so many partitions from now on."""
+        with _kafka_admin(self.settings) as admin:
+            admin.create_partitions({self.settings.kafka_topic: count})
+
     def ledger_covers(self, messages: int) -> bool:
         """Whether the ledger has landed so many messages of the topic."""
         return (
@@ -151,8 +186,11 @@ class Pipeline:
 class StreamProcess:
     """The stream as a user starts it: spark-submit in a process group of its own, its lines kept."""
 
-    def __init__(self, pipeline: Pipeline, *arguments: str, environment: dict[str, str] | None = None) -> None:
+    def __init__(
+        self, pipeline: Pipeline, *arguments: str, once: bool = False, environment: dict[str, str] | None = None
+    ) -> None:
         command = [str(Path(sys.executable).with_name("spark-submit")), *arguments, "streaming/stream_ticks.py"]
+        command += ["--once"] if once else []
         self.process = subprocess.Popen(
             command,
             cwd=PROJECT_ROOT,

@@ -155,7 +155,7 @@ def test_a_batch_is_told_with_its_offsets_and_findings(pipeline: Pipeline, mysql
     assert findings[["observed", "expected"]].values.tolist() == [["9", "10"], ["7", "8"]]
     assert queries.newest_batch_with_findings(mysql).batch_id.tolist() == [1]
     assert queries.batch(mysql, 2).empty
-    assert queries.landed_ends(mysql).until_offset.tolist() == [first_offset(2)] * 2
+    assert queries.landed_ends(mysql).topic_offset.tolist() == [first_offset(2)] * 2
 
 
 @pytest.mark.integration
@@ -529,9 +529,23 @@ def test_a_volume_beyond_64_bits_is_shown(pipeline: Pipeline, now: datetime) -> 
 
 
 @pytest.mark.integration
+@pytest.mark.usefixtures("environment")
+def test_what_was_given_up_is_shown_with_its_reason(pipeline: Pipeline, now: datetime) -> None:
+    land(pipeline, 1, now, {"Coal": 1})
+    pipeline.execute(
+        "INSERT INTO skipped_offsets (kafka_partition, from_offset, until_offset, topic_offset, kind, reason, topic,"
+        " topic_id, batch_id, skipped_at) VALUES (1, 4, 7, 7, 'given_up', 'off over Christmas', 't', 'id', 1, %s),"
+        " (1, 7, 9, 9, 'nothing_to_read', 'markers', 't', 'id', 1, %s)",
+        (now, now),
+    )
+    (warning,) = page().warning
+    assert "partition 1, offsets 4 to 6. off over Christmas" in warning.value
+
+
+@pytest.mark.integration
 def test_lag_is_what_kafka_holds_behind_the_ledger(pipeline: Pipeline) -> None:
     pipeline.send([[], [], []], partition=0)
-    ends = pd.DataFrame({"kafka_partition": [0, 1], "until_offset": [1, 0]})
+    ends = pd.DataFrame({"kafka_partition": [0, 1], "topic_offset": [1, 0]})
     with closing(LagWatch(pipeline.settings)) as watch:
         deadline = time.monotonic() + 10
         while (lag := watch.behind(ends)) is None:
@@ -547,7 +561,7 @@ def test_a_silent_kafka_leaves_the_lag_unknown_and_holds_nothing_up(
     monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", "127.0.0.1:1")
     begun = time.monotonic()
     with closing(LagWatch(load_settings(example))) as watch:
-        assert watch.behind(pd.DataFrame({"kafka_partition": [0], "until_offset": [1]})) is None
+        assert watch.behind(pd.DataFrame({"kafka_partition": [0], "topic_offset": [1]})) is None
     assert time.monotonic() - begun < 2
 
 

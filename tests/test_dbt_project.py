@@ -21,8 +21,15 @@ from tickledger.stores import connect_mysql, fetch_rows
 pytestmark = pytest.mark.integration
 
 DBT_PROJECT = PROJECT_ROOT / "dbt_project"
-DBT_TESTS = 101
-STREAMED_TABLES = ("aggregated_data", "daily_volume", "landed_batches", "landed_offsets", "batch_findings")
+DBT_TESTS = 111
+STREAMED_TABLES = (
+    "aggregated_data",
+    "daily_volume",
+    "landed_batches",
+    "landed_offsets",
+    "skipped_offsets",
+    "batch_findings",
+)
 VIEWS = ("batch_health", "volume_by_day", "volume_today", "volume_today_against_average", "volume_today_by_verdict")
 
 
@@ -145,6 +152,18 @@ DAY: dict[str, object] = {
     "last_created_at": "2024-08-24 07:04:46.000",
     "rolled_up_at": "2024-09-24 00:00:00.000",
 }
+SKIP: dict[str, object] = {
+    "kafka_partition": 0,
+    "from_offset": 3,
+    "until_offset": 5,
+    "topic_offset": 5,
+    "kind": "given_up",
+    "reason": "retention",
+    "topic": "trading_data",
+    "topic_id": "Jw6R4TvlRdGCnPNGmMeWlw",
+    "batch_id": 0,
+    "skipped_at": "2024-08-25 07:04:40.000",
+}
 LANDED: dict[str, dict[str, object]] = {
     "landed_batches": BATCH,
     "aggregated_data": AGGREGATE,
@@ -173,6 +192,7 @@ def land(client: Client) -> None:
     client.insert("landed_batches", **BATCH | {"verdict": "passed", "rolled_up_at": DAY["rolled_up_at"]})
     client.insert("landed_offsets", **OFFSETS | {"from_offset": 5, "until_offset": 7})
     client.insert("daily_volume", **DAY)
+    client.insert("skipped_offsets", **SKIP)
 
 
 def test_seed_and_models_are_built_and_every_test_runs(database: Database) -> None:
@@ -211,7 +231,7 @@ def test_the_tests_find_what_is_wrong_with_the_books(database: Database, client:
 
 
 def test_the_server_refuses_rows_that_break_a_contract(client: Client) -> None:
-    rows = LANDED | {"daily_volume": DAY}
+    rows = LANDED | {"daily_volume": DAY, "skipped_offsets": SKIP}
     for table, row in rows.items():
         client.insert(table, **row)
     nullable = {"first_created_at", "last_created_at", "checked_at"}
@@ -245,10 +265,18 @@ def test_the_server_refuses_rows_that_break_a_contract(client: Client) -> None:
         ("daily_volume", {"ticks": 0}),
         ("daily_volume", {"batches": 0}),
         ("daily_volume", {"sector": "Coal"}),
+        ("skipped_offsets", {"until_offset": 6, "topic_offset": 6}),
+        ("skipped_offsets", {"topic_offset": 11}),
+        ("skipped_offsets", {"topic_offset": -1}),
+        ("skipped_offsets", {"kafka_partition": -1}),
+        ("skipped_offsets", {"batch_id": -1}),
+        ("skipped_offsets", {"kind": "forgotten"}),
+        ("skipped_offsets", {"from_offset": 3}),
     ]
     fresh_key: dict[str, dict[str, object]] = {
         "aggregated_data": {"processing_id": 2},
         "daily_volume": {"sector": "Beverages"},
+        "skipped_offsets": {"from_offset": 6, "until_offset": 10, "topic_offset": 10},
     }
     accepted = []
     for table, change in bad:

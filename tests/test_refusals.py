@@ -110,11 +110,28 @@ LOGINS: dict[str, tuple[str, str, str]] = {
     "dbt has no role in Cassandra": ("Cassandra", "tickledger_dbt", OWN),
 }
 
+LEDGER = ("landed_batches", "landed_offsets", "skipped_offsets")
 #: What each account needs: a refusal says nothing where the account can do nothing at all.
 MAY = {
-    STREAM: ("profile", "aggregated_data", "landed_batches", "landed_offsets", "batch_findings", "daily_volume"),
+    STREAM: (
+        "profile",
+        "aggregated_data",
+        "landed_batches",
+        "landed_offsets",
+        "skipped_offsets",
+        "batch_findings",
+        "daily_volume",
+    ),
     PRODUCER: ("profile",),
-    DASHBOARD: ("profile", "landed_batches", "landed_offsets", "batch_findings", "volume_today", "batch_health"),
+    DASHBOARD: (
+        "profile",
+        "landed_batches",
+        "landed_offsets",
+        "skipped_offsets",
+        "batch_findings",
+        "volume_today",
+        "batch_health",
+    ),
     DBT: ("profile", "aggregated_data", "landed_batches", "volume_today"),
 }
 

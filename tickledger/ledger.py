@@ -1,9 +1,10 @@
 """The ledger: which batches landed, with their Kafka offsets, in the same MySQL transaction as their aggregates."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, date, datetime
+from enum import StrEnum
 from typing import Any
 
 import mysql.connector
@@ -19,12 +20,47 @@ from tickledger.stores import connect_mysql, fetch_rows, first_sentence
 LOCK_SECONDS = 10
 
 
+class SkipKind(StrEnum):
+    """Why the ledger goes on behind offsets that no batch has landed."""
+
+    #: Retention had deleted them when the ledger began.
+    BEFORE_THE_LEDGER = "before_the_ledger"
+    #: Nothing could be read there: markers of transactions, aborted messages, messages that compaction took.
+    NOTHING_TO_READ = "nothing_to_read"
+    #: Lost, and somebody said so: deleted by retention, or gone with a topic, or a part of it, that the broker lost.
+    GIVEN_UP = "given_up"
+
+
+@dataclass(frozen=True)
+class Skip:
+    """Offsets [from_offset, until_offset) of a partition that the ledger goes past without a batch.
+
+    `topic_offset` is Kafka's own number of what the ledger counts as `until_offset`: another one only in a topic that
+    was created anew, or whose end was lost.
+    """
+
+    kafka_partition: int
+    from_offset: int
+    until_offset: int
+    topic_offset: int
+    kind: SkipKind
+    reason: str
+
+
+def range_in_words(start: int, until: int, topic_offset: int) -> str:
+    """A range that was given up. How much is gone with a topic that was created anew, or with its end, nobody knows."""
+    if until - topic_offset > start:
+        return f"all from offset {start} on; Kafka's offset {topic_offset} is {until} in the ledger"
+    return f"offsets {start} to {until - 1}"
+
+
 @dataclass(frozen=True)
 class LedgerHead:
-    """Where the ledger ends: its newest batch and, per partition, the offset after the last one landed.
+    """Where the ledger ends: its newest batch and, per partition, the offset after the last one landed or skipped.
 
-    `batch_id` is 0 and `topic` empty where nothing has landed. `newest_created_at` is the latest created_at of all
-    landed ticks, UTC.
+    `batch_id` is 0 and `topic` empty where the ledger has not begun. `newest_created_at` is the latest created_at of
+    all landed ticks, UTC. `shifts` are by how much the ledger's offsets of a partition are ahead of Kafka's own.
+    `not_landed` holds (partition, from, until) of all that was skipped and may have left rows in Cassandra.
     """
 
     batch_id: int = 0
@@ -32,6 +68,13 @@ class LedgerHead:
     topic_id: str = ""
     ends: dict[int, int] = field(default_factory=dict)
     newest_created_at: datetime | None = None
+    shifts: dict[int, int] = field(default_factory=dict)
+    not_landed: tuple[tuple[int, int, int], ...] = ()
+
+    @property
+    def topic_offsets(self) -> dict[int, int]:
+        """Where each partition goes on, in Kafka's own offsets. One that is not here begins at 0."""
+        return {partition: end - self.shifts.get(partition, 0) for partition, end in self.ends.items()}
 
 
 @dataclass(frozen=True)
@@ -122,6 +165,34 @@ class Ledger:
             # An empty ledger has no row to lock: what stands there now may be this very batch, its answer lost.
             self._commit(batch)
 
+    def skip(self, head: LedgerHead, skips: Sequence[Skip]) -> None:
+        """Let the ledger, if it still is at `head`, go on behind offsets that no batch lands, in one transaction.
+
+        `head` names the topic that they are of. Skipping again is harmless. Raises LedgerMoved and StoreUnavailable as
+        :meth:`commit` does.
+        """
+        try:
+            self._skip(head, skips)
+        except _RefusedByKey:
+            # As in commit.
+            self._skip(head, skips)
+
+    def _skip(self, head: LedgerHead, skips: Sequence[Skip]) -> None:
+        with self._transaction() as connection:
+            found = _read_head(connection, lock=True)
+            if all(found.ends.get(skip.kafka_partition) == skip.until_offset for skip in skips):
+                return
+            if found.batch_id != head.batch_id:
+                raise LedgerMoved(f"the ledger ends at batch {found.batch_id}, not {head.batch_id}: a batch has landed")
+            skipped_at = utc_now()
+            cursor = connection.cursor()
+            for skip in skips:
+                _guard_range(found, skip.kafka_partition, skip.from_offset)
+                row = _skip_row(head, skip, skipped_at)
+                cursor.execute(insert_statement("skipped_offsets", row), row)
+            cursor.close()
+            connection.commit()
+
     def note(self, batch: LandedBatch, check_seconds: float | None, messages_behind: int | None) -> None:
         """Add to a landed batch's row what is known only afterwards. Noting again replaces it.
 
@@ -177,20 +248,47 @@ class _RefusedByKey(LedgerMoved):
     """A key of the ledger is taken: by another stream, or by this batch itself."""
 
 
+_ENDS = """
+SELECT kafka_partition, MAX(until_offset), MAX(shift)
+  FROM (SELECT kafka_partition, MAX(until_offset) AS until_offset, 0 AS shift
+          FROM landed_offsets GROUP BY kafka_partition
+         UNION ALL
+        SELECT kafka_partition, MAX(until_offset), MAX(until_offset - topic_offset)
+          FROM skipped_offsets GROUP BY kafka_partition) AS ends
+ GROUP BY kafka_partition
+"""
+
+
 def _read_head(connection: MySQLConnectionAbstract, *, lock: bool) -> LedgerHead:
     # The newest row's lock makes two streams take turns; the primary key refuses the second batch of one number.
     suffix = " FOR UPDATE" if lock else ""
-    newest = fetch_rows(
+    topics = fetch_rows(
         connection, f"SELECT batch_id, topic, topic_id FROM landed_batches ORDER BY batch_id DESC LIMIT 1{suffix}"
     )
-    if not newest:
-        return LedgerHead()
-    batch_id, topic, topic_id = newest[0]
-    ends = fetch_rows(
-        connection, "SELECT kafka_partition, MAX(until_offset) FROM landed_offsets GROUP BY kafka_partition"
+    batch_id = int(topics[0][0]) if topics else 0
+    # A skip after the newest batch may have brought the ledger to a topic that was created anew.
+    topics += fetch_rows(
+        connection,
+        "SELECT batch_id, topic, topic_id FROM skipped_offsets WHERE batch_id >= %s ORDER BY skipped_at DESC LIMIT 1",
+        (batch_id,),
     )
-    newest_created_at = fetch_rows(connection, "SELECT MAX(last_created_at) FROM landed_batches")[0][0]
-    return LedgerHead(int(batch_id), topic, topic_id, {int(p): int(end) for p, end in ends}, newest_created_at)
+    if not topics:
+        return LedgerHead()
+    ends = [(int(one), int(end), int(shift)) for one, end, shift in fetch_rows(connection, _ENDS)]
+    not_landed = fetch_rows(
+        connection,
+        "SELECT kafka_partition, from_offset, until_offset FROM skipped_offsets WHERE kind <> %s",
+        (SkipKind.NOTHING_TO_READ.value,),
+    )
+    return LedgerHead(
+        batch_id=batch_id,
+        topic=topics[-1][1],
+        topic_id=topics[-1][2],
+        ends={partition: end for partition, end, _ in ends},
+        newest_created_at=fetch_rows(connection, "SELECT MAX(last_created_at) FROM landed_batches")[0][0],
+        shifts={partition: shift for partition, _, shift in ends if shift},
+        not_landed=tuple((int(partition), int(start), int(until)) for partition, start, until in not_landed),
+    )
 
 
 def _guard(head: LedgerHead, batch: LandedBatch) -> None:
@@ -199,12 +297,16 @@ def _guard(head: LedgerHead, batch: LandedBatch) -> None:
         raise LedgerMoved(
             f"the ledger ends at batch {head.batch_id}, not {expected}: another stream has landed a batch"
         )
-    if head.batch_id and (head.topic, head.topic_id) != (batch.topic, batch.topic_id):
+    if head.topic and (head.topic, head.topic_id) != (batch.topic, batch.topic_id):
         raise LedgerMoved(f"the ledger lands topic {head.topic!r} ({head.topic_id}), not {batch.topic!r}")
     for partition, (start, _) in batch.ranges.items():
-        end = head.ends.get(partition, start)
-        if end != start:
-            raise LedgerMoved(f"the ledger's partition {partition} ends at offset {end}; the batch begins at {start}")
+        _guard_range(head, partition, start)
+
+
+def _guard_range(head: LedgerHead, partition: int, start: int) -> None:
+    end = head.ends.get(partition, 0)
+    if end != start:
+        raise LedgerMoved(f"the ledger's partition {partition} ends at offset {end}; the batch begins at {start}")
 
 
 def _insert(connection: MySQLConnectionAbstract, batch: LandedBatch) -> None:
@@ -233,13 +335,26 @@ def _rows_of(batch: LandedBatch, last_id: int) -> Iterator[tuple[str, dict[str, 
         )
 
 
+def _skip_row(head: LedgerHead, skip: Skip, skipped_at: datetime) -> dict[str, Any]:
+    return {
+        **asdict(skip),
+        "kind": skip.kind.value,
+        "topic": head.topic,
+        "topic_id": head.topic_id,
+        "batch_id": head.batch_id,
+        "skipped_at": skipped_at,
+    }
+
+
 def filled_columns() -> dict[str, set[str]]:
-    """The columns that the stream fills for a batch, by table. What else a contract has must be nullable."""
+    """The columns that the stream fills, by table. What else a contract has must be nullable."""
     moment = datetime(1970, 1, 1)
     sectors = [SectorVolume(moment.date(), "", 0, 0, moment, moment)]
     nothing = LandedBatch(0, "", "", {0: (0, 0)}, 0, 0, 0, 0, 0, sectors, moment, 0)
     filled = {table: set(row) for table, row in _rows_of(nothing, 0)}
     filled["landed_batches"] |= _late_figures(nothing, None, None).keys()
+    skip = Skip(0, 0, 1, 1, SkipKind.NOTHING_TO_READ, "")
+    filled["skipped_offsets"] = set(_skip_row(LedgerHead(), skip, moment))
     return filled
 
 

@@ -1,14 +1,17 @@
 """What must hold before the stream reads its first message: tables, and a ledger that the topic continues."""
 
+from dataclasses import dataclass
+
 from tickledger.contract import insert_statement
 from tickledger.contract_drift import MISSING, Difference, differences, is_addition
 from tickledger.errors import ConfigurationError
 from tickledger.here import RUN, SET_UP
-from tickledger.ledger import LedgerHead, filled_columns
+from tickledger.ledger import LedgerHead, Skip, SkipKind, filled_columns
 from tickledger.settings import Settings
 from tickledger.topic import TopicFacts
 
-NEW_LEDGER = "or give this topic a ledger of its own (another MYSQL_DATABASE and CASSANDRA_KEYSPACE)"
+WAYS_ON = f"bring back what is gone, or accept its loss with '{RUN}tickledger give-up', which names it first"
+BILLION = 1_000_000_000
 
 
 def check_tables(settings: Settings) -> None:
@@ -46,40 +49,79 @@ def _tell(one: Difference) -> None:
         print(f"table {one.table!r} has a {one.what} that its contract lacks; it stays null", flush=True)
 
 
+@dataclass(frozen=True)
+class Break:
+    """A place where the topic does not go on where the ledger ends: what is said of it, and the skip over it."""
+
+    problem: str
+    skip: Skip
+
+
+def begun(settings: Settings, head: LedgerHead, topic: TopicFacts) -> LedgerHead:
+    """The head of a ledger as it begins: one that has nothing yet takes the topic as it finds it."""
+    if head.topic:
+        return head
+    return LedgerHead(topic=settings.kafka_topic, topic_id=topic.topic_id, ends=dict(topic.begins))
+
+
 def check_continuity(settings: Settings, head: LedgerHead, topic: TopicFacts) -> None:
-    """Raises ConfigurationError, with the repair, where the topic does not go on where the ledger ends."""
-    if not head.batch_id:
-        return
-    name = settings.kafka_topic
-    if head.topic != name:
+    """Raises ConfigurationError, with the repair, where the topic does not go on where the ledger ends.
+
+    `topic` must have been asked for after `head`, or a batch that landed in between looks like a loss.
+    """
+    if found := breaks(settings, head, topic):
+        more = f" (and so in {len(found) - 1} more partitions)" if len(found) > 1 else ""
+        raise ConfigurationError(f"KAFKA_TOPIC {settings.kafka_topic!r}{found[0].problem}{more}: {WAYS_ON}")
+
+
+def breaks(settings: Settings, head: LedgerHead, topic: TopicFacts) -> list[Break]:
+    """Each place where the topic does not go on where the ledger ends, in the partitions' order.
+
+    Raises ConfigurationError where the ledger lands another topic.
+    """
+    if not head.topic:
+        return []
+    if head.topic != settings.kafka_topic:
         raise ConfigurationError(
-            f"KAFKA_TOPIC is {name!r}; this ledger lands {head.topic!r}: name that one {NEW_LEDGER}"
+            f"KAFKA_TOPIC is {settings.kafka_topic!r}; this ledger lands {head.topic!r}: name that one, or give this"
+            " topic a ledger of its own (another MYSQL_DATABASE and CASSANDRA_KEYSPACE)"
         )
     if head.topic_id != topic.topic_id:
-        raise ConfigurationError(
-            f"KAFKA_TOPIC {name!r} was created anew (its id is {topic.topic_id}, the ledger's {head.topic_id}):"
-            f" bring the old topic back {NEW_LEDGER}"
+        problem = f" was created anew (its id is {topic.topic_id}, the ledger's {head.topic_id})"
+        return [
+            Break(problem, _onto_another_billion(head, partition, topic.begins.get(partition, 0)))
+            for partition in sorted(head.ends.keys() | topic.begins.keys())
+        ]
+    return [found for partition in sorted(topic.begins) if (found := _break_in(head, topic, partition))]
+
+
+def _break_in(head: LedgerHead, topic: TopicFacts, partition: int) -> Break | None:
+    reached, begins, ends = head.topic_offsets.get(partition, 0), topic.begins[partition], topic.ends[partition]
+    if reached < begins:
+        start, until = head.ends.get(partition, 0), begins + head.shifts.get(partition, 0)
+        problem = (
+            f", partition {partition}: retention deleted {begins - reached} messages before they were landed"
+            f" (offsets {reached} to {begins - 1})"
         )
-    for partition, end in sorted(head.ends.items()):
-        begins, ends = topic.begins.get(partition, 0), topic.ends.get(partition, 0)
-        if end < begins:
-            raise ConfigurationError(
-                f"KAFKA_TOPIC {name!r}, partition {partition}: retention deleted {begins - end} messages before they"
-                f" were landed (offsets {end} to {begins - 1}): restore them {NEW_LEDGER}"
-            )
-        if end > ends:
-            raise ConfigurationError(
-                f"KAFKA_TOPIC {name!r}, partition {partition} ends at offset {ends}, before the ledger's {end}:"
-                f" the broker lost messages; restore them {NEW_LEDGER}"
-            )
+        return Break(problem, Skip(partition, start, until, begins, SkipKind.GIVEN_UP, ""))
+    if reached > ends:
+        problem = (
+            f", partition {partition} ends at offset {ends}, before the ledger's {reached}: the broker lost messages"
+        )
+        return Break(problem, _onto_another_billion(head, partition, ends))
+    return None
+
+
+def _onto_another_billion(head: LedgerHead, partition: int, topic_offset: int) -> Skip:
+    """The skip that lets a partition go on at an offset of Kafka's which the ledger has had before.
+
+    What a batch that died has left in Cassandra lies behind the ledger's end: so the ledger counts on from further
+    away than any batch reaches, from where Kafka's own offset can still be read off.
+    """
+    end = head.ends.get(partition, 0)
+    return Skip(partition, end, (end // BILLION + 1) * BILLION + topic_offset, topic_offset, SkipKind.GIVEN_UP, "")
 
 
 def starting_offsets(head: LedgerHead, topic: TopicFacts) -> dict[int, int]:
-    """Where each partition begins: the ledger's end, or the partition's first offset where the ledger has none."""
-    return {partition: head.ends.get(partition, first) for partition, first in topic.begins.items()}
-
-
-def messages_behind(head: LedgerHead, topic: TopicFacts) -> int:
-    """Messages up to the ends that the topic had, which the ledger does not have yet."""
-    starts = starting_offsets(head, topic)
-    return sum(max(0, end - starts[partition]) for partition, end in topic.ends.items())
+    """Where each partition goes on, in Kafka's own offsets."""
+    return {partition: head.topic_offsets.get(partition, 0) for partition in topic.begins}

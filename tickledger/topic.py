@@ -1,9 +1,11 @@
 """What the Kafka broker says about the topic: its id, and where its partitions begin and end."""
 
 import logging
+import threading
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
+from kafka import IsolationLevel, KafkaAdminClient, OffsetSpec, TopicPartition
 from kafka.errors import AuthorizationError, KafkaError, SaslAuthenticationFailedError
 
 from tickledger.errors import ConfigurationError, StoreUnavailable, TickledgerError, TopicChanged, TopicMissing
@@ -17,11 +19,25 @@ LAG_MS = 2_000
 
 @dataclass(frozen=True)
 class TopicFacts:
-    """A topic at one moment. `begins` and `ends` hold each partition's first offset and the offset after its last."""
+    """A topic at one moment, in Kafka's own offsets.
+
+    `begins` are the partitions' first offsets. `ends` are their last stable offsets: up to there a message can be read,
+    if it is one; behind it lie transactions that are still open.
+    """
 
     topic_id: str
     begins: dict[int, int]
     ends: dict[int, int]
+
+    def behind(self, reached: Mapping[int, int]) -> int:
+        """Messages from the given offsets on, at most: markers and aborted ones among them are counted too.
+
+        A partition that is not given is counted from its beginning.
+        """
+        return sum(
+            max(0, end - max(begin, reached.get(partition, 0)))
+            for partition, begin, end in ((one, self.begins[one], self.ends[one]) for one in self.ends)
+        )
 
 
 def describe_topic(settings: Settings, account: str = "KAFKA") -> TopicFacts:
@@ -38,15 +54,9 @@ def describe_topic(settings: Settings, account: str = "KAFKA") -> TopicFacts:
         with refusals:
             admin = _admin(settings, account)
         try:
-            described = admin.describe_topics([settings.kafka_topic])[0]
+            return _facts(admin, settings)
         finally:
             admin.close()
-        if described["error_code"]:
-            raise TopicMissing(
-                f"KAFKA_TOPIC is {settings.kafka_topic!r}; it should be a topic of {settings.kafka_bootstrap_servers}"
-            )
-        partitions = sorted(partition["partition_index"] for partition in described["partitions"])
-        return TopicFacts(str(described["topic_id"]), *_offsets(settings, partitions, account))
     except KafkaError as error:
         raise kafka_error(settings, refusals.refusal or error, account) from None
 
@@ -74,11 +84,11 @@ class _Refusals(logging.Handler):
         self._logger.propagate = True
 
 
-def _admin(settings: Settings, account: str = "KAFKA") -> KafkaAdminClient:
+def _admin(settings: Settings, account: str = "KAFKA", answer_ms: int = REQUEST_MS) -> KafkaAdminClient:
     return KafkaAdminClient(
         bootstrap_servers=settings.kafka_bootstrap_servers.split(","),
-        bootstrap_timeout_ms=BOOTSTRAP_MS,
-        request_timeout_ms=REQUEST_MS,
+        bootstrap_timeout_ms=min(BOOTSTRAP_MS, answer_ms),
+        request_timeout_ms=answer_ms,
         **kafka_options(settings, account),
     )
 
@@ -96,19 +106,24 @@ def kafka_error(settings: Settings, error: KafkaError, account: str = "KAFKA") -
     )
 
 
-def _offsets(settings: Settings, partitions: list[int], account: str) -> tuple[dict[int, int], dict[int, int]]:
-    consumer = KafkaConsumer(
-        bootstrap_servers=settings.kafka_bootstrap_servers.split(","),
-        request_timeout_ms=4 * REQUEST_MS,
-        **kafka_options(settings, account),
+def _facts(admin: KafkaAdminClient, settings: Settings) -> TopicFacts:
+    described = admin.describe_topics([settings.kafka_topic])[0]
+    if described["error_code"]:
+        raise TopicMissing(
+            f"KAFKA_TOPIC is {settings.kafka_topic!r}; it should be a topic of {settings.kafka_bootstrap_servers}"
+        )
+    partitions = sorted(partition["partition_index"] for partition in described["partitions"])
+    begins, ends = (
+        admin.list_partition_offsets(
+            {TopicPartition(settings.kafka_topic, one): spec for one in partitions}, IsolationLevel.READ_COMMITTED
+        )
+        for spec in (OffsetSpec.EARLIEST, OffsetSpec.LATEST)
     )
-    try:
-        keys = [TopicPartition(settings.kafka_topic, partition) for partition in partitions]
-        begins = consumer.beginning_offsets(keys)
-        ends = consumer.end_offsets(keys)
-    finally:
-        consumer.close()
-    return {key.partition: at for key, at in begins.items()}, {key.partition: at for key, at in ends.items()}
+    return TopicFacts(
+        str(described["topic_id"]),
+        {key.partition: at.offset for key, at in begins.items()},
+        {key.partition: at.offset for key, at in ends.items()},
+    )
 
 
 class TopicWatch:
@@ -146,28 +161,35 @@ class TopicWatch:
 
 
 class LagMeter:
-    """Counts the messages that are in the topic and not yet landed. For one thread; it never raises."""
+    """Counts the messages that are in the topic and not yet landed. Safe between threads; it never raises.
+
+    Its connection is made when first needed, and made anew after a failure: the broker may be at another address by
+    then.
+    """
 
     def __init__(self, settings: Settings, account: str = "KAFKA") -> None:
         self._settings = settings
         self._account = account
-        self._consumer: KafkaConsumer | None = None
+        self._admin: KafkaAdminClient | None = None
+        self._lock = threading.Lock()
 
-    def behind(self, landed_until: dict[int, int]) -> int | None:
-        """Messages between the given offsets and the ends of their partitions; None where the broker is silent."""
-        try:
-            if self._consumer is None:
-                self._consumer = KafkaConsumer(
-                    bootstrap_servers=self._settings.kafka_bootstrap_servers.split(","),
-                    **kafka_options(self._settings, self._account),
-                )
-            keys = [TopicPartition(self._settings.kafka_topic, partition) for partition in landed_until]
-            ends = self._consumer.end_offsets(keys, timeout_ms=LAG_MS)
-        except KafkaError:
-            return None
-        return sum(max(0, end - landed_until[key.partition]) for key, end in ends.items())
+    def behind(self, reached: Mapping[int, int]) -> int | None:
+        """Messages from the given offsets on, in partitions not given too; None where the broker is silent."""
+        with self._lock:
+            try:
+                if self._admin is None:
+                    self._admin = _admin(self._settings, self._account, LAG_MS)
+                return _facts(self._admin, self._settings).behind(reached)
+            except (KafkaError, TopicMissing):
+                self._drop()
+                return None
 
     def close(self) -> None:
         """Close the connection to the broker."""
-        if self._consumer is not None:
-            self._consumer.close()
+        with self._lock:
+            self._drop()
+
+    def _drop(self) -> None:
+        admin, self._admin = self._admin, None
+        if admin is not None:
+            admin.close()
