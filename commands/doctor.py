@@ -20,11 +20,11 @@ from tickledger.command_line import AsJson, print_json
 from tickledger.contract_drift import cassandra_differences, mysql_differences, mysql_errors
 from tickledger.errors import ConfigurationError, TickledgerError
 from tickledger.here import DBT, RUN, SET_UP, STREAM
-from tickledger.ledger import Ledger, LedgerHead, utc_now
+from tickledger.ledger import Ledger, utc_now
 from tickledger.settings import Settings, env_file, load_settings
-from tickledger.start_up import check_continuity, starting_offsets
+from tickledger.start_up import check_continuity
 from tickledger.stores import connect_cassandra, connect_mysql, fetch_rows
-from tickledger.topic import LagMeter, TopicFacts, describe_topic
+from tickledger.topic import LagMeter, describe_topic
 
 #: Less than this on the disk of the scratch folder stops Spark soon.
 FREE_BYTES = 2 * 1024**3
@@ -66,8 +66,7 @@ def examine(settings: Settings) -> Iterator[Fact]:
     yield _fact("versions", _versions, "make setup")
     yield _fact("Java", lambda: f"{java_version()} in {java_home()}", "install a Java 17, or unset JAVA_HOME")
     yield _fact("scratch folder", lambda: _scratch(settings.stream_scratch_dir), "set STREAM_SCRATCH_DIR in .env")
-    topic = _Keeper(lambda: describe_topic(settings))
-    yield _fact("Kafka and topic", lambda: _topic(settings, topic.get()), SERVERS)
+    yield (kafka := _fact("Kafka and topic", lambda: _topic(settings), SERVERS))
     yield (cassandra := _fact("Cassandra", lambda: _cassandra(settings), SERVERS))
     if cassandra.good:
         yield _fact("Cassandra's tables", lambda: _tables(cassandra_differences(settings)), SERVERS)
@@ -76,40 +75,28 @@ def examine(settings: Settings) -> Iterator[Fact]:
         yield _fact("accounts", lambda: _accounts(settings), SERVERS)
     if mysql.good:
         with closing(connect_mysql(settings)) as connection:
-            yield from _examine_ledger(settings, connection, topic)
+            yield from _examine_ledger(settings, connection, there_is_a_topic=kafka.good)
 
 
-def _examine_ledger(settings: Settings, connection: MySQLConnectionAbstract, topic: "_Keeper") -> Iterator[Fact]:
+def _examine_ledger(
+    settings: Settings, connection: MySQLConnectionAbstract, *, there_is_a_topic: bool
+) -> Iterator[Fact]:
     yield _fact("clock", lambda: _clock(connection), "set this machine's clock, or MySQL's")
     tables = _fact("contract", lambda: _contract(connection), DBT)
     yield tables
     if not tables.good:
         return
     yield _fact("profile", lambda: _profile(settings), DBT)
-    head = Ledger(settings).head()
-    if topic.value is not None:
-        facts = topic.value
+    if there_is_a_topic:
         yield _fact(
             "ledger",
-            lambda: _ledger(settings, head, facts),
-            "as the line says; docs/architecture.md, 'What dies, and what happens'",
+            lambda: _ledger(settings),
+            "as the line says; docs/runbook.md, 'Go on without what is lost'",
         )
-        yield _fact("lag", lambda: _lag(settings, connection, head, facts), STREAM)
+        yield _fact("lag", lambda: _lag(settings, connection), STREAM)
     yield _fact(
         "verdicts", lambda: _verdicts(settings, connection), f"{RUN}great_expectations checkpoint run landed_batch"
     )
-
-
-class _Keeper:
-    """An answer that is kept for later lines; None until there is one."""
-
-    def __init__(self, ask: Callable[[], TopicFacts]) -> None:
-        self._ask = ask
-        self.value: TopicFacts | None = None
-
-    def get(self) -> TopicFacts:
-        self.value = self._ask()
-        return self.value
 
 
 def _fact(what: str, look: Callable[[], str], mend: str) -> Fact:
@@ -141,7 +128,8 @@ def _scratch(folder: Path) -> str:
     return f"{free / 1024**3:,.0f} GiB free in {folder}"
 
 
-def _topic(settings: Settings, topic: TopicFacts) -> str:
+def _topic(settings: Settings) -> str:
+    topic = describe_topic(settings)
     held = sum(topic.ends.values()) - sum(topic.begins.values())
     where = f"{settings.kafka_topic} at {settings.kafka_bootstrap_servers}"
     return f"{where}: {held:,} messages in {len(topic.ends)} partitions"
@@ -199,14 +187,16 @@ def _profile(settings: Settings) -> str:
     return f"{len(companies)} companies in {len(set(companies.values()))} sectors"
 
 
-def _ledger(settings: Settings, head: LedgerHead, topic: TopicFacts) -> str:
-    check_continuity(settings, head, topic)
+def _ledger(settings: Settings) -> str:
+    # In this order: a stream that lands meanwhile moves the ledger's end beyond what the topic's was before.
+    head = Ledger(settings).head()
+    check_continuity(settings, head, describe_topic(settings))
     return f"batch {head.batch_id:,}; the topic goes on where it ends" if head.batch_id else "nothing has landed yet"
 
 
-def _lag(settings: Settings, connection: MySQLConnectionAbstract, head: LedgerHead, topic: TopicFacts) -> str:
+def _lag(settings: Settings, connection: MySQLConnectionAbstract) -> str:
     meter = LagMeter(settings)
-    lag = meter.behind(starting_offsets(head, topic))
+    lag = meter.behind(Ledger(settings).head().topic_offsets)
     meter.close()
     newest = fetch_rows(connection, "SELECT landed_at FROM landed_batches ORDER BY batch_id DESC LIMIT 1")
     age = (utc_now() - newest[0][0]).total_seconds() if newest else None

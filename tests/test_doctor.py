@@ -13,11 +13,12 @@ from pipeline import Pipeline
 from pydantic import SecretStr
 from pyspark.sql import SparkSession
 
+from commands import doctor
 from commands.doctor import Fact, examine
 from services.server import free_port
 from tickledger.ledger import utc_now
 from tickledger.settings import PROJECT_ROOT, Settings
-from tickledger.topic import describe_topic
+from tickledger.topic import TopicFacts, describe_topic
 
 pytestmark = pytest.mark.integration
 
@@ -160,6 +161,24 @@ def test_a_topic_that_was_created_anew_is_named(spark: SparkSession, pipeline: P
     ledger = next(fact for fact in bad(settings) if fact.what == "ledger")
 
     assert "was created anew" in ledger.found
+
+
+def test_a_stream_that_lands_between_two_questions_is_no_loss(
+    spark: SparkSession, pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stream = Lander(spark, pipeline, topic=describe_topic(pipeline.settings))
+
+    def describe_and_land(settings: Settings) -> TopicFacts:
+        facts = describe_topic(settings)
+        message = [tick(facts.ends[0])]
+        pipeline.send([message], 0)
+        stream.land((0, facts.ends[0], message))
+        return facts
+
+    monkeypatch.setattr(doctor, "describe_topic", describe_and_land)
+
+    assert [fact for fact in bad(pipeline.settings) if fact.what in ("ledger", "lag")] == []
+    assert stream.ledger.head().batch_id >= 2
 
 
 def test_the_command_ends_with_1_and_says_how_many(pipeline: Pipeline) -> None:
