@@ -16,10 +16,9 @@ from random import Random
 from typing import Any
 
 import psutil
-from kafka import KafkaAdminClient, TopicPartition
-from kafka.admin import NewTopic
 from oracle import OracleProducer
 from pipeline import Pipeline, StreamProcess
+from store_names import StoreNames
 
 from services.environment import write_dbt_profile
 from services.instance import Instance
@@ -28,11 +27,10 @@ from tickledger.fault_points import LOG_VARIABLE, VARIABLE
 from tickledger.ledger import Ledger
 from tickledger.settings import PROJECT_ROOT
 from tickledger.stores import connect_mysql
+from tickledger.topic import LagMeter
 
 #: How long a fault may take to be met, and the stream to land again after it.
 PATIENCE_SECONDS = 150
-#: Kafka's error code UNKNOWN_TOPIC_OR_PARTITION.
-UNKNOWN_TOPIC = 3
 
 
 @dataclass
@@ -44,6 +42,7 @@ class Run:
     services: Instance
     random: Random
     folder: Path
+    seed: int
     producers: list[OracleProducer] = field(default_factory=list)
     met: int = 0
     recoveries: list[float] = field(default_factory=list)
@@ -51,6 +50,17 @@ class Run:
     #: Set where the topic itself lost messages: the ledger's ends, beyond which nothing can land any more.
     landed_until: dict[int, int] | None = None
     stream: StreamProcess = field(init=False)
+
+    @property
+    def log(self) -> Path:
+        """What Kafka acknowledged, of all producers."""
+        return self.folder / "acknowledged.jsonl"
+
+    def add_producer(self) -> None:
+        """Start another producer."""
+        seed = self.seed + 1000 * len(self.producers)
+        options = {"late_ticks": self.kind.late_ticks, "transactions": self.kind.transactions}
+        self.producers.append(OracleProducer(self.pipeline, self.log, seed, **options))
 
     def start_stream(self, number: int) -> None:
         """Start a new stream, armed for fault `number`, if its kind has one at a named point."""
@@ -82,6 +92,14 @@ class Run:
             if time.monotonic() > deadline:
                 raise TimeoutError(f"no {what} within {PATIENCE_SECONDS} s; the stream said:\n{self.last_words()}")
             time.sleep(0.1)
+
+    def wait_until_nothing_waits(self) -> None:
+        """Wait until the ledger is where the topic ends, markers and aborted messages included."""
+        meter, ledger = LagMeter(self.pipeline.settings), Ledger(self.pipeline.settings)
+        try:
+            self.wait_until(lambda: meter.behind(ledger.head().topic_offsets) == 0, "lag of 0")
+        finally:
+            meter.close()
 
     def last_words(self) -> str:
         """The end of what the stream printed."""
@@ -123,6 +141,7 @@ class Kind:
     arm: Callable[[Random, int], str] | None = None
     producers: int = 1
     late_ticks: bool = True
+    transactions: bool = False
     rounds: bool = False
     #: What surrounds the stream: a file system of its own, say.
     around: Callable[[Pipeline], contextlib.AbstractContextManager[None]] | None = None
@@ -325,8 +344,7 @@ def retention(*, beside: bool) -> Fault:
         for producer in run.producers:
             producer.stop()
         since = time.monotonic()
-        with _admin(run) as admin:
-            admin.delete_records({TopicPartition(run.pipeline.settings.kafka_topic, one): -1 for one in (0, 1)})
+        run.pipeline.delete_records({0: -1, 1: -1})
         for process in processes:
             process.resume()
         if not beside:
@@ -334,6 +352,22 @@ def retention(*, beside: bool) -> Fault:
         run.stopped_loudly(since, "retention deleted")
 
     return fault
+
+
+def markers_eaten(run: Run, number: int) -> None:
+    """Kafka deletes the whole topic, whose end is aborted messages and markers, once the ledger is past them."""
+    run.wait_for_batches(1)
+    for producer in run.producers:
+        producer.stop()
+    for partition in (0, 1):
+        run.pipeline.send_in_transaction([_stranger(partition)], partition, commit=False)
+    run.wait_until_nothing_waits()
+    run.stop_stream()
+    run.pipeline.delete_records({0: -1, 1: -1})
+    since = time.monotonic()
+    run.start_stream(number + 1)
+    run.add_producer()
+    run.recovered(since)
 
 
 def topic_recreated(*, beside: bool) -> Fault:
@@ -345,13 +379,9 @@ def topic_recreated(*, beside: bool) -> Fault:
             producer.stop()
         if not beside:
             run.stop_stream()
-        ends, topic = Ledger(run.pipeline.settings).head().ends, run.pipeline.settings.kafka_topic
+        ends = Ledger(run.pipeline.settings).head().ends
         since = time.monotonic()
-        with _admin(run) as admin:
-            admin.delete_topics([topic])
-            while admin.describe_topics([topic])[0]["error_code"] != UNKNOWN_TOPIC:
-                time.sleep(0.05)
-            admin.create_topics([NewTopic(topic, num_partitions=2, replication_factor=1)])
+        run.pipeline.create_topic_anew()
         for partition, end in ends.items():
             run.pipeline.send([_stranger(number) for number in range(end + 50)], partition)
         if not beside:
@@ -366,6 +396,32 @@ def _stranger(number: int) -> list[dict[str, Any]]:
     now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
     one = {"id": number, "created_at": now, "volume": 1, "market_cap": 1, "price": 1}
     return [one | {"ticker": "TMAS.JK", "sector": "Logistics & Deliveries"}]
+
+
+@contextlib.contextmanager
+def named_stores(pipeline: Pipeline) -> Iterator[None]:
+    """Names for MySQL and Cassandra that the stream alone can look up, at addresses that change; needs root."""
+    pipeline.names = StoreNames(pipeline.settings)
+    try:
+        yield
+    finally:
+        pipeline.names.close()
+
+
+def moved(run: Run, number: int) -> None:
+    """MySQL or Cassandra, in turn, dies and comes back under another address; the stream and its checks go on."""
+    assert run.pipeline.names is not None
+    name = ("mysql", "cassandra")[number % 2]
+    run.wait_for_batches(1)
+    since = time.monotonic()
+    run.services.server(name).kill()
+    run.pipeline.names.move(name)
+    run.services.server(name).start()
+    run.services.server(name).wait_until_ready()
+    run.recovered(since)
+    checked = "SELECT COUNT(*) FROM landed_batches WHERE verdict <> 'unchecked'"
+    before = run.pipeline.rows(checked)
+    run.wait_until(lambda: run.pipeline.rows(checked) > before, "check of a batch")
 
 
 def ledger_restored(run: Run, number: int) -> None:
@@ -472,18 +528,9 @@ def _poll(run: Run, over: threading.Event) -> None:
     connection.close()
 
 
-@contextlib.contextmanager
-def _admin(run: Run) -> Iterator[KafkaAdminClient]:
-    admin = KafkaAdminClient(bootstrap_servers=run.pipeline.settings.kafka_bootstrap_servers)
-    try:
-        yield admin
-    finally:
-        admin.close()
-
-
 def can_mount() -> bool:
-    """Whether this user may make the small file system of :func:`small_scratch`."""
-    return os.geteuid() == 0 and shutil.which("mount") is not None
+    """Whether this user may make what surrounds the stream of some kinds: a file system, names of its own."""
+    return os.geteuid() == 0 and shutil.which("mount") is not None and shutil.which("unshare") is not None
 
 
 KINDS = [
@@ -506,6 +553,9 @@ KINDS = [
     Kind("scratch checkpoint deleted", scratch_deleted, 2),
     Kind("scratch checkpoint torn", scratch_torn, 2),
     Kind("scratch disk full", disk_full, 2, around=small_scratch),
+    Kind("store under another address", moved, 4, around=named_stores),
+    Kind("transactions with aborts, SIGKILL at random times", killed_at_random, 3, transactions=True),
+    Kind("retention over markers", markers_eaten, 2, transactions=True),
     Kind("unread messages eaten, stream hangs", retention(beside=True), 1),
     Kind("unread messages eaten, no stream", retention(beside=False), 1),
     Kind("topic created anew beside the stream", topic_recreated(beside=True), 1),

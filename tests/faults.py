@@ -16,10 +16,10 @@ from typing import Annotated
 
 import typer
 from conftest import INSTANCE_VARIABLE, KEEP_VARIABLE
-from fault_kinds import KINDS, Kind, Run, can_mount, small_scratch
+from fault_kinds import KINDS, Kind, Run, can_mount
 from fault_record import FaultRow, append_run, table_of
-from oracle import Judgement, OracleProducer, judge, wait_until_quiet
-from pipeline import Pipeline, dbt_statements, fresh_pipeline
+from oracle import Judgement, judge, wait_until_quiet
+from pipeline import dbt_statements, fresh_pipeline
 from rich.console import Console
 
 from services.instance import Instance
@@ -34,16 +34,14 @@ def try_kind(kind: Kind, services: Instance, template: list[str], folder: Path, 
         pipeline = stack.enter_context(fresh_pipeline(services, services.settings(), template, folder))
         if kind.around is not None:
             stack.enter_context(kind.around(pipeline))
-        return _judged(Run(kind, pipeline, services, random.Random(f"{seed} {kind.name}"), folder), seed)
+        return _judged(Run(kind, pipeline, services, random.Random(f"{seed} {kind.name}"), folder, seed))
 
 
-def _judged(run: Run, seed: int) -> FaultRow:
-    kind, log = run.kind, run.folder / "acknowledged.jsonl"
-    log.touch()
-    run.producers.extend(
-        OracleProducer(run.pipeline, log, seed + 1000 * number, late_ticks=kind.late_ticks)
-        for number in range(kind.producers)
-    )
+def _judged(run: Run) -> FaultRow:
+    kind = run.kind
+    run.log.touch()
+    for _ in range(kind.producers):
+        run.add_producer()
     run.start_stream(0)
     try:
         for number in range(1 if kind.rounds else kind.times):
@@ -54,21 +52,25 @@ def _judged(run: Run, seed: int) -> FaultRow:
         for producer in run.producers:
             producer.stop()
         if run.landed_until is None:
-            _settle(run.pipeline, run, log)
+            _settle(run)
         run.stream.kill()
-    judgement = judge(run.pipeline, log, run.landed_until)
+    judgement = judge(run.pipeline, run.log, run.landed_until)
     judgement.problems.extend(run.problems)
     if not judgement.clean:
         console.print(run.last_words(), markup=False)
     return FaultRow(kind.name, run.met, max(run.recoveries, default=0.0), judgement, kind.rounds)
 
 
-def _settle(pipeline: Pipeline, run: Run, log: Path) -> None:
+def _settle(run: Run) -> None:
     """Let the stream land and check what is left, and end in order."""
     if run.stream.process.poll() is not None:
         run.problems.append(f"the stream ended by itself: {run.last_words()}")
         run.start_stream(run.kind.times)
-    wait_until_quiet(pipeline, log)
+    wait_until_quiet(run.pipeline, run.log)
+    try:
+        run.wait_until_nothing_waits()
+    except TimeoutError as error:
+        run.problems.append(str(error))
     run.stop_stream()
 
 
@@ -77,9 +79,9 @@ def _chosen(only: str, share: float) -> list[Kind]:
     if not kinds:
         raise ConfigurationError(f"--only is {only!r}; it should be part of: {', '.join(kind.name for kind in KINDS)}")
     if not can_mount():
-        for kind in (kind for kind in kinds if kind.around is small_scratch):
-            console.print(f"left out: {kind.name!r} needs root, to make a small file system")
-        kinds = [kind for kind in kinds if kind.around is not small_scratch]
+        for kind in (kind for kind in kinds if kind.around is not None):
+            console.print(f"left out: {kind.name!r} needs root, to mount what surrounds its stream")
+        kinds = [kind for kind in kinds if kind.around is None]
     return [replace(kind, times=max(1, round(kind.times * share))) for kind in kinds]
 
 

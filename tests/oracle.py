@@ -5,6 +5,7 @@ import json
 import random
 import threading
 import time
+import uuid
 from collections import defaultdict
 from collections.abc import Iterable
 from contextlib import closing
@@ -32,13 +33,22 @@ class OracleProducer:
 
     One JSON line a message in `log`: its keys and volumes, and whether Kafka acknowledged it (`acked` false means
     unknown: the message may be in the topic). Several producers may share a log. With `late_ticks` some are a day
-    late. `shift` is added to the time at which ticks are made; it may change while the producer runs.
+    late. With `transactions` it sends some messages in each and aborts every fourth, whose messages the log leaves out.
+    `shift` is added to the time at which ticks are made; it may change while the producer runs.
     """
 
     def __init__(
-        self, pipeline: Pipeline, log: Path, seed: int, *, messages_per_second: float = 40, late_ticks: bool = True
+        self,
+        pipeline: Pipeline,
+        log: Path,
+        seed: int,
+        *,
+        messages_per_second: float = 40,
+        late_ticks: bool = True,
+        transactions: bool = False,
     ) -> None:
         self.shift = timedelta()
+        self._transactions = transactions
         self._lateness = [0, 0, 0, 0, 90_000 if late_ticks else 0]
         self._pipeline = pipeline
         self._log = log
@@ -60,7 +70,10 @@ class OracleProducer:
         producer = KafkaProducer(
             bootstrap_servers=self._pipeline.settings.kafka_bootstrap_servers,
             acks="all", enable_idempotence=True, linger_ms=5, delivery_timeout_ms=60_000,
+            transactional_id=uuid.uuid4().hex if self._transactions else None,
         )  # fmt: skip
+        if self._transactions:
+            producer.init_transactions()
         earlier: list[list[dict[str, Any]]] = []
         with self._log.open("a") as log:
             while not self._stop.wait(self._pause):
@@ -69,7 +82,12 @@ class OracleProducer:
                     ticks = self._random.choice(earlier)
                 earlier.append(ticks)
                 value = NO_JSON if self._random.random() < 0.01 else json.dumps(ticks).encode()
-                self._send(producer, value, ticks if value != NO_JSON else [], log)
+                sent = [(value, ticks if value != NO_JSON else [])]
+                if self._transactions:
+                    sent += [(json.dumps(more).encode(), more) for more in self._rounds(3)]
+                    self._send_in_transaction(producer, sent, log)
+                else:
+                    self._send(producer, *sent[0], log)
             # What is still unknown then stays unknown in the log.
             with contextlib.suppress(KafkaError):
                 producer.flush(timeout=90)
@@ -94,22 +112,40 @@ class OracleProducer:
             )
         return ticks
 
-    def _send(self, producer: KafkaProducer, value: bytes, ticks: list[dict[str, Any]], log: Any) -> None:
+    def _rounds(self, most: int) -> list[list[dict[str, Any]]]:
+        return [self._round() for _ in range(self._random.randint(0, most))]
+
+    def _send_in_transaction(
+        self, producer: KafkaProducer, messages: list[tuple[bytes, list[dict[str, Any]]]], log: Any
+    ) -> None:
+        aborted = self._random.random() < 0.25
+        producer.begin_transaction()
+        sent = [(producer.send(self._pipeline.settings.kafka_topic, value), ticks) for value, ticks in messages]
+        producer.flush()
+        (producer.abort_transaction if aborted else producer.commit_transaction)()
+        for future, ticks in sent if not aborted else ():
+            place = future.get(timeout=30)
+            self._note(log, ticks, acked=True, partition=place.partition, offset=place.offset)
+
+    def _note(
+        self, log: Any, ticks: list[dict[str, Any]], *, acked: bool, partition: int = -1, offset: int = -1
+    ) -> None:
         keys = [[one["ticker"], one["created_at"], one["id"], one["volume"], one["sector"]] for one in ticks]
+        line = json.dumps({"acked": acked, "partition": partition, "offset": offset, "ticks": keys})
+        with self._lock:
+            log.write(line + "\n")
+            log.flush()
 
-        def note(acked: bool, partition: int = -1, offset: int = -1) -> None:
-            line = json.dumps({"acked": acked, "partition": partition, "offset": offset, "ticks": keys})
-            with self._lock:
-                log.write(line + "\n")
-                log.flush()
-
+    def _send(self, producer: KafkaProducer, value: bytes, ticks: list[dict[str, Any]], log: Any) -> None:
         try:
             future = producer.send(self._pipeline.settings.kafka_topic, value)
         except KafkaError:
-            note(False)
+            self._note(log, ticks, acked=False)
             return
-        future.add_callback(lambda sent: note(True, sent.partition, sent.offset))
-        future.add_errback(lambda _: note(False))
+        future.add_callback(
+            lambda sent: self._note(log, ticks, acked=True, partition=sent.partition, offset=sent.offset)
+        )
+        future.add_errback(lambda _: self._note(log, ticks, acked=False))
 
 
 @dataclass

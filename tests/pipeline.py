@@ -19,6 +19,7 @@ from cassandra.cluster import Session
 from kafka import KafkaAdminClient, KafkaProducer, TopicPartition
 from kafka.admin import NewTopic
 from mysql.connector.abstracts import MySQLConnectionAbstract
+from store_names import StoreNames
 
 from services.cassandra_roles import keyspace_rights
 from services.environment import write_dbt_profile
@@ -78,6 +79,8 @@ class Pipeline:
     settings: Settings
     env_file: Path
     cassandra: Session
+    #: Where the stream knows the stores by names.
+    names: StoreNames | None = None
     _connections: list[MySQLConnectionAbstract] = field(default_factory=list)
 
     @property
@@ -191,10 +194,13 @@ class StreamProcess:
     ) -> None:
         command = [str(Path(sys.executable).with_name("spark-submit")), *arguments, "streaming/stream_ticks.py"]
         command += ["--once"] if once else []
+        environment = environment or {}
+        if pipeline.names is not None:
+            command, environment = pipeline.names.prefix + command, environment | pipeline.names.environment
         self.process = subprocess.Popen(
             command,
             cwd=PROJECT_ROOT,
-            env=pipeline.environment | (environment or {}),
+            env=pipeline.environment | environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
