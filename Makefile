@@ -53,9 +53,10 @@ check: $(INSTALLED)  ## Lint, types and the tests that need no server, side by s
 unit: $(INSTALLED)  ## The tests that need no server
 	@exec $(BIN)/python -m pytest -m "not integration"
 
-lint: $(INSTALLED)  ## Lint, format and types
+lint: $(INSTALLED)  ## Lint, format, types, and which package may import which
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
+	@$(BIN)/lint-imports --no-logo
 	@$(BIN)/mypy .
 
 hooks: $(INSTALLED)  ## Run the commit hooks on every file

@@ -15,6 +15,9 @@ from expectations.suites import PROJECT_FOLDER
 from tickledger.errors import TickledgerError
 from tickledger.settings import PROJECT_ROOT, Settings
 
+#: All that the stream takes from this package.
+__all__ = ["PROJECT_FOLDER", "CheckerProcess", "Verdict"]
+
 #: Landing goes first while both have work, and the checks catch up when it waits.
 NICENESS = 15
 

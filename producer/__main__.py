@@ -121,6 +121,7 @@ def replay(
     stopping = stop_on_signals(threading.Event(), second_ends=True)
     messages = messages_in_time(iter(ticks), None if as_fast_as_possible else speed, stopping)
     _deliver(settings, topic, messages, stopping, summary, ticks.progress)
+    ticks.bad.close()
     if bad := ticks.bad.counts.total():
         raise TickledgerError(
             f"{bad:,} of {bad + ticks.ticks:,} rows of {file} were bad and not sent: {ticks.bad.summary()}"

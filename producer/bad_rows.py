@@ -1,7 +1,8 @@
 """The rows of a file that are not sent: the first few told, all counted by reason and kept in a file beside."""
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from decimal import Decimal
 from pathlib import Path
 from typing import IO, Any
@@ -34,12 +35,15 @@ class BadRows:
         if count <= FIRST_ROWS:
             self._tell(f"{self._path}, {place}: {detail}")
         if self._out is not None:
-            self._out.write(_line({"place": place, "reason": reason, "detail": detail, "row": row}))
+            line = _line({"place": place, "reason": reason, "detail": detail, "row": row})
+            with self._told_errors():
+                self._out.write(line)
 
     def close(self) -> None:
         """Write what waits to be written."""
         if self._out is not None:
-            self._out.close()
+            with self._told_errors():
+                self._out.close()
 
     def summary(self) -> str:
         """How many there are of each reason, and where they stand."""
@@ -47,9 +51,16 @@ class BadRows:
         return reasons + (f"; they stand in {self.file}" if self._out is not None else "")
 
     def _open(self) -> None:
-        try:
+        with self._told_errors():
             self._out = self.file.open("wb")
+
+    @contextmanager
+    def _told_errors(self) -> Iterator[None]:
+        """A folder that is read-only or a disk that is full costs the file, not the replay."""
+        try:
+            yield
         except OSError as error:
+            self._out = None
             self._tell(f"the bad rows are not kept: {self.file} cannot be written: {error.strerror}")
 
 

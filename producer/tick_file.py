@@ -96,7 +96,7 @@ class OpenFile:
     def _csv(self) -> tuple[str, Iterator[Row]]:
         text = _text(self._stream)
         skipped, line = 1, _line(text)
-        while not line.strip():
+        while line and not line.strip():
             skipped, line = skipped + 1, _line(text)
         delimiter, names = max(((one, _header(line, one)) for one in DELIMITERS), key=lambda pair: _known(pair[1]))
         places: dict[str, int] = {}

@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from expectations.checker_process import CheckerProcess
-from expectations.suites import PROJECT_FOLDER
+from expectations.checker_process import PROJECT_FOLDER, CheckerProcess
 from streaming.metrics import Metrics
 from streaming.webhook import Webhook
 from tickledger import fault_points

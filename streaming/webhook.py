@@ -10,7 +10,7 @@ from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 if TYPE_CHECKING:
-    from expectations.checker import Verdict
+    from expectations.checker_process import Verdict
 
 #: How long a request may wait for the connection, and for each part of the answer.
 ANSWER_SECONDS = 5

@@ -171,6 +171,16 @@ def test_rows_that_are_bad_alike_are_summed_up(tmp_path: Path) -> None:
     assert file.bad.summary() == f"2,000 wrong_type, 1 not_json; they stand in {path}.bad.jsonl"
 
 
+def test_bad_rows_that_cannot_be_kept_are_still_counted(tmp_path: Path) -> None:
+    told: list[str] = []
+    path = write_lines(tmp_path / "a.jsonl", "{not json", tick(1))
+    (tmp_path / "a.jsonl.bad.jsonl").mkdir()
+    file = TickFile(path, told.append)
+    assert len(list(file)) == 1
+    assert told[1] == f"the bad rows are not kept: {path}.bad.jsonl cannot be written: Is a directory"
+    assert file.bad.summary() == "1 not_json"
+
+
 def test_a_large_file_is_read_in_bounded_memory(tmp_path: Path) -> None:
     ticks = [
         tick(number, f"2026-03-02 {number // 3600 % 24:02}:{number // 60 % 60:02}:{number % 60:02}.{number % 997:03}")
@@ -239,6 +249,7 @@ def test_what_only_the_profile_can_judge_is_sent(tmp_path: Path) -> None:
     [
         (b"x" * 200_000, "its first line should name the columns ticker, created_at"),
         (b"\x89PNG\r\n\x1a\n\xff\x00", "its first line should name the columns ticker, created_at"),
+        (b"\x1c\n", "its first line should name the columns ticker"),
         (b" \n", "it is empty and should hold ticks as CSV or JSON"),
         (
             b"Ticker;Created;ID;Volume;Market Cap;Price\n",
@@ -250,7 +261,7 @@ def test_what_only_the_profile_can_judge_is_sent(tmp_path: Path) -> None:
         (gzip.compress(b"x" * 9999)[:20], "it cannot be read: Compressed file ended"),
         (gzip.compress(b"")[:2] + b"no gzip", "it cannot be read: "),
     ],
-    ids=range(8),
+    ids=range(9),
 )
 def test_a_file_that_cannot_be_one_is_refused(tmp_path: Path, content: bytes, message: str) -> None:
     path = tmp_path / "a.csv"

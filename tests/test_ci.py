@@ -1,0 +1,35 @@
+"""The workflow that a host runs: GitHub's own words, held to by actionlint."""
+
+import shutil
+import subprocess
+
+import pytest
+import yaml
+
+from tickledger.settings import PROJECT_ROOT
+
+ACTIONLINT = "github.com/rhysd/actionlint/cmd/actionlint@v1.7.12"
+WORKFLOW = PROJECT_ROOT / ".github" / "workflows" / "ci.yml"
+
+
+def test_actionlint_finds_nothing() -> None:
+    go = shutil.which("go")
+    if go is None:
+        pytest.skip("Go is not installed: actionlint is a Go module")
+    there = subprocess.run([go, "run", ACTIONLINT, "-version"], capture_output=True, text=True, timeout=500)
+    if there.returncode != 0:
+        pytest.skip(f"actionlint is not to be had here: {there.stderr.strip().splitlines()[-1]}")
+    done = subprocess.run(
+        [go, "run", ACTIONLINT, "-no-color", str(WORKFLOW)], capture_output=True, text=True, cwd=PROJECT_ROOT
+    )
+    assert (done.returncode, done.stdout + done.stderr) == (0, "")
+
+
+def test_the_workflow_runs_what_ci_is() -> None:
+    workflow = yaml.safe_load(WORKFLOW.read_text())
+    # YAML's `on` is true.
+    assert {"push", "pull_request"} <= workflow[True].keys()
+    steps = workflow["jobs"]["ci"]["steps"]
+    assert ".ci/run" in [step.get("run") for step in steps]
+    version = next(step["with"]["python-version"] for step in steps if "setup-python" in step.get("uses", ""))
+    assert version == "3.11"
