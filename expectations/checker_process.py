@@ -35,15 +35,14 @@ class CheckerProcess:
         self._process: subprocess.Popen[bytes] | None = None
         self._connection: Connection | None = None
 
+    def load(self) -> None:
+        """Load Great Expectations ahead of the first check. Raises what :class:`Checker` raises."""
+        self._call(None)
+
     def check(self, batch_id: int) -> Verdict:
         """See :meth:`Checker.check`."""
-        verdict: Verdict = self._call("check", batch_id)
+        verdict: Verdict = self._call(batch_id)
         return verdict
-
-    def unchecked(self) -> list[int]:
-        """See :meth:`Checker.unchecked`."""
-        batch_ids: list[int] = self._call("unchecked")
-        return batch_ids
 
     def close(self) -> None:
         """End the process, which finishes what it is at."""
@@ -52,11 +51,11 @@ class CheckerProcess:
             self._process.wait()
         self._connection = self._process = None
 
-    def _call(self, method: str, *arguments: Any) -> Any:
+    def _call(self, batch_id: int | None) -> Any:
         try:
             if self._connection is None:
                 self._connection = self._begin()
-            self._connection.send((method, arguments))
+            self._connection.send(batch_id)
             answer = self._connection.recv()
         except (EOFError, OSError) as error:
             self.close()
@@ -82,19 +81,19 @@ class CheckerProcess:
 
 
 def _serve(connection: Connection) -> None:
-    """Answer calls until the other end is closed. Loading Great Expectations takes seconds of a core."""
+    """Check the batches that are named until the other end is closed. Loading takes seconds of a core."""
     os.nice(NICENESS)
     settings, project = connection.recv()
     checker: Checker | None = None
     while True:
-        method, arguments = connection.recv()
+        batch_id: int | None = connection.recv()
         try:
             if checker is None:
                 checker = Checker(settings, project)
                 # What is loaded stays; looking through it for garbage time and again takes a third of a check's time.
                 gc.collect()
                 gc.freeze()
-            answer = getattr(checker, method)(*arguments)
+            answer: Any = None if batch_id is None else checker.check(batch_id)
         except TickledgerError as error:
             answer = error
         except Exception as error:

@@ -21,7 +21,9 @@ from commands.reconcile import reconcile
 from services.instance import Instance
 from services.server import free_port
 from streaming.stream_ticks import TickStream
+from tickledger.ledger import LandedBatch, Ledger, SectorVolume
 from tickledger.settings import PROJECT_ROOT, Settings
+from tickledger.topic import describe_topic
 
 pytestmark = pytest.mark.integration
 
@@ -195,7 +197,7 @@ def test_ctrl_c_under_load_finishes_the_batch_and_the_next_start_goes_on(
     assert_landed_once(pipeline, messages)
 
 
-def test_a_stream_killed_while_checks_rest_checks_in_the_end_all_that_landed(
+def test_a_stream_killed_while_checks_wait_checks_in_the_end_all_that_landed(
     pipeline: Pipeline, stream: list[StreamProcess]
 ) -> None:
     backlog = {"STREAM_TRIGGER_SECONDS": "0", "STREAM_MAX_OFFSETS_PER_TRIGGER": "10"}
@@ -209,11 +211,35 @@ def test_a_stream_killed_while_checks_rest_checks_in_the_end_all_that_landed(
 
     stream.append(StreamProcess(pipeline, environment=backlog))
     pipeline.wait_until_landed(200)
+    deadline = time.monotonic() + 120
+    while Ledger(pipeline.settings).unchecked() and time.monotonic() < deadline:
+        time.sleep(0.5)
     stream[1].process.send_signal(signal.SIGTERM)
     assert stream[1].wait() == 0, stream[1].output
 
     assert_landed_once(pipeline, 200)
     assert pipeline.rows("SELECT DISTINCT verdict FROM landed_batches") == [("passed",)]
+
+
+def test_a_failed_batch_that_is_caught_up_ends_a_stream_that_stops_on_it_with_1(
+    pipeline: Pipeline, stream: list[StreamProcess]
+) -> None:
+    pipeline.send([ticks(pipeline, 1)])
+    # Landed as the ledger says, but Cassandra has none of it.
+    topic, noon = describe_topic(pipeline.settings), datetime(2026, 3, 2, 5)
+    ranges = {partition: (0, end) for partition, end in topic.ends.items() if end}
+    sectors = [SectorVolume(noon.date(), "Coal", 10, 100, noon, noon)]
+    Ledger(pipeline.settings).commit(
+        LandedBatch(1, pipeline.settings.kafka_topic, topic.topic_id, ranges, 1, 10, 0, 0, 0, sectors, noon, 0.5)
+    )
+
+    stream.append(StreamProcess(pipeline, once=True, environment={"CHECKS_STOP_ON_FAILED": "true"}))
+
+    assert stream[0].wait() == 1, stream[0].output
+    assert [line for line in stream[0].lines if line.startswith("error: ")] == [
+        "error: batch 1 failed its checks (CHECKS_STOP_ON_FAILED is true);"
+        " see 'great_expectations checkpoint run landed_batch --batch 1'"
+    ]
 
 
 def test_a_batch_that_begins_while_the_query_stops_does_not_keep_it_from_stopping(test_settings: Settings) -> None:
