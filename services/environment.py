@@ -59,7 +59,7 @@ def write_dbt_profile(settings: Settings, path: Path) -> None:
         # dbt-mysql asks for no certificate; this adapter is dbt-mysql with one.
         output |= {"type": "mysql_verified", "ca_file": setting("MYSQL_CA_FILE", settings.mysql_ca_file)}
     profile = {"tickledger": {"target": "dev", "outputs": {"dev": output}}}
-    head = "# Written by `tickledger services start`; change .env instead.\n"
+    head = "# Written by `tickledger services start` from the env file; change that instead.\n"
     path.parent.mkdir(parents=True, exist_ok=True)
     _write_private(path, head + yaml.safe_dump(profile, sort_keys=False, width=1000))
 

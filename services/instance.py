@@ -66,7 +66,8 @@ class Instance:
                 server.refuse_busy_port()
             java_home()
             self._bring_up(servers)
-            write_dbt_profile(self.settings(), self.dbt_profile)
+            # Not the environment's: a ledger that a variable names for one command would be every later dbt's.
+            write_dbt_profile(load_settings(self.env_file, file_first=True), self.dbt_profile)
 
     @contextmanager
     def started(self) -> Iterator[None]:

@@ -6,6 +6,7 @@ import stat
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
@@ -263,6 +264,20 @@ class TestRunningServers:
         assert [server.pid for server in Instance(services.name).servers()] == pids
         assert services.env_file.read_text() == before
         assert run_services("status", "--instance", services.name).returncode == 0
+
+    def test_a_second_ledger_by_a_variable_leaves_what_later_commands_read_as_it_is(self, services: Instance) -> None:
+        mine, second = services.settings(), f"{services.settings().mysql_database}_second"
+        services.start()
+        before = services.env_file.read_text(), services.dbt_profile.read_text()
+
+        again = run_services("start", "--instance", services.name, MYSQL_DATABASE=second)
+
+        assert again.returncode == 0, again.stderr
+        assert (services.env_file.read_text(), services.dbt_profile.read_text()) == before
+        schema = yaml.safe_load(before[1])["tickledger"]["outputs"]["dev"]["schema"]
+        assert schema == f"{{{{ env_var('MYSQL_DATABASE', '{mine.mysql_database}') }}}}"
+        with closing(connect_mysql(mine, account="DBT_MYSQL", database=second)) as connection:
+            connection.cursor().execute(f"DROP DATABASE {second}")
 
     def test_data_of_running_servers_cannot_be_deleted(self, services: Instance) -> None:
         done = run_services("clean", "--instance", services.name)

@@ -4,8 +4,9 @@ import os
 import re
 import ssl
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
+from dotenv import dotenv_values
 from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
@@ -146,14 +147,16 @@ def env_file() -> Path:
     return Path(os.environ.get(ENV_FILE_VARIABLE) or PROJECT_ROOT / ".env")
 
 
-def load_settings(path: Path | None = None) -> Settings:
+def load_settings(path: Path | None = None, *, file_first: bool = False) -> Settings:
     """Read the settings: the environment first, then `path`, which defaults to :func:`env_file`.
 
-    Raises ConfigurationError for the first bad one: its name, its value (never a secret's) and what it should be.
+    `file_first` turns that around, for what is written to last longer than the environment. Raises ConfigurationError
+    for the first bad one: its name, its value (never a secret's) and what it should be.
     """
     path = path or env_file()
+    given: dict[str, Any] = {name.lower(): value for name, value in dotenv_values(path).items()} if file_first else {}
     try:
-        return Settings(_env_file=path)  # type: ignore[call-arg]  # mypy does not see pydantic-settings' own arguments
+        return Settings(_env_file=path, **given)  # type: ignore[call-arg]  # mypy does not see pydantic-settings' own arguments
     except ValidationError as invalid:
         problem = invalid.errors(include_url=False, include_context=False)[0]
     field = str(problem["loc"][0])
