@@ -27,6 +27,7 @@ from expectations.rhythm import (
 from expectations.suites import MOST_MINUTES_BEHIND, PRICE_WINDOW, length_of
 from tickledger.errors import ConfigurationError, StoreUnavailable, TickledgerError
 from tickledger.here import SET_UP
+from tickledger.ledger import Company
 from tickledger.settings import Settings
 from tickledger.stores import connect_mysql
 from tickledger.tick import (
@@ -64,6 +65,10 @@ _BATCHES_BEFORE = (
     " WHERE batch_id < %s AND last_created_at IS NOT NULL ORDER BY batch_id DESC LIMIT %s"
 )
 
+_VERSION_AFTER = (
+    "SELECT profile_version FROM landed_batches"
+    " WHERE batch_id > %s AND profile_version IS NOT NULL ORDER BY batch_id LIMIT 1"
+)
 
 #: A page of rows: its columns by name, missing values masked.
 Page: TypeAlias = "dict[str, np.ma.MaskedArray[Any, Any]]"
@@ -93,13 +98,6 @@ class RolledUp(TickledgerError):
         return RolledUp, (self.batch_id,)
 
 
-class Company(NamedTuple):
-    """What `profile` says of a ticker: its sector and its shares outstanding."""
-
-    sector: str
-    shares: int
-
-
 class Slice(NamedTuple):
     """Rows of some companies and one day in `real_time_data`, created from `first` to `last`, both included (UTC)."""
 
@@ -111,7 +109,10 @@ class Slice(NamedTuple):
 
 @dataclass(frozen=True)
 class LedgerView:
-    """What MySQL says of one batch. `ranges` maps a partition to its offsets [from, until)."""
+    """What MySQL says of one batch. `ranges` maps a partition to its offsets [from, until).
+
+    `companies` is the profile under which the batch landed.
+    """
 
     batch: dict[str, Any]
     ranges: dict[int, tuple[int, int]]
@@ -196,7 +197,7 @@ class ReadBack:
                 ranges, _ = _select(connection, "SELECT * FROM landed_offsets WHERE batch_id = %s", (batch_id,))
                 query = "SELECT * FROM aggregated_data WHERE batch_id = %s ORDER BY date, sector"
                 aggregates, columns = _select(connection, query, (batch_id,))
-                companies, _ = _select(connection, "SELECT ticker, sector, shares FROM profile")
+                companies = _companies(connection, batches[0])
                 before, _ = _select(connection, _BATCHES_BEFORE, (batch_id, USUAL_BATCHES + 1))
             finally:
                 connection.close()
@@ -205,7 +206,7 @@ class ReadBack:
             ranges={r["kafka_partition"]: (r["from_offset"], r["until_offset"]) for r in ranges},
             aggregate_columns=columns,
             aggregates=aggregates,
-            companies={c["ticker"]: Company(c["sector"], int(c["shares"])) for c in companies},
+            companies=companies,
             before=[Landing(b["landed_at"], b["last_created_at"], b["ticks_read"]) for b in reversed(before)],
         )
 
@@ -237,6 +238,18 @@ class ReadBack:
             execution_profile=self._profile,
         )
         return (found for _, found in results)
+
+
+def _companies(connection: MySQLConnectionAbstract, batch: dict[str, Any]) -> dict[str, Company]:
+    """The profile under which a batch landed; for one that names none, the nearest that is known."""
+    version = batch.get("profile_version")
+    if not version:
+        later, _ = _select(connection, _VERSION_AFTER, (batch["batch_id"],))
+        version = later[0]["profile_version"] if later else None
+    source = "profile_versions WHERE profile_version = %s" if version else "profile"
+    query = f"SELECT ticker, sector, shares FROM {source}"
+    rows, _ = _select(connection, query, (version,) if version else ())
+    return {row["ticker"]: Company(row["sector"], int(row["shares"])) for row in rows}
 
 
 def _tick_frame(ledger: LedgerView, slices: list[Slice], found: list[list[Page]], before: LastTicks) -> "pd.DataFrame":

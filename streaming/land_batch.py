@@ -60,7 +60,7 @@ class BatchLander:
         self._topic_id = topic.topic_id
         self._patience = patience
         self._confirm_topic = confirm_topic
-        self._sectors = ledger.sectors()
+        self._companies = ledger.companies()
         head = ledger.head()
         #: What the ledger skips as it begins, until its first batch has landed.
         self._before = [] if head.topic else _before_the_ledger(topic)
@@ -79,7 +79,7 @@ class BatchLander:
         """
         started = time.monotonic()
         waiting = None if self._ended is None else started - self._ended
-        self._sectors = self._patience.wait_for(self._ledger.sectors) or self._sectors
+        self._companies = self._patience.wait_for(self._ledger.companies) or self._companies
         fault_points.reached("before_cassandra")
         job_started = time.monotonic()
         reports = self._patience.wait_for(lambda: self._run(frame))
@@ -103,7 +103,7 @@ class BatchLander:
         newest = self.progress.head.newest_created_at
         task = LandingTask(
             settings=self._settings,
-            sectors=self._sectors,
+            sectors={ticker: company.sector for ticker, company in self._companies.items()},
             ends=self.progress.head.ends,
             not_landed=self.progress.head.not_landed,
             recover_until=self.progress.recover_until,
@@ -144,6 +144,7 @@ class BatchLander:
             sectors=sector_volumes(reports),
             landed_at=utc_now(),
             landing_seconds=time.monotonic() - started,
+            companies=self._companies,
         )
 
     def _advance(self, batch: LandedBatch) -> None:

@@ -133,6 +133,7 @@ def _commit(
             sectors=_sectors(ticks),
             landed_at=NOON + timedelta(minutes=batch_id, seconds=5),
             landing_seconds=0.5,
+            companies=Ledger(pipeline.settings).companies(),
         )
     )
 

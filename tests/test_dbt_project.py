@@ -21,7 +21,7 @@ from tickledger.stores import connect_mysql, fetch_rows
 pytestmark = pytest.mark.integration
 
 DBT_PROJECT = PROJECT_ROOT / "dbt_project"
-DBT_TESTS = 111
+DBT_TESTS = 116
 STREAMED_TABLES = (
     "aggregated_data",
     "daily_volume",
@@ -29,6 +29,7 @@ STREAMED_TABLES = (
     "landed_offsets",
     "skipped_offsets",
     "batch_findings",
+    "profile_versions",
 )
 VIEWS = ("batch_health", "volume_by_day", "volume_today", "volume_today_against_average", "volume_today_by_verdict")
 
@@ -118,6 +119,7 @@ BATCH: dict[str, object] = {
     "landed_at": "2024-08-25 07:04:47.000",
     "landing_seconds": "0.512",
     "contract_hash": "f" * 64,
+    "profile_version": "e" * 64,
     "verdict": "warned",
     "checked_at": "2024-08-25 07:04:48.000",
 }
@@ -164,6 +166,7 @@ SKIP: dict[str, object] = {
     "batch_id": 0,
     "skipped_at": "2024-08-25 07:04:40.000",
 }
+VERSION: dict[str, object] = {"profile_version": "e" * 64, "ticker": "DWGL.JK", "sector": "Coal", "shares": 1}
 LANDED: dict[str, dict[str, object]] = {
     "landed_batches": BATCH,
     "aggregated_data": AGGREGATE,
@@ -193,6 +196,7 @@ def land(client: Client) -> None:
     client.insert("landed_offsets", **OFFSETS | {"from_offset": 5, "until_offset": 7})
     client.insert("daily_volume", **DAY)
     client.insert("skipped_offsets", **SKIP)
+    client.insert("profile_versions", **VERSION)
 
 
 def test_seed_and_models_are_built_and_every_test_runs(database: Database) -> None:
@@ -231,10 +235,10 @@ def test_the_tests_find_what_is_wrong_with_the_books(database: Database, client:
 
 
 def test_the_server_refuses_rows_that_break_a_contract(client: Client) -> None:
-    rows = LANDED | {"daily_volume": DAY, "skipped_offsets": SKIP}
+    rows = LANDED | {"daily_volume": DAY, "skipped_offsets": SKIP, "profile_versions": VERSION}
     for table, row in rows.items():
         client.insert(table, **row)
-    nullable = {"first_created_at", "last_created_at", "checked_at"}
+    nullable = {"first_created_at", "last_created_at", "profile_version", "checked_at"}
     bad: list[tuple[str, dict[str, object]]] = [
         (table, {column: None})
         for table, row in rows.items()
@@ -272,11 +276,13 @@ def test_the_server_refuses_rows_that_break_a_contract(client: Client) -> None:
         ("skipped_offsets", {"batch_id": -1}),
         ("skipped_offsets", {"kind": "forgotten"}),
         ("skipped_offsets", {"from_offset": 3}),
+        ("profile_versions", {"ticker": "DWGL.JK"}),
     ]
     fresh_key: dict[str, dict[str, object]] = {
         "aggregated_data": {"processing_id": 2},
         "daily_volume": {"sector": "Beverages"},
         "skipped_offsets": {"from_offset": 6, "until_offset": 10, "topic_offset": 10},
+        "profile_versions": {"ticker": "TMAS.JK"},
     }
     accepted = []
     for table, change in bad:

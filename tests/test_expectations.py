@@ -390,6 +390,48 @@ def test_checking_again_replaces_the_findings(pipeline: Pipeline, checker: Check
 
 
 @pytest.mark.integration
+def test_a_batch_is_judged_by_the_profile_of_its_landing(pipeline: Pipeline, checker: Checker) -> None:
+    """Seen again after the seed has changed, also where it was never checked before, and where it is not healthy."""
+    land_ticks(pipeline, 1)
+    doctored = land_ticks(pipeline, 2)
+    lose_tick(pipeline, 2, doctored)
+    before = [checker.check(batch_id) for batch_id in (1, 2)]
+    land_ticks(pipeline, 3)
+
+    pipeline.execute("DELETE FROM profile WHERE ticker = 'MIKA.JK'")
+    pipeline.execute("UPDATE profile SET sector = 'Mining' WHERE ticker = 'DWGL.JK'")
+    pipeline.execute("UPDATE profile SET shares = 2 * shares WHERE ticker = 'HEAL.JK'")
+    land_ticks(
+        pipeline, 4, companies=[("DWGL.JK", "Mining", 9_270_000_000), ("HEAL.JK", COMPANIES[1][1], 30_720_000_000)]
+    )
+
+    assert [checker.check(batch_id) for batch_id in (1, 2)] == before
+    assert [one.verdict for one in before] == ["passed", "failed"]
+    assert [checker.check(batch_id).verdict for batch_id in (3, 4)] == ["passed", "passed"]
+    assert pipeline.rows(
+        "SELECT first_batch, companies FROM (SELECT profile_version, MIN(batch_id) AS first_batch FROM landed_batches"
+        " GROUP BY profile_version) b JOIN (SELECT profile_version, COUNT(*) AS companies FROM profile_versions"
+        " GROUP BY profile_version) v USING (profile_version) ORDER BY first_batch"
+    ) == [(1, 10), (4, 9)]
+
+
+@pytest.mark.integration
+def test_a_batch_from_before_versions_were_kept_is_judged_by_the_nearest(pipeline: Pipeline, checker: Checker) -> None:
+    for batch_id in (1, 2):
+        land_ticks(pipeline, batch_id)
+    pipeline.execute("UPDATE landed_batches SET profile_version = NULL WHERE batch_id = 1")
+    pipeline.execute("DELETE FROM profile WHERE ticker = 'MIKA.JK'")
+    assert checker.check(1).verdict == "passed"
+
+    pipeline.execute("UPDATE landed_batches SET profile_version = NULL")
+    assert checker.check(1).verdict == "failed"
+    pipeline.execute(
+        "INSERT INTO profile SELECT ticker, 'Mika', sector, shares FROM profile_versions WHERE ticker = 'MIKA.JK'"
+    )
+    assert checker.check(1).verdict == "passed"
+
+
+@pytest.mark.integration
 def test_batches_that_overlap_in_time_are_told_apart(pipeline: Pipeline, checker: Checker) -> None:
     first = land_ticks(pipeline, 1)
     second = land_ticks(pipeline, 2, seconds=(-59, -58, 0))

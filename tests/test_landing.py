@@ -210,6 +210,22 @@ def test_the_ledger_refuses_a_batch_that_another_stream_has_landed(spark: SparkS
     assert_books_agree(first)
 
 
+def test_a_batch_keeps_the_profile_that_it_landed_under(lander: Lander) -> None:
+    lander.land((0, 0, [tick(1)]))
+    lander.pipeline.execute(NEW_COMPANY)
+    lander.land((0, 1, [tick(2)]))
+    lander.land((0, 2, [tick(3)]))
+    lander.pipeline.execute("DELETE FROM profile WHERE ticker = 'NEW.JK'")
+    lander.land((0, 3, [tick(4)]))
+
+    companies = lander.pipeline.rows(
+        "SELECT batch_id, COUNT(*), SUM(ticker = 'NEW.JK') FROM landed_batches JOIN profile_versions USING"
+        " (profile_version) GROUP BY batch_id ORDER BY batch_id"
+    )
+    assert companies == [(1, 10, 0), (2, 11, 1), (3, 11, 1), (4, 10, 0)]
+    assert lander.pipeline.rows("SELECT COUNT(*) FROM profile_versions") == [(21,)]
+
+
 def test_the_ledger_refuses_a_range_that_does_not_follow(lander: Lander) -> None:
     batch = lander.land((0, 0, [tick(1)]))
     assert batch is not None

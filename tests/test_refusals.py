@@ -52,6 +52,7 @@ MYSQL: dict[str, tuple[str, str, int]] = {
     "stream may not change aggregated_data": (STREAM, "UPDATE aggregated_data SET total_volume = 1", 1142),
     "stream may not delete from aggregated_data": (STREAM, "DELETE FROM aggregated_data", 1142),
     "stream may not delete from the ledger": (STREAM, "DELETE FROM landed_batches", 1142),
+    "stream may not change a profile that is kept": (STREAM, "UPDATE profile_versions SET sector = 'Coal'", 1142),
     "stream may not change the ledger's offsets": (STREAM, "UPDATE landed_offsets SET until_offset = 9", 1142),
     "stream may not write daily_volume": (STREAM, "DELETE FROM daily_volume", 1142),
     "stream may not create a database": (STREAM, "CREATE DATABASE trading_more", 1044),

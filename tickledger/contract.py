@@ -15,7 +15,7 @@ from tickledger.settings import PROJECT_ROOT
 
 DBT_FOLDER = PROJECT_ROOT / "dbt_project"
 #: The tables that one landed batch writes, in the order in which it writes them.
-LANDED_TABLES = ("aggregated_data", "landed_batches", "landed_offsets")
+LANDED_TABLES = ("aggregated_data", "landed_batches", "landed_offsets", "profile_versions")
 CONTRACT_TABLES = (*LANDED_TABLES, "skipped_offsets", "batch_findings", "daily_volume")
 #: The seed, whose types stand in its config.
 PROFILE = "profile"

@@ -1,11 +1,13 @@
 """The ledger: which batches landed, with their Kafka offsets, in the same MySQL transaction as their aggregates."""
 
-from collections.abc import Iterator, Sequence
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, date, datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 import mysql.connector
 from mysql.connector.abstracts import MySQLConnectionAbstract
@@ -77,6 +79,13 @@ class LedgerHead:
         return {partition: end - self.shifts.get(partition, 0) for partition, end in self.ends.items()}
 
 
+class Company(NamedTuple):
+    """What `profile` says of a ticker: its sector and its shares outstanding."""
+
+    sector: str
+    shares: int
+
+
 @dataclass(frozen=True)
 class SectorVolume:
     """One row per date and sector of a batch: ticks, their volume in shares, first and last created_at (UTC)."""
@@ -93,6 +102,7 @@ class SectorVolume:
 class LandedBatch:
     """What a batch brings to the ledger. `ranges` maps a partition to its offsets [from, until).
 
+    `companies` is the profile, by ticker, that its ticks were held against; the ledger keeps it for the batch's checks.
     Durations in seconds: `waiting_seconds` since the batch before it, None for a stream's first; `job_seconds` of the
     Spark job; `commit_seconds` of the ledger's transaction, known once that has ended.
     """
@@ -112,6 +122,7 @@ class LandedBatch:
     waiting_seconds: float | None = None
     job_seconds: float | None = None
     commit_seconds: float | None = None
+    companies: Mapping[str, Company] = field(default_factory=dict)
 
     @property
     def ticks_landed(self) -> int:
@@ -141,10 +152,15 @@ class Ledger:
         with self._transaction() as connection:
             return _read_head(connection, lock=False)
 
+    def companies(self) -> dict[str, Company]:
+        """`profile` by ticker; empty where nothing is seeded. Raises StoreUnavailable."""
+        with self._transaction() as connection:
+            rows = fetch_rows(connection, "SELECT ticker, sector, shares FROM profile")
+        return {str(ticker): Company(str(sector), int(shares)) for ticker, sector, shares in rows}
+
     def sectors(self) -> dict[str, str]:
         """`profile` as ticker → sector; empty where nothing is seeded. Raises StoreUnavailable."""
-        with self._transaction() as connection:
-            return {str(row[0]): str(row[1]) for row in fetch_rows(connection, "SELECT ticker, sector FROM profile")}
+        return {ticker: company.sector for ticker, company in self.companies().items()}
 
     def unchecked(self) -> list[int]:
         """The batches that no check has seen, oldest first. Raises StoreUnavailable."""
@@ -315,7 +331,25 @@ def _insert(connection: MySQLConnectionAbstract, batch: LandedBatch) -> None:
     last_id = int(cursor.fetchone()[0])  # type: ignore[index,arg-type]
     for table, row in _rows_of(batch, last_id):
         cursor.execute(insert_statement(table, row), row)
+    version = profile_version(batch.companies)
+    if version and not fetch_rows(
+        connection, "SELECT 1 FROM profile_versions WHERE profile_version = %s LIMIT 1", (version,)
+    ):
+        rows = list(_version_rows(version, batch.companies))
+        cursor.executemany(insert_statement("profile_versions", rows[0]), rows)
     cursor.close()
+
+
+def profile_version(companies: Mapping[str, Company]) -> str | None:
+    """SHA-256 of what `profile` says of each ticker, which names it in the ledger; None where it says nothing."""
+    if not companies:
+        return None
+    return hashlib.sha256(json.dumps(sorted(companies.items())).encode()).hexdigest()
+
+
+def _version_rows(version: str, companies: Mapping[str, Company]) -> Iterator[dict[str, Any]]:
+    for ticker, company in companies.items():
+        yield {"profile_version": version, "ticker": ticker, **company._asdict()}
 
 
 def _rows_of(batch: LandedBatch, last_id: int) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -355,6 +389,7 @@ def filled_columns() -> dict[str, set[str]]:
     filled["landed_batches"] |= _late_figures(nothing, None, None).keys()
     skip = Skip(0, 0, 1, 1, SkipKind.NOTHING_TO_READ, "")
     filled["skipped_offsets"] = set(_skip_row(LedgerHead(), skip, moment))
+    filled["profile_versions"] = set(next(_version_rows("", {"": Company("", 0)})))
     return filled
 
 
@@ -392,6 +427,7 @@ def _batch_row(batch: LandedBatch) -> dict[str, Any]:
         "waiting_seconds": _to_milliseconds(batch.waiting_seconds),
         "job_seconds": _to_milliseconds(batch.job_seconds),
         "contract_hash": contract_hash(),
+        "profile_version": profile_version(batch.companies),
         "verdict": "unchecked",
         "checked_at": None,
     }
