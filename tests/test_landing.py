@@ -3,7 +3,7 @@
 import json
 import threading
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from random import Random
 from typing import Any
 from unittest.mock import patch
@@ -17,6 +17,7 @@ from pyspark.sql import SparkSession
 from streaming.tick_columns import TickColumns
 from streaming.tick_sink import COMPANIES_A_BATCH, TickSink
 from tickledger.errors import LedgerMoved, StoreUnavailable
+from tickledger.ledger import BatchClashes, LandedBatch, Ledger, LedgerHead, SectorVolume
 from tickledger.patience import GaveUp, Patience
 from tickledger.tick import MS_A_DAY, Tick, datetime_to_ms
 
@@ -208,6 +209,21 @@ def test_the_ledger_refuses_a_batch_that_another_stream_has_landed(spark: SparkS
         second.land((0, 0, [tick(1)]))
 
     assert_books_agree(first)
+
+
+def test_a_batch_that_stands_in_its_own_way_is_told_from_one_that_another_stream_has_landed(pipeline: Pipeline) -> None:
+    """A profile filled by hand, not by `dbt seed`, may hold sectors that MySQL's padding makes one."""
+    ledger, noon = Ledger(pipeline.settings), NOON.replace(tzinfo=None)
+    sector = SectorVolume(noon.date(), "Coal", 1, 100, noon, noon)
+    mine = LandedBatch(1, "topic", "id", {0: (0, 2)}, 2, 2, 0, 0, 0, [sector], noon, 0.5)
+
+    with pytest.raises(BatchClashes, match=r"batch 1 .*no other stream has landed it.*Coal"):
+        ledger.commit(replace(mine, sectors=[sector, replace(sector, sector="Coal ")]))
+    assert ledger.head() == LedgerHead()
+
+    ledger.commit(replace(mine, ticks_read=1))
+    with pytest.raises(LedgerMoved, match="another stream has landed a batch"):
+        ledger.commit(replace(mine, ticks_read=1, landed_at=noon + timedelta(seconds=1)))
 
 
 def test_a_batch_keeps_the_profile_that_it_landed_under(lander: Lander) -> None:

@@ -10,11 +10,12 @@ from enum import StrEnum
 from typing import Any, NamedTuple
 
 import mysql.connector
+from mysql.connector import errorcode
 from mysql.connector.abstracts import MySQLConnectionAbstract
 
 from tickledger import fault_points
 from tickledger.contract import contract_hash, insert_statement
-from tickledger.errors import ConfigurationError, LedgerMoved, StoreUnavailable
+from tickledger.errors import ConfigurationError, LedgerMoved, StoreUnavailable, TickledgerError
 from tickledger.settings import Settings
 from tickledger.stores import connect_mysql, fetch_rows, first_sentence
 
@@ -172,14 +173,22 @@ class Ledger:
         """Write the batch's aggregates and its ledger rows in one transaction, if the ledger ends where it begins.
 
         Committing the same batch again is harmless: one whose answer to COMMIT was lost is recognised.
-        Raises LedgerMoved where another stream has landed meanwhile, StoreUnavailable where MySQL is away
-        (the caller commits again).
+        Raises LedgerMoved where another stream has landed meanwhile, BatchClashes where the batch stands in its own
+        way, StoreUnavailable where MySQL is away (the caller commits again).
         """
         try:
             self._commit(batch)
         except _RefusedByKey:
             # An empty ledger has no row to lock: what stands there now may be this very batch, its answer lost.
-            self._commit(batch)
+            try:
+                self._commit(batch)
+            except _RefusedByKey as error:
+                # The ledger still ends where the batch begins, so no other stream has brought the key.
+                raise BatchClashes(
+                    f"batch {batch.batch_id} cannot land, and no other stream has landed it: MySQL takes two of its"
+                    f" rows for one, or has kept one of that number ({error}); where two sectors of 'profile' differ by"
+                    " too little, mend the seed and run 'dbt seed'"
+                ) from None
 
     def skip(self, head: LedgerHead, skips: Sequence[Skip]) -> None:
         """Let the ledger, if it still is at `head`, go on behind offsets that no batch lands, in one transaction.
@@ -249,7 +258,9 @@ class Ledger:
         try:
             yield connection
         except mysql.connector.errors.IntegrityError as error:
-            raise _RefusedByKey(f"MySQL refuses the batch, another stream may have landed it: {error.msg}") from None
+            if error.errno == errorcode.ER_DUP_ENTRY:
+                raise _RefusedByKey(f"a key of the ledger is taken: {error.msg}") from None
+            raise BatchClashes(f"MySQL refuses the batch: {error.msg}") from None
         except mysql.connector.errors.ProgrammingError as error:
             raise ConfigurationError(
                 f"MYSQL_DATABASE is {self._settings.mysql_database!r}; MySQL refuses the query: {error.msg}"
@@ -258,6 +269,10 @@ class Ledger:
             raise StoreUnavailable(f"MySQL does not answer: {first_sentence(error)}") from None
         finally:
             _close_quietly(connection)
+
+
+class BatchClashes(TickledgerError):
+    """MySQL refuses a batch for what it holds; the ledger is where it was. Exit code 1."""
 
 
 class _RefusedByKey(LedgerMoved):
