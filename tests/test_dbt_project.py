@@ -555,6 +555,69 @@ def test_an_empty_seed_is_refused_and_the_profile_stays(database: Database, clie
     assert client.rows("profile") == before
 
 
+#: Ticker, sector and shares of a row, and what is said of it; row 1 is TMAS.JK of the sector Coal.
+UNCLEAR_ROWS = (
+    ("A.JK", "Coal ", "1", 'sector is "Coal "; it should begin and end with no space'),
+    (" B.JK", "Coal", "1", 'ticker is " B.JK"; it should begin and end with no space'),
+    ("C.JK", "Co\u200bal", "1", r'sector is "Co\u200bal"; it should begin'),
+    ("D.JK", "Co\u00a0al", "1", r'sector is "Co\u00a0al"; it should begin'),
+    ("E\x07.JK", "Coal", "1", r'ticker is "E\u0007.JK"; it should begin'),
+    ("F.JK", "Coal", "10.7", 'shares is "10.7"; it should be a whole number above 0'),
+    ("G.JK", "Coal", "1e9", 'shares is "1e9"; it should be a whole number'),
+    ("H.JK", "Coal", "0", 'shares is "0"; it should be a whole number above 0'),
+    (
+        "I.JK",
+        "Coal",
+        "9" * 19,
+        'shares is "9999999999999999999"; it should be a whole number above 0, of at most 18 digits',
+    ),
+    ("J.JK", "", "1", "sector is empty"),
+    ("K.JK", "C" * 65, "1", "sector has 65 characters; it should be of type varchar(64)"),
+    ("TMAS.JK", "Coal", "1", 'ticker "TMAS.JK" stands in row 1 too'),
+)
+LOOK_ALIKES = (
+    ("tmas.JK", "Coal", "1", 'ticker "tmas.JK" is all but "TMAS.JK" of row 1'),
+    ("B.JK", "coal", "1", 'sector "coal" is all but "Coal" of row 1'),
+    ("C.JK", "Co\u00e1l", "1", r'sector "Co\u00e1l" is all but "Coal" of row 1'),
+    ("D.JK", "\uff23oal", "1", r'sector "\uff23oal" is all but "Coal" of row 1'),
+)
+
+
+@pytest.mark.parametrize("bad", [UNCLEAR_ROWS, LOOK_ALIKES], ids=["unclear rows", "look-alikes"])
+def test_a_seed_whose_rows_cannot_be_told_apart_is_refused_with_their_names(
+    database: Database, client: Client, tmp_path: Path, bad: tuple[tuple[str, str, str, str], ...]
+) -> None:
+    before, tables = client.rows("profile"), client.query("SHOW TABLES")
+    good = ["TMAS.JK,PT A,Coal,1"]
+    rows = good + [f'"{ticker}",PT A,"{sector}",{shares}' for ticker, sector, shares, _ in bad]
+
+    refusal = database.dbt("seed", *within(seed_of(tmp_path, rows)))
+
+    assert refusal.returncode == 1
+    said = [line.strip() for line in refusal.stdout.splitlines() if line.strip().startswith("- row ")]
+    for number, ((*_, expected), line) in enumerate(zip(bad, sorted(said, key=_row_of), strict=True), start=2):
+        assert line.startswith(f"- row {number}: {expected}")
+    assert (client.rows("profile"), client.query("SHOW TABLES")) == (before, tables)
+
+
+def _row_of(line: str) -> int:
+    return int(line.removeprefix("- row ").partition(":")[0])
+
+
+def seed_of(folder: Path, rows: list[str]) -> Path:
+    """A copy of the project whose seed has these rows."""
+    text = "\n".join(["ticker,company_name,sector,shares", *rows]) + "\n"
+    return edited_project(folder, {"seeds/profile.csv": lambda _: text})
+
+
+def test_a_seed_with_names_of_any_script_and_numbers_for_tickers_is_taken_as_it_is(
+    database: Database, client: Client, tmp_path: Path
+) -> None:
+    rows = ["0700,\u817e\u8baf,\u79d1\u6280,1", "700,Caf\u00e9 SA,Caf\u00e9s & more,2", "TRUE,True Car,Coal,3"]
+    succeed(database, "seed", *within(seed_of(tmp_path, rows)))
+    assert [",".join(map(str, row.values())) for row in client.query("SELECT * FROM profile ORDER BY shares")] == rows
+
+
 def test_a_reader_never_misses_the_view(database: Database, client: Client, tmp_path: Path) -> None:
     client.insert("aggregated_data", **AGGREGATE)
     all_days = edited_project(tmp_path, {"models/marts/volume_today.sql": replaced("date = utc_date()", "1 = 1")})

@@ -1,6 +1,7 @@
 {#
   Seeds by swap: the CSV is loaded into a table beside the live one, then one RENAME TABLE, which is atomic, puts it in
-  its place. A reader sees the old rows or the new, never none; a failure on the way leaves the live table as it was.
+  its place. A reader sees the old rows or the new, never none; a failure on the way leaves the live table as it was, and
+  so do rows that would not come out as they are written, or that a store could take for one another.
   dbt's own way truncates the table, or drops it, and then fills it.
 #}
 {% materialization seed, adapter='mysql' %}
@@ -14,6 +15,7 @@
   {%- elif not rows.rows -%}
     {% do exceptions.raise_compiler_error(model.original_file_path ~ " holds no row; " ~ target ~ " keeps those it has") %}
   {%- endif -%}
+  {% do refuse_rows(unclear_rows(rows)) %}
   {% do store_result('agate_table', response='OK', agate_table=rows) %}
 
   {{ run_hooks(pre_hooks) }}
@@ -22,6 +24,11 @@
   {% do run_query('drop table if exists ' ~ loaded ~ ', ' ~ replaced) %}
   {% do run_query('create table ' ~ loaded ~ ' ' ~ seed_table_definition(rows.column_names)) %}
   {% do insert_seed_rows(loaded, rows) %}
+  {%- set alike = look_alikes(loaded, rows) -%}
+  {%- if alike -%}
+    {% do run_query('drop table ' ~ loaded) %}
+    {% do refuse_rows(alike) %}
+  {%- endif -%}
   {%- set replacement = target ~ ' to ' ~ replaced ~ ', ' if existing is not none else '' -%}
   {% do run_query('rename table ' ~ replacement ~ loaded ~ ' to ' ~ target) %}
   {% do run_query('drop table if exists ' ~ replaced) %}
@@ -75,4 +82,79 @@
         ~ ([placeholders] * chunk | length) | join(', '),
       bindings=bindings, abridge_sql_log=True) %}
   {%- endfor -%}
+{% endmacro %}
+
+
+{% macro refuse_rows(problems) %}
+  {%- if problems -%}
+    {% do exceptions.raise_compiler_error(
+      model.original_file_path ~ " is refused, and the table keeps the rows that it has:\n  - "
+      ~ problems[:20] | join('\n  - ') ~ ('\n  - and ' ~ (problems | length - 20) ~ ' more' if problems | length > 20 else '')
+    ) %}
+  {%- endif -%}
+{% endmacro %}
+
+
+{#- What is wrong with single rows, counted from 1 below the header, and keys that stand twice. -#}
+{% macro unclear_rows(rows) %}
+  {%- set problems, first_rows = [], {} -%}
+  {%- for row in rows.rows -%}
+    {%- set number = loop.index -%}
+    {%- for name, type in config.get('column_types', {}).items() if name in rows.column_names -%}
+      {%- set value, constraints = row[name], model['columns'].get(name, {}).get('constraints', []) | map(attribute='type') | list -%}
+      {%- set problem = unclear_value(name, type, value, constraints) | trim -%}
+      {%- if problem -%}
+        {%- do problems.append('row ' ~ number ~ ': ' ~ name ~ ' ' ~ problem) -%}
+      {%- elif 'primary_key' in constraints and value in first_rows -%}
+        {%- do problems.append('row ' ~ number ~ ': ' ~ name ~ ' ' ~ tojson(value) ~ ' stands in row ' ~ first_rows[value] ~ ' too') -%}
+      {%- elif 'primary_key' in constraints -%}
+        {%- do first_rows.update({value: number}) -%}
+      {%- endif -%}
+    {%- endfor -%}
+  {%- endfor -%}
+  {{ return(problems) }}
+{% endmacro %}
+
+
+{#- What a value should be and is not; empty where it is fine. -#}
+{% macro unclear_value(name, type, value, constraints) %}
+  {%- if value is none -%}
+    {%- if 'not_null' in constraints -%} is empty {%- endif -%}
+  {%- elif type == 'bigint' -%}
+    {%- if not modules.re.fullmatch('[1-9][0-9]{0,17}', value) -%}
+      is {{ tojson(value) }}; it should be a whole number above 0, of at most 18 digits
+    {%- endif -%}
+  {%- elif type.startswith('varchar') and value | length > type[8:-1] | int -%}
+    has {{ value | length }} characters; it should be of type {{ type }}
+  {%- elif name in config.get('meta', {}).get('told_apart', []) and (value != value.strip() or not value.isprintable()) -%}
+    is {{ tojson(value) }}; it should begin and end with no space, and hold no character that cannot be seen
+  {%- endif -%}
+{% endmacro %}
+
+
+{#-
+  Values of the columns in `told_apart` that differ in case, accents or width alone. MySQL itself says which: tables of
+  ours compare byte by byte, but who reads them, or joins them to others, may not.
+-#}
+{% macro look_alikes(loaded, rows) %}
+  {%- set problems, folded = [], ' collate utf8mb4_unicode_520_ci' -%}
+  {%- for name in config.get('meta', {}).get('told_apart', []) -%}
+    {%- set first_rows = {} -%}
+    {%- for row in rows.rows -%}
+      {%- do first_rows.setdefault(row[name], loop.index) -%}
+    {%- endfor -%}
+    {%- set found = run_query(
+      'select one.value as spelling, other.value as first_spelling from (select distinct ' ~ name ~ ' as value from ' ~ loaded ~ ') as one'
+      ~ ' join (select min(' ~ name ~ ') as value from ' ~ loaded ~ ' group by ' ~ name ~ folded
+      ~ ' having count(distinct ' ~ name ~ ') > 1) as other'
+      ~ ' on one.value' ~ folded ~ ' = other.value and one.value <> other.value order by other.value, one.value'
+    ) -%}
+    {%- for pair in found.rows -%}
+      {%- do problems.append(
+        'row ' ~ first_rows[pair[0]] ~ ': ' ~ name ~ ' ' ~ tojson(pair[0]) ~ ' is all but ' ~ tojson(pair[1]) ~ ' of row '
+        ~ first_rows[pair[1]] ~ '; they should be the same, or differ in more than case, accents or width'
+      ) -%}
+    {%- endfor -%}
+  {%- endfor -%}
+  {{ return(problems) }}
 {% endmacro %}
