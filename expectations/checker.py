@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -14,7 +14,7 @@ import mysql.connector
 
 from expectations.read_back import ReadBack, RolledUp, UnknownBatch, mysql_errors
 from expectations.spared_work import repeated_work_spared
-from expectations.suites import CHECKPOINT, PROJECT_FOLDER, ROW_NAMES
+from expectations.suites import CHECKPOINT, PROJECT_FOLDER, ROW_NAMES, is_asked_for
 from tickledger.errors import TickledgerError
 from tickledger.ledger import utc_now
 from tickledger.settings import Settings
@@ -71,7 +71,7 @@ class Checker:
 
     def __init__(self, settings: Settings, project: Path = PROJECT_FOLDER) -> None:
         self._settings = settings
-        self._suites = _load_suites(project)
+        self._suites = _load_suites(project, settings.feed_rules)
         self._session = connect_cassandra(settings)
         try:
             self._read_back = ReadBack(settings, self._session)
@@ -158,8 +158,9 @@ class Checker:
 class _Suite:
     """One suite of the checkpoint with the asset that takes its frame."""
 
-    def __init__(self, name: str, suite: Any, batch_definition: Any) -> None:
-        self.name = name
+    def __init__(self, suite: Any, batch_definition: Any, feed_rules: Collection[str]) -> None:
+        self.name = suite.name
+        suite.expectations = [one for one in suite.expectations if is_asked_for(one.meta["name"], feed_rules)]
         self._suite = suite
         self._batch_definition = batch_definition
 
@@ -181,12 +182,12 @@ class _Suite:
             raise CheckFailedToRun(f"suite {self.name!r} cannot run: {one_line(error)}") from error
 
 
-def _load_suites(project: Path) -> list[_Suite]:
+def _load_suites(project: Path, feed_rules: Collection[str]) -> list[_Suite]:
     """The suites of the checkpoint, in its order. Raises CheckFailedToRun."""
     context = open_project(project)
     try:
         definitions = context.checkpoints.get(CHECKPOINT).validation_definitions
-        suites = [_Suite(one.suite.name, one.suite, one.batch_definition) for one in definitions]
+        suites = [_Suite(one.suite, one.batch_definition, feed_rules) for one in definitions]
     except Exception as error:
         raise _unreadable(project, error) from error
     if unknown := {suite.name for suite in suites} - ROW_NAMES.keys():

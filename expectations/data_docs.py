@@ -1,12 +1,14 @@
 """Great Expectations' Data Docs: its suites, and how one batch fares in them, as pages to open from disk."""
 
+import json
 import shutil
 import tempfile
+from collections.abc import Collection
 from pathlib import Path
 
 from expectations.checker import CheckFailedToRun, one_line, open_project
 from expectations.read_back import ReadBack
-from expectations.suites import CHECKPOINT, PROJECT_FOLDER
+from expectations.suites import CHECKPOINT, PROJECT_FOLDER, is_asked_for
 from tickledger.settings import Settings
 from tickledger.stores import connect_cassandra
 
@@ -22,6 +24,7 @@ def build_docs(settings: Settings, folder: Path, batch_id: int | None) -> Path:
     with tempfile.TemporaryDirectory() as scratch:
         # The project's own file names no site: it is generated, and Great Expectations would write this one into it.
         project = Path(shutil.copytree(PROJECT_FOLDER, Path(scratch) / "project", ignore=_not_committed))
+        _leave_out_what_nobody_asks_for(project, settings.feed_rules)
         context = open_project(project)
         try:
             context.add_data_docs_site(SITE, _site(folder))
@@ -32,6 +35,13 @@ def build_docs(settings: Settings, folder: Path, batch_id: int | None) -> Path:
         except (OSError, ValueError, TypeError, KeyError) as error:
             raise CheckFailedToRun(f"Data Docs cannot be built in {folder}: {one_line(error)}") from error
     return folder / "index.html"
+
+
+def _leave_out_what_nobody_asks_for(project: Path, feed_rules: Collection[str]) -> None:
+    for path in (project / "expectations").glob("*.json"):
+        suite = json.loads(path.read_text(encoding="utf-8"))
+        suite["expectations"] = [one for one in suite["expectations"] if is_asked_for(one["meta"]["name"], feed_rules)]
+        path.write_text(json.dumps(suite), encoding="utf-8")
 
 
 def _not_committed(_folder: str, names: list[str]) -> set[str]:

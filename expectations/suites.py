@@ -7,7 +7,7 @@
 import json
 import re
 import uuid
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,7 +17,7 @@ import yaml
 
 from tickledger.contract import load_contract
 from tickledger.errors import ConfigurationError, run_command
-from tickledger.settings import PROJECT_ROOT
+from tickledger.settings import FEED_RULES, PROJECT_ROOT
 from tickledger.tick import TICK_FIELDS
 
 PROJECT_FOLDER = PROJECT_ROOT / "expectations" / "project"
@@ -176,6 +176,11 @@ def books_by_sector() -> Iterator[Expectation]:
             f"{what}_in_aggregates",
             f"{what} of the date and sector in real_time_data as in aggregated_data",
         )
+
+
+def is_asked_for(expectation: str, feed_rules: Collection[str]) -> bool:
+    """Whether batches are held against an expectation, by its name, where the settings have these FEED_RULES."""
+    return expectation not in FEED_RULES or expectation in feed_rules
 
 
 def project_files() -> dict[Path, str]:

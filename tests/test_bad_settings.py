@@ -187,6 +187,10 @@ CASES: dict[str, tuple[Doctored, str]] = {
         _after("ALTER TABLE landed_batches MODIFY volume decimal(10,0)"),
         "table 'landed_batches' of MySQL differs from its contract in column volume",
     ),
+    "a rule that no feed has": (
+        _set(FEED_RULES="id_is_unique, prices_rise"),
+        "FEED_RULES is 'prices_rise'; it should be none, or some of id_is_unique, one_tick_a_symbol_and_round, size_is",
+    ),
     "a profile without a company": (_after("DELETE FROM profile"), "table 'profile' is empty; run 'dbt seed'"),
     "a topic other than the ledger's": (
         lambda pipeline, _folder: _landed_another_topic(pipeline, "old_topic"),

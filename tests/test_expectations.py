@@ -16,6 +16,7 @@ import pytest
 from healthy_batch import (
     COMPANIES,
     NOON,
+    SECONDS,
     StoredTick,
     dead_offset,
     land_dead_letters,
@@ -27,12 +28,13 @@ from pipeline import Pipeline
 
 from expectations.checker import Checker, CheckFailedToRun
 from expectations.read_back import COMPANIES_A_READ, UnknownBatch
-from expectations.suites import PROJECT_FOLDER, stale_files, write_project
+from expectations.suites import PROJECT_FOLDER, books, raw_ticks, stale_files, write_project
 from streaming import check_landed
 from streaming.check_landed import BatchChecks
 from tickledger.errors import StoreUnavailable
 from tickledger.ledger import LandedBatch
 from tickledger.patience import Patience
+from tickledger.settings import FEED_RULES
 from tickledger.tick import DEAD_LETTER_BUCKET
 
 Doctor = Callable[[Pipeline, int, list[StoredTick]], None]
@@ -290,8 +292,8 @@ LANDED = LandedBatch(0, "", "", {}, 20, 17, 1, 1, 0, [], datetime(2026, 3, 2), 0
 
 @pytest.fixture
 def checker(pipeline: Pipeline) -> Iterator[Checker]:
-    """A checker on the test's own stores."""
-    checker = Checker(pipeline.settings)
+    """A checker on the test's own stores, with the rules of our own producer's feed."""
+    checker = Checker(pipeline.settings.model_copy(update={"feed_rules": FEED_RULES}))
     yield checker
     checker.close()
 
@@ -432,6 +434,27 @@ def test_a_batch_from_before_versions_were_kept_is_judged_by_the_nearest(pipelin
 
 
 @pytest.mark.integration
+def test_several_trades_of_a_symbol_in_a_message_with_ids_counted_by_symbol_warn_of_nothing(
+    pipeline: Pipeline, checker: Checker
+) -> None:
+    ticks = land_ticks(pipeline)
+    for place, tick in enumerate(ticks):
+        lose_tick(pipeline, 1, [tick])
+        store_tick(pipeline, replace(tick, id=place % len(SECONDS), offset=ticks[0].offset))
+    usual = Checker(pipeline.settings)
+    assert usual.check(1).verdict == "passed"
+    usual.close()
+
+    asked = {one.expectation for one in checker.check(1).findings}
+    assert asked == {"raw_ticks.id_is_unique", "raw_ticks.one_tick_a_symbol_and_round"}
+
+
+def test_every_rule_of_a_feed_is_a_warning_of_the_suites() -> None:
+    warnings = {one["meta"]["name"] for one in (*raw_ticks(), *books()) if one["severity"] == "warning"}
+    assert set(FEED_RULES) < warnings
+
+
+@pytest.mark.integration
 def test_batches_that_overlap_in_time_are_told_apart(pipeline: Pipeline, checker: Checker) -> None:
     first = land_ticks(pipeline, 1)
     second = land_ticks(pipeline, 2, seconds=(-59, -58, 0))
@@ -539,13 +562,6 @@ def checks_of(pipeline: Pipeline) -> Callable[..., BatchChecks]:
         return BatchChecks(changed, Patience(30, threading.Event()), ([] if stopped is None else stopped).append)
 
     return make
-
-
-@pytest.fixture
-def long_rests(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let checks rest until something ends it."""
-    monkeypatch.setattr(check_landed, "REST", 1e6)
-    monkeypatch.setattr(check_landed, "SECONDS_BEFORE_LOADING", 1e6)
 
 
 def lines_of(said: str) -> list[tuple[int, str]]:

@@ -25,7 +25,7 @@ FRAME = pd.DataFrame(
 
 
 def test_results_are_those_of_great_expectations_itself(monkeypatch: pytest.MonkeyPatch) -> None:
-    suite = next(one for one in checker._load_suites(PROJECT_FOLDER) if one.name == "books_by_sector")
+    suite = next(one for one in checker._load_suites(PROJECT_FOLDER, ()) if one.name == "books_by_sector")
     spared = [suite.judge(FRAME), suite.judge(FRAME.head(1))]
     monkeypatch.setattr(checker, "repeated_work_spared", nullcontext)
 
@@ -65,7 +65,7 @@ def test_ids_are_made_once_and_are_the_same(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_an_expectation_and_its_configuration_are_built_once_and_a_frame_is_not_copied() -> None:
-    (suite,) = (one for one in checker._load_suites(PROJECT_FOLDER) if one.name == "books_by_sector")
+    (suite,) = (one for one in checker._load_suites(PROJECT_FOLDER, ()) if one.name == "books_by_sector")
     expectation = suite._suite.expectations[0]
     plain = expectation.configuration
     with repeated_work_spared():

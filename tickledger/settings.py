@@ -4,7 +4,7 @@ import os
 import re
 import ssl
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from dotenv import dotenv_values
 from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
@@ -22,6 +22,9 @@ Port = Annotated[int, Field(ge=1, le=65535)]
 Name = Annotated[str, Field(min_length=1)]
 #: Names that are written into SQL and CQL as identifiers.
 Identifier = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,47}$")]
+#: Expectations that hold for some feeds alone: expectations/suites.py has them, FEED_RULES asks for them.
+FeedRule = Literal["id_is_unique", "one_tick_a_symbol_and_round", "size_is_usual"]
+FEED_RULES: tuple[str, ...] = get_args(FeedRule)
 
 _CA_FILE = "a readable PEM file with the certificate of the authority that signed"
 _SHOULD_BE = {
@@ -44,6 +47,7 @@ _SHOULD_BE = {
     "checks_enabled": "true or false",
     "checks_stop_on_failed": "true or false",
     "checks_webhook_url": "none, or an address that begins with http:// or https://",
+    "feed_rules": f"none, or some of {', '.join(FEED_RULES)}, separated by commas",
     "dashboard_mysql_user": "the name of an account of MySQL that may only read ('make services' makes it)",
     "dashboard_cassandra_user": "the name of a role of Cassandra that may only read ('make services' makes it)",
     "dashboard_refresh_seconds": "a number of seconds, at least 0.5",
@@ -82,6 +86,8 @@ class Settings(BaseSettings):
     checks_stop_on_failed: bool
     # A secret: such addresses often hold a token.
     checks_webhook_url: SecretStr
+    # Not in a .env from before it was there.
+    feed_rules: Annotated[tuple[FeedRule, ...], NoDecode] = ()
 
     dashboard_refresh_seconds: Annotated[float, Field(ge=0.5)]
 
@@ -114,6 +120,13 @@ class Settings(BaseSettings):
     @classmethod
     def _split_hosts(cls, value: object) -> object:
         return tuple(host.strip() for host in value.split(",")) if isinstance(value, str) else value
+
+    @field_validator("feed_rules", mode="before")
+    @classmethod
+    def _split_rules(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        return () if value == "none" else tuple(rule.strip() for rule in value.split(","))
 
     @field_validator("checks_webhook_url")
     @classmethod
