@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 from cassandra.cluster import Session
 from kafka import KafkaProducer
-from kafka.errors import KafkaError
+from kafka.errors import KafkaError, MessageSizeTooLargeError
 from rich.console import Console
 from rich.table import Table
 
@@ -24,7 +24,7 @@ from tickledger.ledger import Ledger
 from tickledger.secured import kafka_options
 from tickledger.settings import Settings, load_settings
 from tickledger.stores import connect_cassandra
-from tickledger.tick import DEAD_LETTER_TABLE, WHOLE_MESSAGE
+from tickledger.tick import DEAD_LETTER_TABLE, TOO_LARGE_TO_KEEP, WHOLE_MESSAGE
 from tickledger.topic import describe_topic
 
 #: How much of a raw value a table shows.
@@ -33,14 +33,13 @@ SHOWN = 60
 
 @dataclass(frozen=True)
 class StoredDeadLetter:
-    """One row of `dead_letters`; times are UTC, `replayed_at` is None until a replay has sent it."""
+    """One row of `dead_letters` without its raw value. Times are UTC; `replayed_at` is None until a replay sends it."""
 
     topic: str
     partition: int
     bucket: int
     offset: int
     position: int
-    raw_value: bytes
     reason: str
     detail: str
     dead_at: datetime
@@ -52,8 +51,8 @@ def read_dead_letters(
 ) -> Iterator[StoredDeadLetter]:
     """The stored dead letters, in no order; `since` is compared with dead_at (UTC, no time zone)."""
     rows = session.execute(
-        "SELECT topic, kafka_partition, offset_bucket, kafka_offset, position, raw_value, reason, detail, dead_at,"
-        f" replayed_at FROM {DEAD_LETTER_TABLE}"
+        "SELECT topic, kafka_partition, offset_bucket, kafka_offset, position, reason, detail, dead_at, replayed_at"
+        f" FROM {DEAD_LETTER_TABLE}"
     )
     for row in rows:
         letter = StoredDeadLetter(*row)
@@ -63,18 +62,26 @@ def read_dead_letters(
             yield letter
 
 
+def raw_value(session: Session, letter: StoredDeadLetter) -> bytes:
+    """A dead letter's bytes, read alone: a page of many could be more than a node's memory."""
+    row = session.execute(f"SELECT raw_value FROM {DEAD_LETTER_TABLE} WHERE {_KEY}", _key(letter)).one()
+    return bytes(row.raw_value or b"") if row is not None else b""
+
+
 @dataclass
 class Replay:
-    """What a replay did: dead letters sent again, and those that are still not valid."""
+    """What a replay did: dead letters sent again, those that are still not valid, and those that cannot be sent."""
 
     sent: int = 0
     still_dead: int = 0
+    too_large: int = 0
 
 
 def replay(settings: Settings, letters: list[StoredDeadLetter], session: Session) -> Replay:
     """Send every dead letter that is valid by now to the topic again; the rest keep their newest reason.
 
-    Raises StoreUnavailable where Kafka does not acknowledge; what was sent before is marked as replayed.
+    One of which only the beginning is kept, or which is larger than the topic takes, stays as it is. Raises
+    StoreUnavailable where Kafka does not acknowledge; what was sent before is marked as replayed.
     """
     describe_topic(settings)
     sectors = Ledger(settings).sectors()
@@ -83,20 +90,30 @@ def replay(settings: Settings, letters: list[StoredDeadLetter], session: Session
         bootstrap_servers=settings.kafka_bootstrap_servers.split(","),
         acks="all",
         max_request_size=2**24,
+        # As large as it came, a message may be more than the topic takes.
+        compression_type="lz4",
         **kafka_options(settings, "PRODUCER_KAFKA"),
     )
     try:
         for letter in letters:
-            value = letter.raw_value if letter.position == WHOLE_MESSAGE else b"[" + letter.raw_value + b"]"
+            if letter.reason == TOO_LARGE_TO_KEEP:
+                done.too_large += 1
+                continue
+            value = raw_value(session, letter)
+            value = value if letter.position == WHOLE_MESSAGE else b"[" + value + b"]"
             now_ms = int(datetime.now(UTC).timestamp() * 1000)
             dead = Decoder(sectors).decode(value, now_ms).dead
             if dead:
                 _note_reason(session, letter, dead[0].reason, dead[0].detail)
                 done.still_dead += 1
-            else:
+                continue
+            try:
                 producer.send(settings.kafka_topic, value).get(timeout=30)
-                _mark_replayed(session, letter)
-                done.sent += 1
+            except MessageSizeTooLargeError:
+                done.too_large += 1
+                continue
+            _mark_replayed(session, letter)
+            done.sent += 1
     except KafkaError as error:
         raise StoreUnavailable(
             f"Kafka does not acknowledge ({type(error).__name__}); {done.sent} dead letters were sent before"
@@ -145,13 +162,14 @@ def list_command(
     session = connect_cassandra(load_settings())
     try:
         letters = sorted(read_dead_letters(session, reason=reason, since=since), key=lambda one: one.dead_at)[::-1]
+        if as_json:
+            for letter in letters:
+                raw = raw_value(session, letter).decode(errors="replace")
+                print(json.dumps(vars(letter) | {"raw_value": raw}, default=str))
+            return
+        _print([(letter, raw_value(session, letter)[: SHOWN + 1]) for letter in letters[:limit]])
     finally:
         session.cluster.shutdown()
-    if as_json:
-        for letter in letters:
-            print(json.dumps(vars(letter) | {"raw_value": letter.raw_value.decode(errors="replace")}, default=str))
-        return
-    _print(letters[:limit])
     counts = Counter(letter.reason for letter in letters)
     for name, count in counts.most_common():
         print(f"{count:8,}  {name}")
@@ -181,14 +199,15 @@ def replay_command(
         done = replay(settings, letters, session)
     finally:
         session.cluster.shutdown()
-    print(f"sent {done.sent:,} ticks again; {done.still_dead:,} are still not valid and stay")
+    too_large = f"; {done.too_large:,} are too large to be sent and stay" if done.too_large else ""
+    print(f"sent {done.sent:,} ticks again; {done.still_dead:,} are still not valid and stay{too_large}")
 
 
-def _print(letters: list[StoredDeadLetter]) -> None:
+def _print(letters: list[tuple[StoredDeadLetter, bytes]]) -> None:
     table = Table("died at (UTC)", "place", "reason", "detail", "raw value", box=None, header_style="bold")
-    for letter in letters:
+    for letter, beginning in letters:
         where = "message" if letter.position == WHOLE_MESSAGE else f"element {letter.position}"
-        raw = letter.raw_value[: SHOWN + 1].decode(errors="backslashreplace")
+        raw = beginning.decode(errors="backslashreplace")
         table.add_row(
             f"{letter.dead_at:%Y-%m-%d %H:%M:%S}",
             f"{letter.topic} {letter.partition}/{letter.offset}, {where}",

@@ -212,8 +212,9 @@ def _ticks_by_slice(session: Session, ranges: OffsetRanges, newest_moved: int) -
 
 def _dead_by_batch(session: Session, ranges: OffsetRanges) -> dict[int, int]:
     found: dict[int, int] = defaultdict(int)
-    for partition, offset in session.execute(
-        f"SELECT kafka_partition, kafka_offset FROM {DEAD_LETTER_TABLE}", timeout=60
+    # Asked for nothing but the key, Cassandra reads whole rows into its memory, raw values and all.
+    for partition, offset, _ in session.execute(
+        f"SELECT kafka_partition, kafka_offset, reason FROM {DEAD_LETTER_TABLE}", timeout=60
     ):
         batch_id = ranges.batch_of(partition, offset)
         if batch_id is not None:

@@ -169,8 +169,9 @@ class ReadBack:
             )
             # Cassandra takes ORDER BY beside IN only where it need not page.
             self._price_before.fetch_size = None
+            # COUNT(*) would read whole rows into Cassandra's memory, raw values and all.
             self._count_dead = session.prepare(
-                f"SELECT COUNT(*) FROM {DEAD_LETTER_TABLE} WHERE topic = ? AND kafka_partition = ?"
+                f"SELECT COUNT(reason) AS count FROM {DEAD_LETTER_TABLE} WHERE topic = ? AND kafka_partition = ?"
                 " AND offset_bucket = ? AND kafka_offset >= ? AND kafka_offset < ?"
             )
 

@@ -3,30 +3,36 @@
 Everything here runs in Spark's Python workers. Writing a tick or a dead letter again leaves one row.
 """
 
+import hashlib
 import threading
+import time
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from cassandra import DriverException, RequestExecutionException
+from cassandra import DriverException, RequestExecutionException, RequestValidationException
 from cassandra.cluster import NoHostAvailable, Session
+from cassandra.connection import ConnectionBusy
 from cassandra.pool import Host
 from cassandra.query import BatchStatement, BatchType, BoundStatement
 
 from streaming.tick_columns import TickColumns
 from streaming.tick_packing import PackedRows, pack_rows, pack_tick
 from tickledger.decode import DeadLetter
-from tickledger.errors import StoreUnavailable
+from tickledger.errors import ConfigurationError, StoreUnavailable, TickledgerError
 from tickledger.settings import Settings
-from tickledger.stores import connect_cassandra
+from tickledger.stores import CASSANDRA_REQUEST_SECONDS, connect_cassandra
 from tickledger.tick import (
     DEAD_LETTER_BUCKET,
     DEAD_LETTER_TABLE,
     LANDING_COLUMNS,
+    MOST_RAW_BYTES,
     RAW_TABLE,
     TICK_FIELDS,
+    TOO_LARGE_TO_KEEP,
     Tick,
     datetime_to_ms,
     day_to_date,
@@ -38,12 +44,18 @@ TICKS_A_BATCH = 200
 #: Companies and days in one: a request costs more than their rows, and of a batch over more partitions Cassandra warns
 #: (unlogged_batch_across_partitions_warn_threshold in its cassandra.yaml).
 COMPANIES_A_BATCH = 10
-#: Requests a worker keeps in flight.
+#: Requests a worker keeps in flight, and their bytes; one that is larger goes alone. A node with a heap of 1 GB lets
+#: 25 MB of requests in at once.
 IN_FLIGHT = 48
+BYTES_IN_FLIGHT = 4 * 2**20
+#: About what a tick's row has, and what a dead letter's has besides its raw value.
+TICK_BYTES, LETTER_BYTES = 200, 1_000
+#: The longest pause before the next try where the connection has no room.
+MOST_PAUSE_SECONDS = 0.25
 #: Up to so many distinct times are asked for one by one; more are read as one slice.
 MAX_EXACT_TIMES = 50
 
-_UNAVAILABLE = (DriverException, RequestExecutionException, NoHostAvailable)
+_ERRORS = (DriverException, RequestExecutionException, NoHostAvailable)
 _INSERT_TICK = ", ".join([one.name for one in TICK_FIELDS] + [name for name, _ in LANDING_COLUMNS])
 
 
@@ -58,17 +70,20 @@ class StoredTick(NamedTuple):
 
 
 class TickSink:
-    """Writes one task's ticks and dead letters, a bounded number of requests in flight.
+    """Writes one task's ticks and dead letters, with a bounded number of requests and bytes in flight.
 
-    A failed request surfaces as StoreUnavailable at the latest in :meth:`drain`; nothing is known to be stored before
-    drain returns. Landing the same messages again is the retry.
+    A failed request surfaces at the latest in :meth:`drain`, as StoreUnavailable, or as ConfigurationError where
+    Cassandra refuses it; nothing is known to be stored before drain returns. Landing the same messages again is the
+    retry.
     """
 
     def __init__(self, session: Session) -> None:
         self._session = session
         self._statements = _prepare(session)
         self._waiting: dict[frozenset[Host], _Waiting] = {}
-        self._slots = threading.BoundedSemaphore(IN_FLIGHT)
+        self._in_flight = _InFlight()
+        #: What the connection had no room for, and its bytes.
+        self._again: deque[tuple[Any, int]] = deque()
         self._failure: Exception | None = None
 
     def write(self, ticks: TickColumns, partition: int) -> None:
@@ -81,19 +96,23 @@ class TickSink:
             self._waiting.setdefault(nodes, _Waiting(one_row)).add(rows, packed)
 
     def write_dead(self, topic: str, partition: int, offset: int, dead: DeadLetter) -> None:
-        """Upsert one dead letter. Sent alone: its raw value may be as large as a message."""
+        """Upsert one dead letter. Sent alone: its raw value may be as large as a message.
+
+        Of one that is larger than Cassandra takes, the beginning is kept; its detail says how to know the whole.
+        """
+        dead = _kept(dead, f"{topic} {partition}/{offset}")
         key = (topic, partition, offset // DEAD_LETTER_BUCKET, offset, dead.position)
         values = (*key, dead.raw_value, dead.reason, dead.detail, datetime.now(UTC))
-        self._send(self._statements.insert_dead.bind(values))
+        self._send(self._statements.insert_dead.bind(values), len(dead.raw_value) + LETTER_BYTES)
 
     def drain(self) -> None:
-        """Send what waits and return when all of it is stored. Raises StoreUnavailable."""
+        """Send what waits and return when all of it is stored. Raises StoreUnavailable or ConfigurationError."""
         while self._waiting:
             self._send_ticks(self._waiting.popitem()[1])
-        for _ in range(IN_FLIGHT):
-            self._slots.acquire()
-        for _ in range(IN_FLIGHT):
-            self._slots.release()
+        self._in_flight.wait_for_none()
+        while self._again:
+            self._send_again()
+            self._in_flight.wait_for_none()
         self._raise_failure()
 
     def stored(self, ticker: str, trade_day: int, times: Sequence[int]) -> Iterator[StoredTick]:
@@ -110,17 +129,17 @@ class TickSink:
         """(offset, position) of the stored dead letters of a partition, from offset `first` to `last`."""
         for bucket in range(first // DEAD_LETTER_BUCKET, last // DEAD_LETTER_BUCKET + 1):
             bound = self._statements.dead_between.bind((topic, partition, bucket, first, last))
-            yield from self._read(bound)
+            yield from ((offset, position) for offset, position, _ in self._read(bound))
 
     def forget_tick(self, tick: Tick) -> None:
         """Delete a tick that an attempt which never reached the ledger had stored."""
         key = (tick.ticker, day_to_date(tick.trade_day), ms_to_datetime(tick.created_ms), tick.id)
-        self._send(self._statements.delete_tick.bind(key))
+        self._send(self._statements.delete_tick.bind(key), TICK_BYTES)
 
     def forget_dead(self, topic: str, partition: int, offset: int, position: int) -> None:
         """Delete a dead letter that an attempt which never reached the ledger had stored."""
         key = (topic, partition, offset // DEAD_LETTER_BUCKET, offset, position)
-        self._send(self._statements.delete_dead.bind(key))
+        self._send(self._statements.delete_dead.bind(key), TICK_BYTES)
 
     def _one_row(self, ticks: TickColumns, partition: int) -> BoundStatement:
         bound = BoundStatement(self._statements.insert_tick)
@@ -140,31 +159,76 @@ class TickSink:
         batch._statements_and_parameters = PackedRows(
             self._statements.insert_tick.query_id, waiting.rows, b"".join(waiting.packed)
         )
-        self._send(batch)
+        self._send(batch, waiting.rows * TICK_BYTES)
 
-    def _send(self, statement: Any) -> None:
+    def _send(self, statement: Any, size: int) -> None:
+        self._begin(statement, size)
+        self._send_again()
+
+    def _begin(self, statement: Any, size: int) -> None:
         self._raise_failure()
-        self._slots.acquire()
+        self._in_flight.begin(size)
         try:
             future = self._session.execute_async(statement)
-        except _UNAVAILABLE as error:
-            self._slots.release()
-            raise _unavailable(error) from None
-        future.add_callbacks(lambda _: self._slots.release(), self._failed)
+        except _ERRORS as error:
+            self._in_flight.end(size)
+            raise _said(error) from None
+        future.add_callbacks(lambda _: self._in_flight.end(size), lambda error: self._failed(error, statement, size))
 
-    def _failed(self, error: Exception) -> None:
-        self._failure = error
-        self._slots.release()
+    def _send_again(self) -> None:
+        """Send what the connection had no room for, once it has; where it gets none, Cassandra does not read."""
+        pause, until = 0.005, time.monotonic() + CASSANDRA_REQUEST_SECONDS
+        while self._again:
+            if time.monotonic() > until:
+                raise StoreUnavailable("Cassandra does not answer: it takes nothing more from the connection")
+            # The driver forgets to give back the number of a request that found no room: few tries, not thousands.
+            time.sleep(pause)
+            pause = min(2 * pause, MOST_PAUSE_SECONDS)
+            self._begin(*self._again.popleft())
+
+    def _failed(self, error: Exception, statement: Any, size: int) -> None:
+        if _has_no_room(error):
+            self._again.append((statement, size))
+        else:
+            self._failure = self._failure or error
+        self._in_flight.end(size)
 
     def _raise_failure(self) -> None:
         if self._failure is not None:
-            raise _unavailable(self._failure)
+            raise _said(self._failure)
 
     def _read(self, bound: Any) -> Iterator[Any]:
         try:
             yield from self._session.execute(bound)
-        except _UNAVAILABLE as error:
-            raise _unavailable(error) from None
+        except _ERRORS as error:
+            raise _said(error) from None
+
+
+class _InFlight:
+    """Counts the requests in flight and their bytes, and makes the next one wait for room."""
+
+    def __init__(self) -> None:
+        self._requests = self._bytes = 0
+        self._changed = threading.Condition()
+
+    def begin(self, size: int) -> None:
+        with self._changed:
+            self._changed.wait_for(lambda: self._has_room_for(size))
+            self._requests += 1
+            self._bytes += size
+
+    def end(self, size: int) -> None:
+        with self._changed:
+            self._requests -= 1
+            self._bytes -= size
+            self._changed.notify_all()
+
+    def wait_for_none(self) -> None:
+        with self._changed:
+            self._changed.wait_for(lambda: not self._requests)
+
+    def _has_room_for(self, size: int) -> bool:
+        return not self._requests or (self._requests < IN_FLIGHT and self._bytes + size <= BYTES_IN_FLIGHT)
 
 
 @dataclass
@@ -212,17 +276,42 @@ def _prepare(session: Session) -> _Statements:
             session.prepare(f"INSERT INTO {DEAD_LETTER_TABLE} ({dead_columns}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"),
             session.prepare(f"DELETE FROM {DEAD_LETTER_TABLE} WHERE {dead_key} AND kafka_offset = ? AND position = ?"),
             session.prepare(
-                f"SELECT kafka_offset, position FROM {DEAD_LETTER_TABLE}"
+                # Asked for nothing but the key, Cassandra reads whole rows into its memory, raw values and all.
+                f"SELECT kafka_offset, position, reason FROM {DEAD_LETTER_TABLE}"
                 f" WHERE {dead_key} AND kafka_offset >= ? AND kafka_offset <= ?"
             ),
         )
-    except _UNAVAILABLE as error:
-        raise _unavailable(error) from None
+    except _ERRORS as error:
+        raise _said(error) from None
 
 
-def _unavailable(error: Exception) -> StoreUnavailable:
+def _said(error: Exception) -> TickledgerError:
+    """What a driver's error means: a request that Cassandra refuses is nothing to wait for."""
     inner = next(iter(error.errors.values()), error) if isinstance(error, NoHostAvailable) and error.errors else error
+    if isinstance(inner, RequestValidationException):
+        return ConfigurationError(
+            f"Cassandra refuses a request: {' '.join(str(inner).split())}; 'tickledger doctor' says what its tables and"
+            " CASSANDRA_USER lack"
+        )
     return StoreUnavailable(f"Cassandra does not answer: {type(inner).__name__}")
+
+
+def _has_no_room(error: Exception) -> bool:
+    """Whether the driver did not even send: bytes that the server has not read yet fill the socket."""
+    return isinstance(error, NoHostAvailable) and any(isinstance(one, ConnectionBusy) for one in error.errors.values())
+
+
+def _kept(dead: DeadLetter, place: str) -> DeadLetter:
+    """The dead letter itself, or where it is too large for Cassandra its beginning."""
+    size = len(dead.raw_value)
+    if size <= MOST_RAW_BYTES:
+        return dead
+    return dead._replace(
+        raw_value=dead.raw_value[:MOST_RAW_BYTES],
+        reason=TOO_LARGE_TO_KEEP,
+        detail=f"{size:,} bytes, the first {MOST_RAW_BYTES:,} of them kept; all are in Kafka at {place}, their SHA-256"
+        f" is {hashlib.sha256(dead.raw_value).hexdigest()}; {dead.reason}: {dead.detail}",
+    )
 
 
 @lru_cache(maxsize=1)

@@ -54,6 +54,10 @@ DEAD_LETTER_TABLE = "dead_letters"
 DEAD_LETTER_BUCKET = 10_000
 #: The `position` of a dead letter that is a whole message and not one element of its array.
 WHOLE_MESSAGE = -1
+#: Of a longer raw value only so much of its beginning is kept, with this reason. Cassandra refuses a row of more than
+#: half a segment of its commit log, 16 MiB where nobody sets it otherwise.
+MOST_RAW_BYTES = 15 * 2**20
+TOO_LARGE_TO_KEEP = "too_large_to_keep"
 
 
 class Tick(NamedTuple):
