@@ -1,14 +1,18 @@
 """Large and many dead letters: nothing ends the stream, and no command of ours ends a Cassandra with a heap of 1 GB."""
 
 import hashlib
+import json
 import os
 import threading
 import time
+from collections import Counter
 
 import psutil
 import pytest
 from batches import Lander, assert_books_agree, counts, tick
-from pipeline import Pipeline
+from kafka import KafkaProducer
+from pipeline import Pipeline, StreamProcess
+from poison import nested
 from pyspark.sql import SparkSession
 from test_repair import run
 
@@ -101,3 +105,39 @@ def test_of_a_value_that_is_too_large_for_cassandra_the_beginning_is_kept(lander
         replayed.stdout == "sent 0 ticks again; 0 are still not valid and stay; 1 are too large to be sent and stay\n"
     )
     assert_books_agree(lander)
+
+
+def test_a_topic_of_large_and_odd_messages_lands(pipeline: Pipeline) -> None:
+    large = json.dumps({"ticks": ["x" * 900_000]}).encode()
+    bomb = b"[" + b"0," * 499_999 + b"0]"
+    odd = [nested(1_010), nested(500, b'[{"a":', b"}]", b"0"), b"x" * 20_000_000, bomb, bomb, bomb]
+    producer = KafkaProducer(
+        bootstrap_servers=pipeline.settings.kafka_bootstrap_servers,
+        acks="all",
+        compression_type="gzip",
+        max_request_size=2**25,
+        batch_size=0,
+    )
+    values = [large] * int(os.environ.get("LARGE_MESSAGES", "200")) + odd + [json.dumps([tick(1)]).encode()]
+    for future in [producer.send(pipeline.settings.kafka_topic, value) for value in values]:
+        future.get(timeout=60)
+    producer.close()
+
+    stream = StreamProcess(pipeline, once=True)
+    try:
+        assert stream.wait(570) == 0, stream.output
+    finally:
+        stream.kill()
+
+    assert "does not answer" not in stream.output
+    books = reconcile(pipeline.settings)
+    assert books.differences == []
+    assert (books.messages, books.ticks_landed) == (len(values), 1)
+    reasons = Counter(row.reason for row in pipeline.cassandra.execute("SELECT reason FROM dead_letters"))
+    assert reasons == {
+        "not_an_array": len(values) - len(odd) - 1,
+        "not_an_object": 1,
+        "missing_field": 1,
+        TOO_LARGE_TO_KEEP: 1,
+        "too_many_broken": 3,
+    }
