@@ -6,7 +6,6 @@ import stat
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import closing
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
@@ -276,8 +275,6 @@ class TestRunningServers:
         assert (services.env_file.read_text(), services.dbt_profile.read_text()) == before
         schema = yaml.safe_load(before[1])["tickledger"]["outputs"]["dev"]["schema"]
         assert schema == f"{{{{ env_var('MYSQL_DATABASE', '{mine.mysql_database}') }}}}"
-        with closing(connect_mysql(mine, account="DBT_MYSQL", database=second)) as connection:
-            connection.cursor().execute(f"DROP DATABASE {second}")
 
     def test_data_of_running_servers_cannot_be_deleted(self, services: Instance) -> None:
         done = run_services("clean", "--instance", services.name)
