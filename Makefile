@@ -30,10 +30,10 @@ test: $(INSTALLED)  ## Lint, types and all tests, on real servers that they star
 	@exec $(BIN)/python -m pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder
 
 faults: $(INSTALLED)  ## Kill the real parts under load, many times, and compare with an oracle. ARGS="--seed 7 --share 0.2"
-	@exec $(BIN)/python tests/faults.py $(ARGS)
+	@exec $(BIN)/python -m tools.faults $(ARGS)
 
 bench: $(INSTALLED) .venv-bytewax/installed  ## Land one topic with several engines in turn. ARGS="--rounds 1 --to artifacts/engines.md"
-	@PYTHONPATH=tests exec $(BIN)/python -m benchmarks $(ARGS)
+	@exec $(BIN)/python -m benchmarks $(ARGS)
 
 .venv-bytewax/installed: benchmarks/bytewax-requirements.txt
 	@echo "setting up .venv-bytewax, for one of the engines: a minute or two the first time"
@@ -42,10 +42,10 @@ bench: $(INSTALLED) .venv-bytewax/installed  ## Land one topic with several engi
 	@touch $@
 
 bench-latency: $(INSTALLED)  ## From the producer to each store, at some paces and triggers. ARGS="--seconds 10"
-	@PYTHONPATH=tests exec $(BIN)/python -m benchmarks.latency $(ARGS)
+	@exec $(BIN)/python -m benchmarks.latency $(ARGS)
 
 bench-growth: $(INSTALLED)  ## What grows with batches, days and ticks. ARGS="--part batches --part days"
-	@PYTHONPATH=tests exec $(BIN)/python -m benchmarks.growth $(ARGS)
+	@exec $(BIN)/python -m benchmarks.growth $(ARGS)
 
 check: $(INSTALLED)  ## Lint, types and the tests that need no server, side by side
 	@$(MAKE) --no-print-directory --jobs=2 lint unit
@@ -95,7 +95,7 @@ shell: $(INSTALLED)  ## A shell in which every command of the README works as ty
 	@echo "tickledger's environment; 'exit' leaves it"; exec bash --rcfile .venv/shellrc -i
 
 picture: $(INSTALLED)  ## Pictures of the dashboard into docs/: light, dark, phone (needs Chromium)
-	@exec $(BIN)/python tests/picture.py
+	@exec $(BIN)/python -m tools.picture
 
 lock:  ## Resolve requirements.lock anew from pyproject.toml (needs uv)
 	uv pip compile --quiet --python-version 3.11 --generate-hashes --group dev pyproject.toml -o requirements.lock

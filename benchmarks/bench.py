@@ -17,12 +17,12 @@ from typing import Annotated, Any
 import pandas as pd
 import psutil
 import typer
-from pipeline import Pipeline, StreamProcess, dbt_statements, fresh_pipeline
 from rich.console import Console
 from rich.table import Table
 
 from benchmarks.load import Load, fill
 from services.instance import Instance
+from tests.support.pipeline import Pipeline, StreamProcess, dbt_statements, fresh_pipeline
 from tickledger.errors import run_command
 
 InstanceName = Annotated[str, typer.Option("--instance", help="The servers' instance, which is started for it.")]

@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from pipeline import Pipeline
 
 from benchmarks.bench import Bench, kill_tree
 from benchmarks.load import Load, Volumes
 from commands.reconcile import reconcile
 from services.instance import SERVERS
 from services.server import free_port, process_of
+from tests.support.pipeline import Pipeline
 from tickledger.errors import ConfigurationError, TickledgerError
 from tickledger.settings import PROJECT_ROOT
 

@@ -14,7 +14,6 @@ from typing import Annotated, Any
 import pandas as pd
 import psutil
 import typer
-from oracle import OracleProducer
 
 from benchmarks.bench import Bench, InstanceName, Target, bench, command, say, show, stream
 from benchmarks.engines import run
@@ -23,6 +22,7 @@ from dashboard import queries
 from dashboard.draw_history import DAYS_SHOWN
 from dashboard.readers import CassandraReader, MySQLReader
 from expectations.checker import Checker
+from tests.support.oracle import OracleProducer
 from tickledger.errors import ConfigurationError, StoreUnavailable, TickledgerError
 
 #: The parts, with the minutes that each takes on two cores.

@@ -13,7 +13,6 @@ from typing import Annotated, Any
 import numpy as np
 import pandas as pd
 import typer
-from pipeline import Pipeline, StreamProcess
 
 from benchmarks.bench import InstanceName, Target, bench, command, say, show, stream
 from benchmarks.load import trade
@@ -21,6 +20,7 @@ from commands.reconcile import reconcile
 from producer.companies import read_companies
 from producer.market import Market
 from producer.publish import Publisher
+from tests.support.pipeline import Pipeline, StreamProcess
 from tickledger.errors import TickledgerError
 
 #: Seconds at a pace before its messages count, and after which what was sent last has not come through.

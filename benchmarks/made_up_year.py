@@ -6,8 +6,7 @@ seconds, the default trigger, each of a message a second. The newest day is toda
 
 from datetime import date, timedelta
 
-from pipeline import Pipeline
-
+from tests.support.pipeline import Pipeline
 from tickledger.stores import connect_mysql
 
 BATCHES_A_DAY = 7 * 3600 // 2

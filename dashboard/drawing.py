@@ -38,7 +38,7 @@ def let_it_paint(*, last: bool = False) -> None:
             st.session_state.painted = True
 
 
-#: Long enough for the figures on a slow machine (`python tests/picture.py --first-paint 1000000` measures it).
+#: Long enough for the figures on a slow machine (`python -m tools.picture --first-paint 1000000` measures it).
 PAINT_SECONDS = 0.3
 
 

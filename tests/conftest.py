@@ -11,17 +11,14 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from pipeline import Database, Pipeline, dbt_statements, fresh_database, fresh_pipeline
 from pyspark.sql import SparkSession
 
 from services.instance import Instance
 from services.java import java_home
+from tests.support.instances import KEEP_VARIABLE, instance_name
+from tests.support.pipeline import Database, Pipeline, dbt_statements, fresh_database, fresh_pipeline
 from tickledger.settings import Settings
 
-#: Set to 1 to leave the test servers running between two runs.
-KEEP_VARIABLE = "TICKLEDGER_KEEP_TEST_SERVICES"
-#: Names another set of test servers; TICKLEDGER_MYSQLD says which MySQL they run.
-INSTANCE_VARIABLE = "TICKLEDGER_TEST_INSTANCE"
 #: No test that asks for today's figures takes longer.
 SECONDS_BEFORE_MIDNIGHT = 120
 
@@ -38,12 +35,6 @@ if not hasattr(sys.modules["__main__"], "__file__"):
     # A process of pytest-xdist has no main file. PySpark, which Great Expectations imports, takes that for a doctest of
     # its own and exits.
     sys.modules["__main__"].__file__ = __file__
-
-
-def instance_name() -> str:
-    """The name of the servers that this process of the tests has for itself."""
-    name, worker = os.environ.get(INSTANCE_VARIABLE, "test"), os.environ.get("PYTEST_XDIST_WORKER", "gw0")
-    return name if worker == "gw0" else f"{name}-{worker}"
 
 
 @pytest.fixture(autouse=True)

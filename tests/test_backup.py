@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from batches import TOPIC, Lander, tick
-from pipeline import Pipeline
 from pyspark.sql import SparkSession
 
 from commands.reconcile import reconcile
 from services.instance import Instance
+from tests.support.batches import TOPIC, Lander, tick
+from tests.support.pipeline import Pipeline
 from tickledger.ledger import StreamLock
 from tickledger.settings import PROJECT_ROOT
 from tickledger.stores import connect_cassandra, connect_mysql

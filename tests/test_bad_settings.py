@@ -11,10 +11,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from pipeline import Pipeline
 
 from services.server import free_port
 from streaming.stream_ticks import TickStream
+from tests.support.pipeline import Pipeline
 from tickledger.errors import run_command
 from tickledger.settings import ENV_FILE_VARIABLE, PROJECT_ROOT, load_settings
 

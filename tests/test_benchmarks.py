@@ -17,7 +17,6 @@ import orjson
 import pandas as pd
 import psutil
 import pytest
-from pipeline import Pipeline
 
 from benchmarks.__main__ import medians
 from benchmarks.bench import show
@@ -29,9 +28,8 @@ from benchmarks.sink import Sink
 from producer.companies import read_companies
 from producer.market import Market
 from services.instance import Instance
+from tests.support.pipeline import Pipeline
 from tickledger.settings import PROJECT_ROOT
-
-ENVIRONMENT = os.environ | {"PYTHONPATH": str(PROJECT_ROOT / "tests")}
 
 
 def of_run(engine: str, pace: float, problem: str = "") -> dict[str, object]:
@@ -69,7 +67,7 @@ def test_a_table_is_appended_to_the_file_that_is_named_and_only_there(tmp_path: 
 )
 def test_a_run_that_would_make_no_sense_is_refused_before_it_starts(options: str, reason: str) -> None:
     command = [sys.executable, "-m", "benchmarks", *options.split()]
-    run = subprocess.run(command, cwd=PROJECT_ROOT, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+    run = subprocess.run(command, cwd=PROJECT_ROOT, capture_output=True, text=True, check=False)
     assert run.returncode == 2
     assert run.stderr.count("\n") == 1
     assert reason in run.stderr
@@ -156,7 +154,7 @@ def test_a_benchmark_that_is_asked_to_stop_leaves_no_process_and_no_database(
     bench = subprocess.Popen(
         [sys.executable, "-m", *module.split(), "--instance", services.name],
         cwd=PROJECT_ROOT,
-        env=ENVIRONMENT | {"STARTED_BY": mark},
+        env=os.environ | {"STARTED_BY": mark},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -4,13 +4,13 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from browser import VIEWS, Viewer, chromium, running_browser, served_page, shown_time, wait_until
-from healthy_batch import land_ticks
-from page_data import empty, land, tick
-from pipeline import Pipeline
 from playwright.sync_api import Browser, Locator
 
 from services.instance import Instance
+from tests.support.browser import VIEWS, Viewer, chromium, running_browser, served_page, shown_time, wait_until
+from tests.support.healthy_batch import land_ticks
+from tests.support.page_data import empty, land, tick
+from tests.support.pipeline import Pipeline
 from tickledger.settings import PROJECT_ROOT
 
 pytestmark = [

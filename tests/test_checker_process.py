@@ -6,12 +6,12 @@ import sys
 
 import psutil
 import pytest
-from healthy_batch import land_ticks
-from pipeline import Pipeline
 
 from expectations.checker import CheckFailedToRun
 from expectations.checker_process import CheckerProcess
 from expectations.read_back import UnknownBatch
+from tests.support.healthy_batch import land_ticks
+from tests.support.pipeline import Pipeline
 
 STREAM = """
 import time

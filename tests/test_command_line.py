@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 from dotenv import dotenv_values
-from pipeline import Pipeline
 
 from commands.main import COMMANDS, _load, main
+from tests.support.pipeline import Pipeline
 from tickledger.settings import ENV_FILE_VARIABLE, PROJECT_ROOT
 
 TICKLEDGER = str(Path(sys.executable).with_name("tickledger"))

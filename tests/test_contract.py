@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from batches import Lander, assert_books_agree, tick
-from pipeline import Database, Pipeline
 from pyspark.sql import SparkSession
 
 from expectations.checker import Checker
 from services.environment import write_dbt_profile
+from tests.support.batches import Lander, assert_books_agree, tick
+from tests.support.pipeline import Database, Pipeline
 from tickledger import contract
 from tickledger.contract_drift import differences, mysql_differences
 from tickledger.errors import ConfigurationError

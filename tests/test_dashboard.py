@@ -12,16 +12,16 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from dotenv import dotenv_values
-from gate import Gate
-from healthy_batch import dead_offset, first_offset, land_ticks
-from page_data import empty, land, tick
-from pipeline import Pipeline
 from streamlit.testing.v1 import AppTest
 
 from dashboard import drawing, queries
 from dashboard.readers import CassandraReader, MySQLReader
 from dashboard.readings import Readings
 from dashboard.sources import LagWatch, sources_of
+from tests.support.gate import Gate
+from tests.support.healthy_batch import dead_offset, first_offset, land_ticks
+from tests.support.page_data import empty, land, tick
+from tests.support.pipeline import Pipeline
 from tickledger import contract
 from tickledger.errors import ConfigurationError, StoreUnavailable
 from tickledger.settings import PROJECT_ROOT, load_settings

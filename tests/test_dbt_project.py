@@ -12,8 +12,8 @@ from typing import Any
 
 import mysql.connector
 import pytest
-from pipeline import Database
 
+from tests.support.pipeline import Database
 from tickledger.errors import ConfigurationError
 from tickledger.settings import PROJECT_ROOT, Settings
 from tickledger.stores import connect_mysql, fetch_rows

@@ -8,9 +8,9 @@ import orjson
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from poison import BAD_TICKS, GOOD, ODD_BUT_GOOD, UNREADABLE, message, mutated
-from shapes import messages
 
+from tests.support.poison import BAD_TICKS, GOOD, ODD_BUT_GOOD, UNREADABLE, message, mutated
+from tests.support.shapes import messages
 from tickledger.decode import BYTES_A_DEAD_LETTER, MOST_DEAD_LETTERS, Decoder, element_bytes
 from tickledger.tick import WHOLE_MESSAGE, Tick, day_to_date, parse_created_at, trade_day_of
 

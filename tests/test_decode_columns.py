@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from poison import BAD_TICKS, GOOD, ODD_BUT_GOOD, UNREADABLE, message, mutated
-from shapes import messages
 
 from streaming.decode_columns import ColumnDecoder
 from streaming.tick_columns import whole
+from tests.support.poison import BAD_TICKS, GOOD, ODD_BUT_GOOD, UNREADABLE, message, mutated
+from tests.support.shapes import messages
 from tickledger.decode import DeadLetter, Decoder
 from tickledger.tick import MAX_AHEAD_MS, Tick, parse_created_at
 

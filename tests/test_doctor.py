@@ -7,15 +7,15 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from batches import TOPIC, Lander, tick
-from page_data import land
-from pipeline import Pipeline
 from pydantic import SecretStr
 from pyspark.sql import SparkSession
 
 from commands import doctor
 from commands.doctor import Fact, examine
 from services.server import free_port
+from tests.support.batches import TOPIC, Lander, tick
+from tests.support.page_data import land
+from tests.support.pipeline import Pipeline
 from tickledger.ledger import utc_now
 from tickledger.settings import PROJECT_ROOT, Settings
 from tickledger.topic import TopicFacts, describe_topic

@@ -13,7 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from healthy_batch import (
+
+from expectations.checker import Checker, CheckFailedToRun
+from expectations.read_back import COMPANIES_A_READ, UnknownBatch
+from expectations.suites import PROJECT_FOLDER, books, raw_ticks, stale_files, write_project
+from streaming import check_landed
+from streaming.check_landed import BatchChecks
+from tests.support.healthy_batch import (
     COMPANIES,
     NOON,
     SECONDS,
@@ -24,13 +30,7 @@ from healthy_batch import (
     store_dead_letter,
     store_tick,
 )
-from pipeline import Pipeline
-
-from expectations.checker import Checker, CheckFailedToRun
-from expectations.read_back import COMPANIES_A_READ, UnknownBatch
-from expectations.suites import PROJECT_FOLDER, books, raw_ticks, stale_files, write_project
-from streaming import check_landed
-from streaming.check_landed import BatchChecks
+from tests.support.pipeline import Pipeline
 from tickledger.errors import StoreUnavailable
 from tickledger.ledger import LandedBatch
 from tickledger.patience import Patience

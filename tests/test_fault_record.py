@@ -3,9 +3,10 @@
 import json
 from pathlib import Path
 
-from fault_record import FaultRow, append_run, table_of
-from oracle import Judgement
 from rich.console import Console
+
+from tests.support.oracle import Judgement
+from tools.fault_record import FaultRow, append_run, table_of
 
 
 def test_the_table_ends_with_sums_that_leave_out_rounds() -> None:

@@ -7,17 +7,17 @@ from random import Random
 from typing import Any
 
 import pytest
-from batches import Lander, tick
-from fault_kinds import KINDS, Kind, at_points
-from fault_record import table_of
-from faults import try_kind
-from oracle import judge
-from pipeline import Pipeline
 from pyspark.sql import SparkSession
 from rich.console import Console
 
 from services.instance import Instance
+from tests.support.batches import Lander, tick
+from tests.support.oracle import judge
+from tests.support.pipeline import Pipeline
 from tickledger.fault_points import POINTS
+from tools.fault_kinds import KINDS, Kind, at_points
+from tools.fault_record import table_of
+from tools.faults import try_kind
 
 pytestmark = pytest.mark.integration
 

@@ -6,8 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from healthy_batch import land_ticks
-from pipeline import Pipeline
+
+from tests.support.healthy_batch import land_ticks
+from tests.support.pipeline import Pipeline
 
 
 def great_expectations(*arguments: str, env: dict[str, str] | None = None) -> "subprocess.CompletedProcess[str]":

@@ -9,13 +9,13 @@ from typing import Any
 from unittest.mock import patch
 
 import pytest
-from batches import NEW_COMPANY, NOON, TOPIC, Lander, assert_books_agree, counts, tick
-from pipeline import Pipeline
-from poison import BAD_TICKS, ODD_BUT_GOOD, UNREADABLE, mutated
 from pyspark.sql import SparkSession
 
 from streaming.tick_columns import TickColumns
 from streaming.tick_sink import COMPANIES_A_BATCH, TickSink
+from tests.support.batches import NEW_COMPANY, NOON, TOPIC, Lander, assert_books_agree, counts, tick
+from tests.support.pipeline import Pipeline
+from tests.support.poison import BAD_TICKS, ODD_BUT_GOOD, UNREADABLE, mutated
 from tickledger.errors import LedgerMoved, StoreUnavailable
 from tickledger.ledger import BatchClashes, LandedBatch, Ledger, LedgerHead, SectorVolume
 from tickledger.patience import GaveUp, Patience

@@ -6,10 +6,7 @@ from contextlib import closing
 from datetime import UTC, datetime
 
 import pytest
-from batches import NOON, TOPIC, Lander, assert_books_agree, counts, tick
-from pipeline import Pipeline, StreamProcess
 from pyspark.sql import SparkSession
-from test_stream import run_stream, ticks
 from typer.testing import CliRunner, Result
 
 from commands.doctor import examine
@@ -18,6 +15,9 @@ from commands.reconcile import reconcile
 from dashboard import queries
 from dashboard.readers import MySQLReader
 from streaming.stream_ticks import TickStream
+from tests.support.batches import NOON, TOPIC, Lander, assert_books_agree, counts, tick
+from tests.support.pipeline import Pipeline, StreamProcess
+from tests.test_stream import run_stream, ticks
 from tickledger.errors import ConfigurationError, LedgerMoved
 from tickledger.ledger import Ledger, Skip, SkipKind, StreamLock
 from tickledger.start_up import check_continuity, starting_offsets

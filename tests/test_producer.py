@@ -19,16 +19,16 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from batches import NEW_COMPANY
 from confluent_kafka import Producer as ConfluentProducer
 from kafka import KafkaConsumer, TopicPartition
-from pipeline import Pipeline
 
 from producer.bad_rows import FIRST_ROWS
 from producer.companies import LOOK_SECONDS
 from producer.pace import rounds
 from producer.replay import MAX_TICKS_A_MESSAGE, TickFile, messages_in_time
 from producer.watch import _printable
+from tests.support.batches import NEW_COMPANY
+from tests.support.pipeline import Pipeline
 from tickledger.errors import ConfigurationError, TickledgerError
 from tickledger.settings import PROJECT_ROOT
 from tickledger.tick import parse_created_at

@@ -17,9 +17,9 @@ from cassandra.auth import PlainTextAuthProvider
 from cassandra.cluster import Cluster, NoHostAvailable, Session
 from dotenv import dotenv_values
 from mysql.connector import errorcode
-from pipeline import Pipeline, StreamProcess, cassandra_admin
 
 from services.instance import Instance
+from tests.support.pipeline import Pipeline, StreamProcess, cassandra_admin
 from tickledger.settings import PROJECT_ROOT, Settings
 from tickledger.stores import connect_cassandra, connect_mysql, credentials, fetch_rows
 

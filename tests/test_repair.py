@@ -7,13 +7,13 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from batches import NEW_COMPANY, NOON, Lander, assert_books_agree, counts, tick
 from kafka import KafkaConsumer, TopicPartition
-from pipeline import Pipeline
 from pyspark.sql import SparkSession
 
 from commands.dead_letters import read_dead_letters, replay
 from commands.reconcile import reconcile
+from tests.support.batches import NEW_COMPANY, NOON, Lander, assert_books_agree, counts, tick
+from tests.support.pipeline import Pipeline
 from tickledger.settings import PROJECT_ROOT
 
 pytestmark = pytest.mark.integration

@@ -5,16 +5,16 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import pytest
-from batches import Lander, assert_books_agree, counts, tick
-from pipeline import Pipeline
 from pyspark.sql import SparkSession
-from test_repair import run
 
 from commands import roll_up as module
 from commands.reconcile import reconcile
 from commands.roll_up import roll_up
 from expectations.checker import Checker, Verdict
 from expectations.read_back import RolledUp
+from tests.support.batches import Lander, assert_books_agree, counts, tick
+from tests.support.pipeline import Pipeline
+from tests.test_repair import run
 
 pytestmark = pytest.mark.integration
 

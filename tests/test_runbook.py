@@ -2,9 +2,8 @@
 
 import re
 
-from fault_kinds import KINDS
-
 from tickledger.settings import PROJECT_ROOT
+from tools.fault_kinds import KINDS
 
 
 def test_every_kind_of_fault_has_its_entry() -> None:

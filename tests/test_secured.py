@@ -15,15 +15,15 @@ from typing import Any
 import mysql.connector
 import psutil
 import pytest
-from conftest import KEEP_VARIABLE, instance_name
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.admin import NewTopic
 from kafka.errors import AuthorizationError, KafkaError
-from pipeline import environment_for
 
 from dashboard.readers import CassandraReader, MySQLReader
 from services.certificates import Authority
 from services.instance import Instance
+from tests.support.instances import KEEP_VARIABLE, instance_name
+from tests.support.pipeline import environment_for
 from tickledger.errors import ConfigurationError, StoreUnavailable
 from tickledger.secured import kafka_options
 from tickledger.settings import NO_FILE, PROJECT_ROOT, Settings

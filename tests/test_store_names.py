@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from contextlib import closing
 
 import pytest
-from fault_kinds import can_mount
-from pipeline import Pipeline
-from store_names import StoreNames
 
+from tests.support.pipeline import Pipeline
+from tests.support.store_names import StoreNames
 from tickledger.settings import PROJECT_ROOT
+from tools.fault_kinds import can_mount
 
 pytestmark = pytest.mark.integration
 

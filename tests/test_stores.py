@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from cassandra import DriverException
 from cassandra.cluster import NoHostAvailable, Session
-from gate import Gate
 
 from services.server import free_port
+from tests.support.gate import Gate
 from tickledger.errors import StoreUnavailable
 from tickledger.settings import Settings
 from tickledger.stores import connect_cassandra

@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pipeline import Pipeline, StreamProcess
 from prometheus_client.parser import text_string_to_metric_families
 
 from commands.reconcile import reconcile
 from services.instance import Instance
 from services.server import free_port
 from streaming.stream_ticks import TickStream
+from tests.support.pipeline import Pipeline, StreamProcess
 from tickledger.ledger import LandedBatch, Ledger, SectorVolume
 from tickledger.settings import PROJECT_ROOT, Settings
 from tickledger.topic import describe_topic

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pipeline import Pipeline
 
 from commands.reconcile import reconcile
 from services.environment import write_dbt_profile
+from tests.support.pipeline import Pipeline
 from tickledger.settings import PROJECT_ROOT
 
 pytestmark = pytest.mark.integration

@@ -10,14 +10,14 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
 
 import pytest
-from healthy_batch import land_ticks
-from pipeline import Pipeline
 from pydantic import SecretStr
 
 from expectations.checker import CheckResult, Verdict
 from streaming import webhook
 from streaming.check_landed import BatchChecks
 from streaming.webhook import Webhook
+from tests.support.healthy_batch import land_ticks
+from tests.support.pipeline import Pipeline
 from tickledger.errors import ConfigurationError
 from tickledger.patience import Patience
 from tickledger.settings import PROJECT_ROOT, load_settings

@@ -1,6 +1,6 @@
 """Made-up trading days straight into both stores, as the stream would have landed them: for measuring, and to look at.
 
-    python tests/made_up_days.py --ticks 1000000     # a million ticks of the last 24 hours, into an empty ledger
+    python -m tests.support.made_up_days --ticks 1000000   # a million ticks of the last 24 hours, into an empty ledger
 
 Kafka and Spark have no part in it. The books agree afterwards; verdicts and findings are made up too.
 """

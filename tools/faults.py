@@ -15,15 +15,15 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from conftest import INSTANCE_VARIABLE, KEEP_VARIABLE
-from fault_kinds import KINDS, Kind, Run, can_mount
-from fault_record import FaultRow, append_run, table_of
-from oracle import Judgement, judge, wait_until_quiet
-from pipeline import dbt_statements, fresh_pipeline
 from rich.console import Console
 
 from services.instance import Instance
+from tests.support.instances import INSTANCE_VARIABLE, KEEP_VARIABLE
+from tests.support.oracle import Judgement, judge, wait_until_quiet
+from tests.support.pipeline import dbt_statements, fresh_pipeline
 from tickledger.errors import ConfigurationError, run_command
+from tools.fault_kinds import KINDS, Kind, Run, can_mount
+from tools.fault_record import FaultRow, append_run, table_of
 
 console = Console(highlight=False, width=160)
 

@@ -9,10 +9,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from oracle import Judgement
 from rich.table import Table
 
 from services.instance import SERVERS
+from tests.support.oracle import Judgement
 
 COUNTED = ("acknowledged", "landed", "dead", "duplicates", "lost", "double_counted", "volume_difference")
 HEADINGS = (

@@ -1,7 +1,7 @@
 """`make picture`: pictures of the dashboard for the README, light, dark and on a phone; or its first paint, measured.
 
-    python tests/picture.py                           # docs/dashboard-light.png, -ledger.png, -dark.png, -phone.png
-    python tests/picture.py --first-paint 1000000     # seconds to the first paint, with a million ticks in the table
+    python -m tools.picture                           # docs/dashboard-light.png, -ledger.png, -dark.png, -phone.png
+    python -m tools.picture --first-paint 1000000     # seconds to the first paint, with a million ticks in the table
 
 Starts the servers of the tests' instance where they do not run, fills a database and a keyspace of its own with
 made-up days, and drops them in the end. Neither Spark nor a running demo is needed.
@@ -17,12 +17,12 @@ from argparse import ArgumentParser
 from contextlib import ExitStack
 from pathlib import Path
 
-from browser import VIEWS, Viewer, chromium, running_browser, served_page
-from made_up_days import Filler, fill
-from pipeline import Pipeline, dbt_statements, fresh_pipeline
 from playwright.sync_api import Browser, BrowserContext
 
 from services.instance import Instance
+from tests.support.browser import VIEWS, Viewer, chromium, running_browser, served_page
+from tests.support.made_up_days import Filler, fill
+from tests.support.pipeline import Pipeline, dbt_statements, fresh_pipeline
 from tickledger.ledger import utc_now
 from tickledger.settings import PROJECT_ROOT
 

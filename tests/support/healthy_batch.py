@@ -6,8 +6,7 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
-from pipeline import Pipeline
-
+from tests.support.pipeline import Pipeline
 from tickledger.ledger import LandedBatch, Ledger, SectorVolume
 from tickledger.tick import DEAD_LETTER_BUCKET
 

@@ -5,11 +5,11 @@ import threading
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from pipeline import Pipeline
 from pyspark.sql import DataFrame, SparkSession
 
 from commands.reconcile import reconcile
 from streaming.land_batch import BatchLander
+from tests.support.pipeline import Pipeline
 from tickledger.ledger import LandedBatch, Ledger
 from tickledger.patience import Patience
 from tickledger.topic import TopicFacts

@@ -19,11 +19,11 @@ from cassandra.cluster import Session
 from kafka import KafkaAdminClient, KafkaProducer, TopicPartition
 from kafka.admin import NewTopic
 from mysql.connector.abstracts import MySQLConnectionAbstract
-from store_names import StoreNames
 
 from services.cassandra_roles import keyspace_rights
 from services.environment import write_dbt_profile
 from services.instance import Instance
+from tests.support.store_names import StoreNames
 from tickledger.settings import ENV_FILE_VARIABLE, PROJECT_ROOT, Settings
 from tickledger.stores import connect_cassandra, connect_mysql
 from tickledger.tick import cassandra_tables

@@ -3,8 +3,7 @@
 from contextlib import closing
 from datetime import datetime
 
-from pipeline import Pipeline
-
+from tests.support.pipeline import Pipeline
 from tickledger.contract import CONTRACT_TABLES
 
 

@@ -5,7 +5,8 @@ import json
 from random import Random
 
 from hypothesis import strategies as st
-from poison import GOOD, message, mutated, nested, with_value
+
+from tests.support.poison import GOOD, message, mutated, nested, with_value
 
 _GOOD = json.dumps(GOOD).encode()
 #: Around the depths at which orjson writes no more, the standard library gives up, and orjson reads no more.

@@ -17,9 +17,9 @@ from typing import Any
 from cassandra.cluster import Session
 from kafka import KafkaProducer
 from kafka.errors import KafkaError
-from pipeline import Pipeline
 
 from commands.reconcile import OffsetRanges, read_ranges, reconcile
+from tests.support.pipeline import Pipeline
 from tickledger.ledger import Ledger
 from tickledger.stores import connect_cassandra, connect_mysql
 

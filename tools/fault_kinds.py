@@ -16,12 +16,12 @@ from random import Random
 from typing import Any
 
 import psutil
-from oracle import OracleProducer
-from pipeline import Pipeline, StreamProcess
-from store_names import StoreNames
 
 from services.environment import write_dbt_profile
 from services.instance import Instance
+from tests.support.oracle import OracleProducer
+from tests.support.pipeline import Pipeline, StreamProcess
+from tests.support.store_names import StoreNames
 from tickledger.contract import CONTRACT_TABLES
 from tickledger.fault_points import LOG_VARIABLE, VARIABLE
 from tickledger.ledger import Ledger

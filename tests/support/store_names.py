@@ -6,8 +6,7 @@ import tempfile
 from itertools import count
 from pathlib import Path
 
-from gate import Gate
-
+from tests.support.gate import Gate
 from tickledger.settings import Settings
 
 #: In a mount namespace of its own a process has another /etc/hosts; the machine's stays as it is.
