@@ -18,7 +18,7 @@ RUN python3 -m venv /opt/venv
 WORKDIR /packages
 COPY requirements.lock containers/requirements.py ./
 RUN python requirements.py < requirements.lock > needed.lock \
-    && pip install --no-cache-dir --root-user-action ignore --require-hashes -r needed.lock
+    && pip install --no-cache-dir --root-user-action ignore --require-hashes --no-deps -r needed.lock
 # Spark's Kafka source goes where Spark's own jars are. Fails the build where Java or Spark do not run.
 COPY spark-defaults.conf spark-env.sh log4j2.properties ./
 RUN SPARK_CONF_DIR=/packages python -c \

@@ -1,6 +1,8 @@
 # tickledger: `make` lists what there is. Everything that a target needs, it sets up itself.
 
-PYTHON ?= $(or $(shell command -v python3.11),python3)
+# The newest that there is of those in pyproject.toml's `requires-python`. To be there is not enough: a shim may not run.
+FITS := -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null
+PYTHON ?= $(shell for one in python3.13 python3.12 python3.11 python3; do $$one $(FITS) && echo $$one && break; done)
 BIN := .venv/bin
 INSTALLED := .venv/installed
 SECONDS ?= 0
@@ -13,11 +15,11 @@ help:  ## List the targets
 setup: $(INSTALLED)  ## Make the environment in .venv, from requirements.lock
 
 $(INSTALLED): requirements.lock pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null || { \
-	  echo "error: PYTHON is '$(PYTHON)' ($$($(PYTHON) --version 2>&1)); it should be Python 3.11: make PYTHON=/path/to/python3.11 ..." >&2; exit 2; }
-	@echo "setting up .venv: about three minutes the first time"
-	@$(PYTHON) -m venv .venv
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(or $(PYTHON),python3) $(FITS) || { \
+	  echo "error: PYTHON is '$(or $(PYTHON),python3)' ($$($(or $(PYTHON),python3) --version 2>&1 | head -n 1)); it should be Python 3.11, 3.12 or 3.13: make PYTHON=/path/to/python3.13 ..." >&2; exit 2; }
+	@echo "setting up .venv with $$($(PYTHON) --version): about three minutes the first time"
+	@$(PYTHON) -m venv --clear .venv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements.lock
 	@PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@$(BIN)/python -m services.spark_classes || echo "warning: each start of Spark will take some seconds longer" >&2
 	@touch $@
@@ -97,5 +99,8 @@ shell: $(INSTALLED)  ## A shell in which every command of the README works as ty
 picture: $(INSTALLED)  ## Pictures of the dashboard into docs/: light, dark, phone (needs Chromium)
 	@exec $(BIN)/python -m tools.picture
 
+# One lock, with one version of each package, for all Pythons of `requires-python`; past what dbt-mysql asks for, as
+# `override-dependencies` says, which is why pip takes it only with --no-deps.
 lock:  ## Resolve requirements.lock anew from pyproject.toml (needs uv)
-	uv pip compile --quiet --python-version 3.11 --generate-hashes --group dev pyproject.toml -o requirements.lock
+	uv pip compile --quiet --universal --fork-strategy fewest --python-version 3.11 --generate-hashes --group dev pyproject.toml -o requirements.lock
+	@sed -i '1i # To be installed by `make setup`, or by: pip install --require-hashes --no-deps -r requirements.lock' requirements.lock

@@ -27,25 +27,26 @@ class NotAudited(Exception):
     """The service does not answer, or does not know the packages."""
 
 
-def locked_versions(lock: Path) -> dict[str, str]:
-    """Package → version, of a lock's pinned lines."""
-    return dict(re.findall(r"^([A-Za-z0-9._-]+)==([^\s;]+)", lock.read_text(), re.MULTILINE))
+def locked_versions(lock: Path) -> list[tuple[str, str]]:
+    """(package, version) for each of a lock's pinned lines: a package may have another version for another Python."""
+    return re.findall(r"^([A-Za-z0-9._-]+)==([^\s;]+)", lock.read_text(), re.MULTILINE)
 
 
-def flaws_of(accepted: list[dict[str, Any]], locked: dict[str, str]) -> Iterator[str]:
+def flaws_of(accepted: list[dict[str, Any]], locked: list[tuple[str, str]]) -> Iterator[str]:
     """One line for each accepted finding that lacks something, or that is not of a locked version any longer."""
     for entry in accepted:
         name = f"{entry.get('id')} of {entry.get('package')} {entry.get('version')}"
         if any(not str(entry.get(key, "")).strip() for key in ("id", "package", "version", "reason")):
             yield f"{name}: an accepted finding should have id, package, version and reason"
-        elif locked.get(entry["package"]) != entry["version"]:
-            yield f"{name}: the lock has {locked.get(entry['package'], 'no such package')}; take the entry out"
+        elif (entry["package"], entry["version"]) not in locked:
+            versions = ", ".join(version for package, version in locked if package == entry["package"])
+            yield f"{name}: the lock has {versions or 'no such package'}; take the entry out"
 
 
-def ask(service: tuple[str, ...], packages: dict[str, str]) -> list[dict[str, Any]]:
+def ask(service: tuple[str, ...], packages: list[tuple[str, str]]) -> list[dict[str, Any]]:
     """What pip-audit says of each package. Raises NotAudited, and RuntimeError where pip-audit itself fails."""
     with tempfile.NamedTemporaryFile("w", suffix=".txt") as requirements:
-        requirements.writelines(f"{name}=={version}\n" for name, version in packages.items())
+        requirements.writelines(f"{name}=={version}\n" for name, version in packages)
         requirements.flush()
         command = [sys.executable, "-m", "pip_audit", "--requirement", requirements.name, "--disable-pip", "--no-deps"]
         command += ["--format", "json", "--progress-spinner", "off", *service]
@@ -59,12 +60,18 @@ def ask(service: tuple[str, ...], packages: dict[str, str]) -> list[dict[str, An
     raise RuntimeError(f"pip-audit failed: {problem}")
 
 
-def audit(service: tuple[str, ...], packages: dict[str, str]) -> list[dict[str, Any]]:
+def audit(service: tuple[str, ...], packages: list[tuple[str, str]]) -> list[dict[str, Any]]:
     """Ask a service about all packages, once it has answered about one. Raises NotAudited."""
-    (first,) = ask(service, dict(list(packages.items())[:1]))
+    (first,) = ask(service, packages[:1])
     if "skip_reason" in first:
         raise NotAudited(first["skip_reason"])
-    return ask(service, packages)
+    answers = []
+    while packages:
+        # pip-audit refuses a package that is there twice.
+        versions = dict(packages)
+        answers += ask(service, list(versions.items()))
+        packages = [one for one in packages if one not in versions.items()]
+    return answers
 
 
 def findings_of(answers: list[dict[str, Any]], accepted: list[dict[str, Any]]) -> Iterator[tuple[bool, str]]:

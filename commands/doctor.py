@@ -6,15 +6,17 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime
-from importlib.metadata import version
+from importlib.metadata import metadata, version
 from pathlib import Path
 from typing import Any
 
 import typer
 from mysql.connector.abstracts import MySQLConnectionAbstract
+from packaging.specifiers import SpecifierSet
 from rich.console import Console
 from rich.markup import escape
 
+from commands.run_dbt import misfit
 from services.java import java_home, java_version
 from tickledger.command_line import AsJson, print_json
 from tickledger.contract_drift import cassandra_differences, mysql_differences, mysql_errors
@@ -109,10 +111,13 @@ def _fact(what: str, look: Callable[[], str], mend: str) -> Fact:
 
 
 def _versions() -> str:
-    if sys.version_info[:2] != (3, 11):
-        raise Ill(f"Python {sys.version.split()[0]}; it should be 3.11", "make setup PYTHON=/path/to/python3.11")
-    packages = ("pyspark", "dbt-core", "great-expectations", "streamlit")
-    return f"Python {sys.version.split()[0]}, {', '.join(f'{name} {version(name)}' for name in packages)}"
+    python, wanted = sys.version.split()[0], metadata("tickledger")["Requires-Python"]
+    if python not in SpecifierSet(wanted):
+        raise Ill(f"Python {python}; it should be {wanted}", "make setup PYTHON=/path/to/python3.13")
+    if found := misfit():
+        raise Ill(found, "make setup")
+    packages = ("pyspark", "dbt-core", "dbt-mysql", "great-expectations", "streamlit")
+    return f"Python {python}, {', '.join(f'{name} {version(name)}' for name in packages)}"
 
 
 def _scratch(folder: Path) -> str:

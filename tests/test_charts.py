@@ -113,7 +113,7 @@ def all_charts(
 
 def layers(spec: dict[str, Any]) -> list[dict[str, Any]]:
     """The layers of a specification, each as Vega-Lite sees it, nested ones in their order."""
-    found = []
+    found: list[Any] = []
     for layer in spec["layer"]:
         found += layers(layer) if "layer" in layer else [layer]
     return found

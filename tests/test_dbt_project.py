@@ -209,7 +209,7 @@ def test_seed_and_models_are_built_and_every_test_runs(database: Database) -> No
     for prepare in (lambda: None, lambda: land(client)):
         prepare()
         output = succeed(database, "test")
-        assert f"PASS={DBT_TESTS} WARN=0 ERROR=0 SKIP=0 TOTAL={DBT_TESTS}" in output
+        assert f"PASS={DBT_TESTS} WARN=0 ERROR=0 SKIP=0 NO-OP=0 REUSED=0 TOTAL={DBT_TESTS}" in output
         assert "[WARNING]" not in output
     client.close()
 

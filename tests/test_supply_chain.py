@@ -12,12 +12,14 @@ import tomllib
 import zipfile
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 
 from services.server import free_port
 from tickledger.settings import PROJECT_ROOT
@@ -40,17 +42,46 @@ def test_every_package_is_pinned_with_its_hashes_and_installed_by_them() -> None
     for file in ("Makefile", "Dockerfile"):
         installs = re.findall(r".*pip install .*\b(?:requirements|needed)\.lock", (PROJECT_ROOT / file).read_text())
         assert len(installs) == 1
-        assert "--require-hashes" in installs[0]
+        assert "--require-hashes --no-deps" in installs[0]
+
+
+def test_nothing_is_missing_from_the_lock_but_what_is_overridden_on_purpose() -> None:
+    """Installed with --no-deps, a package that the lock lacks would be missed at the first import only."""
+    locked = {re.split("==", block)[0] for block in BLOCKS}
+
+    done = run(sys.executable, "-m", "pip", "check")
+
+    assert {line for line in done.stdout.splitlines() if line.split()[0] in locked} == {
+        f"dbt-core {version('dbt-core')} requires dbt-core-experimental-parser, which is not installed.",
+        f"dbt-mysql 1.7.0 has requirement dbt-core~=1.7.0, but you have dbt-core {version('dbt-core')}.",
+    }
+
+
+def test_the_lock_fits_every_python_that_the_project_takes_and_make_looks_for_those() -> None:
+    project = tomllib.loads((PROJECT_ROOT / "pyproject.toml").read_text())["project"]
+    pythons = SpecifierSet(project["requires-python"])
+    fitting = [f"3.{minor}" for minor in range(30) if f"3.{minor}" in pythons]
+    makefile = (PROJECT_ROOT / "Makefile").read_text()
+
+    assert re.findall(r"python(3\.\d+)", re.findall(r"^PYTHON \?= .*", makefile, re.MULTILINE)[0]) == fitting[::-1]
+    first, last = (tuple(int(part) for part in one.split(".")) for one in (fitting[0], fitting[-1]))
+    assert f"{first} <= sys.version_info[:2] <= {last}" in makefile
+    assert f"--universal --fork-strategy fewest --python-version {fitting[0]} " in makefile
+    pinned = [Requirement(block.split("\\")[0].strip()) for block in BLOCKS]
+    for python in fitting:
+        here = {"python_version": python, "python_full_version": f"{python}.0"}
+        names = [one.name for one in pinned if one.marker is None or one.marker.evaluate(here)]
+        assert len(names) == len(set(names)) > 100, python
 
 
 def test_a_package_that_is_not_what_was_locked_is_refused(tmp_path: Path) -> None:
-    (block,) = (block for block in BLOCKS if block.startswith("toml=="))
+    (block,) = (block for block in BLOCKS if block.startswith("tomli=="))
     pinned = Requirement(block.split()[0])
-    version = str(pinned.specifier).removeprefix("==")
-    wheel, notes = tmp_path / f"toml-{version}-py3-none-any.whl", f"toml-{version}.dist-info"
+    number = str(pinned.specifier).removeprefix("==")
+    wheel, notes = tmp_path / f"tomli-{number}-py3-none-any.whl", f"tomli-{number}.dist-info"
     with zipfile.ZipFile(wheel, "w") as archive:
-        archive.writestr("toml.py", "raise SystemExit('somebody else wrote this')\n")
-        archive.writestr(f"{notes}/METADATA", f"Metadata-Version: 2.1\nName: toml\nVersion: {version}\n")
+        archive.writestr("tomli.py", "raise SystemExit('somebody else wrote this')\n")
+        archive.writestr(f"{notes}/METADATA", f"Metadata-Version: 2.1\nName: tomli\nVersion: {number}\n")
         archive.writestr(f"{notes}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
         archive.writestr(f"{notes}/RECORD", "")
     own_hash = hashlib.sha256(wheel.read_bytes()).hexdigest()
@@ -137,6 +168,21 @@ def audit(folder: Path, accepted: str, url: str) -> "subprocess.CompletedProcess
     return run(sys.executable, ".ci/audit.py", *options)
 
 
+def test_the_audit_asks_about_every_version_of_a_package(tmp_path: Path, service: str) -> None:
+    lines = ("six==1.17.0", "urllib3==1.26.20 ; python_full_version < '3.12'", "urllib3==2.5.0", "urllib3==2.8.0")
+    (tmp_path / "lock").write_text("".join(f"{line} \\\n    --hash=sha256:aa\n" for line in lines))
+    (tmp_path / "accepted.toml").write_text("")
+
+    done = run(
+        *(sys.executable, ".ci/audit.py", "--lock", tmp_path / "lock", "--accepted", tmp_path / "accepted.toml"),
+        *("--osv-url", service),
+    )
+
+    assert done.returncode == 1, done.stderr
+    assert sorted(re.findall(r"VULNERABLE: urllib3 (\S+):", done.stdout)) == ["1.26.20", "2.5.0", "2.8.0"]
+    assert "audited 4 locked packages" in done.stdout
+
+
 def entry(**changes: str) -> str:
     """An accepted finding, as the file has it."""
     values = {"id": "CVE-2025-66418", "package": "urllib3", "version": "1.26.20", "reason": "no stranger's server"}
@@ -199,7 +245,7 @@ def test_the_projects_own_exceptions_are_of_locked_versions_and_have_reasons() -
     done = run(sys.executable, ".ci/audit.py", "--osv-url", f"http://127.0.0.1:{free_port()}")
 
     assert done.returncode == 0, done.stdout + done.stderr
-    ids = [one["id"] for one in tomllib.loads(accepted.read_text())["accepted"]]
+    ids = [one["id"] for one in tomllib.loads(accepted.read_text()).get("accepted", [])]
     assert len(ids) == len(set(ids))
 
 

@@ -1,20 +1,78 @@
-"""The adapter `mysql_verified`: dbt-mysql that asks for the server's certificate, which dbt-mysql 1.7 cannot."""
+"""The adapter `tickledger`: dbt-mysql on a dbt of today, which can also ask for the server's certificate.
 
+dbt-mysql 1.7 is its last release and was written for dbt 1.7. It imports names that dbt has moved since: they are put
+where it looks for them before it is imported. Where either moves on, tests/test_dbt_adapter.py says what moved.
+"""
+
+import os
+import sys
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import dbt.adapters.factory
 import mysql.connector
-from dbt.adapters.base import AdapterPlugin
-from dbt.adapters.mysql import MySQLAdapter, MySQLConnectionManager, MySQLCredentials
-from dbt.contracts.connection import Connection
-from dbt.exceptions import FailedToConnectError
+from dbt.adapters.base import AdapterPlugin, BaseAdapter
+from dbt.adapters.contracts.connection import Connection, Credentials
+from dbt.adapters.exceptions import FailedToConnectError
+from dbt_common.exceptions import DbtRuntimeError
+from dotenv import find_dotenv
 
-NAME = "mysql_verified"
+NAME = "tickledger"
+
+# Since dbt 1.8 adapters have a package of their own, dbt-adapters, and what it shares with dbt-core is in dbt-common.
+#: Module that dbt-mysql imports → the module that it is today.
+MOVED_MODULES = {
+    "dbt.contracts.connection": "dbt.adapters.contracts.connection",
+    "dbt.clients.agate_helper": "dbt_common.clients.agate_helper",
+}
+#: Module and name that dbt-mysql imports → the module that has the name today.
+MOVED_NAMES = {
+    ("dbt.events", "AdapterLogger"): "dbt.adapters.events.logging",
+    ("dbt.exceptions", "DbtDatabaseError"): "dbt_common.exceptions",
+    ("dbt.exceptions", "FailedToConnectError"): "dbt.adapters.exceptions",
+    ("dbt.utils", "executor"): "dbt_common.utils.executor",
+}
+for old, new in MOVED_MODULES.items():
+    sys.modules[old] = import_module(new)
+for (old, name), new in MOVED_NAMES.items():
+    setattr(import_module(old), name, getattr(import_module(new), name))
+
+from dbt.adapters.mysql import MySQLAdapter, MySQLConnectionManager, MySQLCredentials  # noqa: E402
+
+
+def load_credentials(type_name: str) -> type[Credentials]:
+    """What dbt asks for as it reads profiles.yml. Raises DbtRuntimeError where the profile is of an older tickledger.
+
+    Without a word dbt would run with dbt-mysql's own adapter, whose connections take any certificate.
+    """
+    if type_name != NAME:
+        raise DbtRuntimeError(
+            f"its type is '{type_name}'; it should be '{NAME}': 'make services' writes profiles.yml anew,"
+            " and so does 'python -m services.set_up dbt-profile PATH'"
+        )
+    return dbt.adapters.factory.FACTORY.load_plugin(type_name)
+
+
+dbt.adapters.factory.load_plugin = load_credentials
+
+
+def refuse_env_file() -> None:
+    """Raise DbtRuntimeError where dbt was started without commands/run_dbt.py and has read an env file."""
+    env_file = find_dotenv(usecwd=True)
+    if env_file and "dbt.cli.main" in sys.modules and os.environ.get("PYTHON_DOTENV_DISABLED") != "1":
+        raise DbtRuntimeError(
+            f"dbt has read {env_file}, whose settings would win over the profile's: run the dbt of 'make setup',"
+            " or set PYTHON_DOTENV_DISABLED to 1"
+        )
+
+
+refuse_env_file()
 
 
 @dataclass(init=False)
-class VerifiedCredentials(MySQLCredentials):
+class TickledgerCredentials(MySQLCredentials):
     """What dbt-mysql has in profiles.yml and `ca_file`, the authority (PEM) whose certificate the server must show."""
 
     ca_file: str = ""
@@ -28,17 +86,17 @@ class VerifiedCredentials(MySQLCredentials):
         return (*super()._connection_keys(), "ca_file")
 
 
-class VerifiedConnectionManager(MySQLConnectionManager):
-    """Connects as dbt-mysql does, but to a server with a certificate that is signed, valid, and names the host."""
+class TickledgerConnectionManager(MySQLConnectionManager):
+    """Connects as dbt-mysql does; with a `ca_file` only to a server whose certificate is signed, valid, and its own."""
 
     TYPE = NAME
 
     @classmethod
     def open(cls, connection: Connection) -> Connection:
         """Open the connection. Raises FailedToConnectError, for a certificate too."""
-        if connection.state == "open":
-            return connection
         profile: Any = connection.credentials
+        if connection.state == "open" or not profile.ca_file:
+            return super().open(connection)
         try:
             connection.handle = mysql.connector.connect(
                 host=profile.server,
@@ -59,15 +117,19 @@ class VerifiedConnectionManager(MySQLConnectionManager):
         return connection
 
 
-class VerifiedAdapter(MySQLAdapter):
-    """dbt-mysql's adapter on such connections."""
+class TickledgerAdapter(MySQLAdapter):
+    """dbt-mysql's adapter on such connections. dbt finds its module by the class's name."""
 
-    ConnectionManager = VerifiedConnectionManager
+    ConnectionManager = TickledgerConnectionManager
+
+    # dbt-mysql's own takes the manifest, as in dbt 1.7; what it does for each schema fits as it is.
+    get_catalog = BaseAdapter.get_catalog
 
 
 Plugin = AdapterPlugin(
-    adapter=VerifiedAdapter,
-    credentials=VerifiedCredentials,
+    adapter=TickledgerAdapter,
+    credentials=TickledgerCredentials,
     include_path=str(Path(__file__).parent),
+    # Its macros.
     dependencies=["mysql"],
 )

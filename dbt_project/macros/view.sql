@@ -1,8 +1,12 @@
 {#
   Views by CREATE OR REPLACE: dbt's own way renames the old view away first, which leaves a moment without one.
-  A table of the view's name is left alone, also with --full-refresh.
+  A table of the view's name is left alone, also with --full-refresh. With --empty dbt would put a view without a row in
+  the place of the one that people read.
 #}
 {% materialization view, adapter='mysql' %}
+  {%- if flags.EMPTY -%}
+    {% do exceptions.raise_compiler_error("--empty would leave " ~ this ~ " without rows; dbt compile checks a view and makes none") %}
+  {%- endif -%}
   {%- set target = this.incorporate(type='view') -%}
   {%- set existing = adapter.get_relation(database=database, schema=schema, identifier=this.identifier) -%}
   {%- if existing is not none and not existing.is_view -%}
