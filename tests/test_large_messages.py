@@ -9,18 +9,17 @@ from collections import Counter
 
 import psutil
 import pytest
-from batches import Lander, assert_books_agree, counts, tick
 from kafka import KafkaProducer
-from pipeline import Pipeline, StreamProcess
-from poison import nested
 from pyspark.sql import SparkSession
-from test_repair import run
 
 from commands.reconcile import reconcile
 from expectations.read_back import ReadBack
 from services.instance import Instance
 from streaming import tick_sink
 from streaming.tick_sink import TickSink
+from tests.support.batches import Lander, assert_books_agree, counts, tick
+from tests.support.pipeline import Pipeline, StreamProcess, run_tickledger
+from tests.support.poison import nested
 from tickledger.decode import DeadLetter
 from tickledger.errors import ConfigurationError
 from tickledger.stores import connect_cassandra
@@ -43,9 +42,9 @@ def test_thousands_of_large_dead_letters_bring_no_store_down(lander: Lander) -> 
     # The ledger's range spans them all.
     lander.land((0, 0, b"nope"), (0, 6_001, b"nope"))
 
-    listed = run(pipeline, "dead-letters", "list", "--limit", "1")
+    listed = run_tickledger(pipeline, "dead-letters", "list", "--limit", "1")
     assert "6,002 dead letters, 6,002 of them not replayed" in listed.stdout, listed.stderr
-    replayed = run(pipeline, "dead-letters", "replay", "--reason", "not_json")
+    replayed = run_tickledger(pipeline, "dead-letters", "replay", "--reason", "not_json")
     assert replayed.stdout == "sent 0 ticks again; 2 are still not valid and stay\n", replayed.stderr
     assert reconcile(pipeline.settings).differences == ["batch 1: the ledger says 2 dead letters, Cassandra has 6,002"]
     # What a start reads where an attempt died.
@@ -100,7 +99,7 @@ def test_of_a_value_that_is_too_large_for_cassandra_the_beginning_is_kept(lander
     assert hashlib.sha256(value).hexdigest() in row.detail
     assert "17,000,000 bytes" in row.detail
     assert "not_json" in row.detail
-    replayed = run(lander.pipeline, "dead-letters", "replay", "--all")
+    replayed = run_tickledger(lander.pipeline, "dead-letters", "replay", "--all")
     assert (
         replayed.stdout == "sent 0 ticks again; 0 are still not valid and stay; 1 are too large to be sent and stay\n"
     )

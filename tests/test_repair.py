@@ -1,8 +1,6 @@
 """Dead letters listed and replayed, a day rebuilt, a number traced: on real stores, with their commands."""
 
 import json
-import subprocess
-import sys
 from datetime import UTC, datetime
 from typing import Any
 
@@ -13,24 +11,11 @@ from pyspark.sql import SparkSession
 from commands.dead_letters import read_dead_letters, replay
 from commands.reconcile import reconcile
 from tests.support.batches import NEW_COMPANY, NOON, Lander, assert_books_agree, counts, tick
-from tests.support.pipeline import Pipeline
-from tickledger.settings import PROJECT_ROOT
+from tests.support.pipeline import Pipeline, run_tickledger
 
 pytestmark = pytest.mark.integration
 
 NEW = {"ticker": "NEW.JK", "sector": "Coal"}
-
-
-def run(pipeline: Pipeline, command: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(
-        [sys.executable, "-m", "commands.main", command, *arguments],
-        cwd=PROJECT_ROOT,
-        env=pipeline.environment,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
 
 
 def topic_values(pipeline: Pipeline) -> list[Any]:
@@ -52,7 +37,7 @@ def test_a_replayed_tick_lands_once_and_its_neighbours_not_again(lander: Lander)
     lander.land((0, 0, [tick(1), tick(2, **NEW), tick(3, volume=-1)]))
     lander.pipeline.execute(NEW_COMPANY)
 
-    done = run(lander.pipeline, "dead-letters", "replay", "--all")
+    done = run_tickledger(lander.pipeline, "dead-letters", "replay", "--all")
 
     assert done.returncode == 0, done.stderr
     assert done.stdout == "sent 1 ticks again; 1 are still not valid and stay\n"
@@ -60,7 +45,7 @@ def test_a_replayed_tick_lands_once_and_its_neighbours_not_again(lander: Lander)
     assert [one["id"] for one in message] == [2]
     assert counts(lander.land((0, 1, message))) == (1, 1, 0, 0)
     assert counts(lander.land((0, 2, message))) == (1, 0, 0, 1), "a replay that was repeated"
-    again = run(lander.pipeline, "dead-letters", "replay", "--all")
+    again = run_tickledger(lander.pipeline, "dead-letters", "replay", "--all")
     assert again.stdout.startswith("sent 0 ticks again"), "what was replayed is not sent again"
     assert_books_agree(lander)
 
@@ -82,7 +67,7 @@ def test_one_that_is_still_not_valid_stays_with_its_newest_reason(lander: Lander
     lander.land((0, 0, [tick(2, ticker="NEW.JK", sector="Beverages")]))
     lander.pipeline.execute(NEW_COMPANY)
 
-    run(lander.pipeline, "dead-letters", "replay", "--reason", "unknown_ticker")
+    run_tickledger(lander.pipeline, "dead-letters", "replay", "--reason", "unknown_ticker")
 
     (letter,) = read_dead_letters(lander.pipeline.cassandra)
     assert (letter.reason, letter.replayed_at) == ("wrong_sector", None)
@@ -92,8 +77,8 @@ def test_one_that_is_still_not_valid_stays_with_its_newest_reason(lander: Lander
 def test_the_list_shows_place_reason_and_bytes(lander: Lander) -> None:
     lander.land((1, 7, [tick(1), tick(2, volume=-5)]), (1, 8, b"nope"))
 
-    shown = run(lander.pipeline, "dead-letters", "list").stdout
-    as_json = run(lander.pipeline, "dead-letters", "list", "--reason", "not_json", "--json").stdout
+    shown = run_tickledger(lander.pipeline, "dead-letters", "list").stdout
+    as_json = run_tickledger(lander.pipeline, "dead-letters", "list", "--reason", "not_json", "--json").stdout
 
     assert "volume is -5; it should be from 0" in shown
     assert "1/7, element 1" in shown
@@ -103,7 +88,7 @@ def test_the_list_shows_place_reason_and_bytes(lander: Lander) -> None:
 
 
 def test_replaying_nothing_in_particular_is_refused(pipeline: Pipeline) -> None:
-    done = run(pipeline, "dead-letters", "replay")
+    done = run_tickledger(pipeline, "dead-letters", "replay")
 
     assert done.returncode == 2
     assert done.stderr == "error: nothing is chosen; name --reason, --since or --all\n"
@@ -119,7 +104,7 @@ def test_a_rebuilt_day_is_what_it_was(lander: Lander) -> None:
     lander.pipeline.execute("DELETE FROM aggregated_data WHERE batch_id = 2")
     assert len(reconcile(lander.pipeline.settings).differences) > 0
 
-    done = run(lander.pipeline, "rebuild", "--date", f"{NOON:%Y-%m-%d}")
+    done = run_tickledger(lander.pipeline, "rebuild", "--date", f"{NOON:%Y-%m-%d}")
 
     assert done.returncode == 0, done.stderr
     assert done.stdout == "2026-03-02: 2 rows of its aggregates replaced by 3\n"
@@ -133,7 +118,7 @@ def test_reconcile_names_the_batch_that_differs(lander: Lander) -> None:
     lander.land((0, 1, [tick(2)]))
     lander.pipeline.execute("UPDATE aggregated_data SET total_volume = 99 WHERE batch_id = 2")
 
-    done = run(lander.pipeline, "reconcile")
+    done = run_tickledger(lander.pipeline, "reconcile")
 
     assert done.returncode == 1
     assert "batch 2, 2026-03-02, Logistics & Deliveries: Cassandra has 1 ticks of 100 shares" in done.stdout
@@ -144,11 +129,11 @@ def test_a_number_is_traced_to_its_batches(lander: Lander) -> None:
     lander.land((0, 0, [tick(1)]), (1, 0, [tick(2)]))
     lander.land((0, 1, [tick(3)]))
 
-    done = run(lander.pipeline, "trace", "--date", f"{NOON:%Y-%m-%d}", "--sector", "Logistics & Deliveries")
+    done = run_tickledger(lander.pipeline, "trace", "--date", f"{NOON:%Y-%m-%d}", "--sector", "Logistics & Deliveries")
 
     assert done.returncode == 0, done.stderr
     assert "0:0-0 1:0-0" in done.stdout
     assert "300 shares from 2 batches" in done.stdout
-    nothing = run(lander.pipeline, "trace", "--sector", "Coal")
+    nothing = run_tickledger(lander.pipeline, "trace", "--sector", "Coal")
     assert nothing.returncode == 2
     assert f"nothing of it has landed for {datetime.now(UTC):%Y-%m-%d}" in nothing.stderr

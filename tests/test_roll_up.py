@@ -13,8 +13,7 @@ from commands.roll_up import roll_up
 from expectations.checker import Checker, Verdict
 from expectations.read_back import RolledUp
 from tests.support.batches import Lander, assert_books_agree, counts, tick
-from tests.support.pipeline import Pipeline
-from tests.test_repair import run
+from tests.support.pipeline import Pipeline, run_tickledger
 
 pytestmark = pytest.mark.integration
 
@@ -53,7 +52,7 @@ def test_old_batches_move_and_every_total_stays(lander: Lander) -> None:
     pipeline = lander.pipeline
     before = pipeline.rows(TOTALS)
 
-    done = run(pipeline, "roll_up", "--keep-days", "30")
+    done = run_tickledger(pipeline, "roll-up", "--keep-days", "30")
 
     assert done.returncode == 0, done.stderr
     assert done.stdout == (
@@ -68,7 +67,7 @@ def test_old_batches_move_and_every_total_stays(lander: Lander) -> None:
     ]
     assert pipeline.rows("SELECT DISTINCT batch_id FROM aggregated_data") == [(4,)]
     assert_books_agree(lander)
-    again = run(pipeline, "roll_up", "--keep-days", "30")
+    again = run_tickledger(pipeline, "roll-up", "--keep-days", "30")
     assert again.stdout == "0 rows rolled up; what landed in the last 30 days stays by batch\n"
 
 
@@ -182,7 +181,7 @@ def test_a_rolled_up_day_is_rebuilt_as_it_was(lander: Lander) -> None:
     pipeline.execute("UPDATE daily_volume SET total_volume = 99 WHERE sector = 'Coal'")
     pipeline.execute("DELETE FROM daily_volume WHERE sector <> 'Coal' AND date = '2026-03-02'")
 
-    done = run(pipeline, "rebuild", "--date", f"{OLD}")
+    done = run_tickledger(pipeline, "rebuild", "--date", f"{OLD}")
 
     assert done.returncode == 0, done.stderr
     assert done.stdout == "2026-03-02: 2 rows of its aggregates replaced by 3\n"
@@ -195,7 +194,7 @@ def test_a_number_is_traced_through_what_was_rolled_up(lander: Lander) -> None:
     lander.pipeline.execute("UPDATE landed_batches SET verdict = 'warned' WHERE batch_id = 1")
     roll_up(lander.pipeline.settings, 30)
 
-    done = run(lander.pipeline, "trace", "--date", f"{OLD}", "--sector", LOGISTICS)
+    done = run_tickledger(lander.pipeline, "trace", "--date", f"{OLD}", "--sector", LOGISTICS)
 
     assert done.returncode == 0, done.stderr
     assert "1-2, rolled up" in done.stdout

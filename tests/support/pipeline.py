@@ -378,3 +378,16 @@ def _as_dbt(settings: Settings, statement: str) -> None:
     connection = connect_mysql(settings, answer_seconds=600, account="DBT_MYSQL")
     connection.cursor().execute(statement)
     connection.close()
+
+
+def run_tickledger(pipeline: Pipeline, command: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    """Run `tickledger COMMAND …` on the pipeline's stores and wait for its end."""
+    return subprocess.run(
+        [sys.executable, "-m", "commands.main", command, *arguments],
+        cwd=PROJECT_ROOT,
+        env=pipeline.environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
