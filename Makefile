@@ -103,4 +103,4 @@ picture: $(INSTALLED)  ## Pictures of the dashboard into docs/: light, dark, pho
 # `override-dependencies` says, which is why pip takes it only with --no-deps.
 lock:  ## Resolve requirements.lock anew from pyproject.toml (needs uv)
 	uv pip compile --quiet --universal --fork-strategy fewest --python-version 3.11 --generate-hashes --group dev pyproject.toml -o requirements.lock
-	@sed -i '1i # To be installed by `make setup`, or by: pip install --require-hashes --no-deps -r requirements.lock' requirements.lock
+	@sed -i '1i # pip takes this file with --require-hashes --no-deps only, which `make setup` gives it.' requirements.lock
