@@ -21,7 +21,8 @@ from tickledger.stores import connect_mysql, fetch_rows
 pytestmark = pytest.mark.integration
 
 DBT_PROJECT = PROJECT_ROOT / "dbt_project"
-DBT_TESTS = 116
+DATA_TESTS = 116
+UNIT_TESTS = 8
 STREAMED_TABLES = (
     "aggregated_data",
     "daily_volume",
@@ -199,19 +200,71 @@ def land(client: Client) -> None:
     client.insert("profile_versions", **VERSION)
 
 
-def test_seed_and_models_are_built_and_every_test_runs(database: Database) -> None:
-    for command in ("seed", "run"):
-        assert "[WARNING]" not in succeed(database, command)
-    client = Client(database.settings)
-    assert client.query("SELECT COUNT(*) AS companies, COUNT(DISTINCT sector) AS sectors FROM profile") == [
-        {"companies": 10, "sectors": 9}
-    ]
-    for prepare in (lambda: None, lambda: land(client)):
-        prepare()
-        output = succeed(database, "test")
-        assert f"PASS={DBT_TESTS} WARN=0 ERROR=0 SKIP=0 NO-OP=0 REUSED=0 TOTAL={DBT_TESTS}" in output
-        assert "[WARNING]" not in output
-    client.close()
+def test_one_command_seeds_makes_and_tests_everything(database: Database) -> None:
+    output = succeed(database, "--warn-error", "build")
+    assert re.search(rf" {DATA_TESTS} data tests,.* {UNIT_TESTS} unit tests", output)
+    built = 1 + len(STREAMED_TABLES) + len(VIEWS) + DATA_TESTS + UNIT_TESTS
+    # The exposure is what there is nothing to do for.
+    assert f"PASS={built} WARN=0 ERROR=0 SKIP=0 NO-OP=1 REUSED=0 TOTAL={built + 1}" in output
+    with closing(Client(database.settings)) as client:
+        assert client.query("SELECT COUNT(*) AS companies, COUNT(DISTINCT sector) AS sectors FROM profile") == [
+            {"companies": 10, "sectors": 9}
+        ]
+        land(client)
+    tests = DATA_TESTS + UNIT_TESTS
+    output = succeed(database, "--warn-error", "test")
+    assert f"PASS={tests} WARN=0 ERROR=0 SKIP=0 NO-OP=0 REUSED=0 TOTAL={tests}" in output
+
+
+@pytest.mark.usefixtures("client")
+def test_the_unit_tests_find_a_view_that_counts_otherwise(database: Database, tmp_path: Path) -> None:
+    marts = "models/marts"
+    wrong = edited_project(
+        tmp_path,
+        {
+            f"{marts}/volume_today.sql": replaced("date =", "date <="),
+            f"{marts}/volume_today_by_verdict.sql": replaced("date =", "date <="),
+            f"{marts}/volume_today_against_average.sql": replaced("spans.days, 0", "spans.days + 1, 0"),
+            f"{marts}/volume_by_day.sql": replaced("sum(ticks) as ticks\nfrom (", "max(ticks) as ticks\nfrom ("),
+            f"{marts}/batch_health.sql": replaced("batches.duplicates /", "batches.dead_letters /"),
+        },
+    )
+
+    done = database.dbt("test", "--select", "test_type:unit", *within(wrong))
+
+    assert done.returncode == 1
+    assert set(re.findall(r"FAIL 1 (\w+)::(\w+)", done.stdout)) == {
+        ("batch_health", "a_batchs_shares_are_of_the_ticks_it_read"),
+        ("volume_by_day", "a_rolled_up_day_adds_up_with_later_batches"),
+        ("volume_today", "volume_today_has_no_row_before_the_days_first_batch"),
+        ("volume_today", "volume_today_is_of_the_utc_date_and_turns_with_it"),
+        ("volume_today_against_average", "a_day_that_is_partly_rolled_up_counts_once"),
+        ("volume_today_against_average", "a_sector_that_rested_counts_with_nothing"),
+        ("volume_today_against_average", "the_first_day_has_no_average"),
+        ("volume_today_by_verdict", "volume_today_is_split_by_the_verdict_of_its_batches"),
+    }, done.stdout
+
+
+def test_nothing_that_people_read_is_emptied(database: Database, client: Client) -> None:
+    before = (client.query("SHOW CREATE VIEW volume_by_day"), client.rows("profile"))
+
+    refused = [database.dbt(command, "--empty") for command in ("run", "seed")]
+
+    assert [done.returncode for done in refused] == [1, 1]
+    assert "--empty would leave" in refused[0].stdout
+    assert (client.query("SHOW CREATE VIEW volume_by_day"), client.rows("profile")) == before
+
+
+def test_dbt_tells_whether_the_stream_lands(database: Database, client: Client) -> None:
+    def freshness() -> tuple[int, list[str]]:
+        done = database.dbt("--warn-error", "source", "freshness")
+        return done.returncode, re.findall(r"1 of 1 (\w+(?: STALE)?) freshness", done.stdout)
+
+    client.insert("landed_batches", **BATCH)
+    assert freshness() == (1, ["START", "ERROR STALE"])
+    landed_at = client.query("SELECT UTC_TIMESTAMP(3) - INTERVAL 119 MINUTE AS landed_at")[0]
+    client.insert("landed_batches", **BATCH | {"batch_id": 2} | landed_at)
+    assert freshness() == (0, ["START", "PASS"])
 
 
 def test_the_tests_find_what_is_wrong_with_the_books(database: Database, client: Client) -> None:

@@ -28,14 +28,20 @@
 {% endmaterialization %}
 
 
-{#- What stands for a column of this type when a contract is compared: the servers' CAST knows no varchar, int or bigint. -#}
+{#- What stands for a column of this type when a contract is compared. -#}
 {% macro mysql__get_phony_data_for_type(data_type) -%}
-  {%- set type = data_type | lower -%}
+  {{ mysql__safe_cast('null', data_type) }}
+{%- endmacro %}
+
+
+{#- A value as one of a column's type, also in the rows of a unit test: the servers' CAST knows no varchar, int or bigint. -#}
+{% macro mysql__safe_cast(field, type) -%}
+  {%- set type = type | lower -%}
   {%- if type.startswith('varchar') -%}
-    cast(null as {{ type[3:] }})
-  {%- elif type in ('int', 'bigint') -%}
-    cast(null as signed)
+    cast({{ field }} as {{ type[3:] }})
+  {%- elif type.startswith(('int', 'bigint')) -%}
+    cast({{ field }} as signed)
   {%- else -%}
-    cast(null as {{ type }})
+    cast({{ field }} as {{ type }})
   {%- endif -%}
 {%- endmacro %}

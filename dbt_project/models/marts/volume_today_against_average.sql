@@ -3,9 +3,9 @@ with earlier_days as (
     -- Each table's own last days first, which an index gives without reading the rows between.
     select date
     from (
-        (select distinct date from {{ ref('aggregated_data') }} where date < utc_date() order by date desc limit 20)
+        (select distinct date from {{ ref('aggregated_data') }} where date < {{ today() }} order by date desc limit 20)
         union
-        (select distinct date from {{ ref('daily_volume') }} where date < utc_date() order by date desc limit 20)
+        (select distinct date from {{ ref('daily_volume') }} where date < {{ today() }} order by date desc limit 20)
     ) as days_of_each
     order by date desc
     limit 20
@@ -14,7 +14,7 @@ with earlier_days as (
 days as (
     select date from earlier_days
     union all
-    select utc_date()
+    select {{ today() }}
 ),
 
 -- Joined day by day, an index gives each day's rows; compared with a subquery's date, MariaDB would read all days.
@@ -32,8 +32,8 @@ parts as (
 sums as (
     select
         sector,
-        sum(case when date = utc_date() then total_volume else 0 end) as total_volume,
-        sum(case when date < utc_date() then total_volume else 0 end) as earlier_volume
+        sum(case when date = {{ today() }} then total_volume else 0 end) as total_volume,
+        sum(case when date < {{ today() }} then total_volume else 0 end) as earlier_volume
     from parts
     group by sector
 )
