@@ -27,6 +27,7 @@ from services.instance import Instance
 from services.java import java_home
 from tickledger.errors import ConfigurationError, TickledgerError, run_command
 from tickledger.ledger import Ledger
+from tickledger.plain_text import plain
 from tickledger.settings import PROJECT_ROOT, Settings, load_settings
 from tickledger.stopping import stop_on_signals
 from tickledger.topic import describe_topic
@@ -118,7 +119,7 @@ class Demo:
                 [_script("dbt"), command], cwd=PROJECT_ROOT / "dbt_project", stdout=output, stderr=subprocess.STDOUT
             )
         if done.returncode:
-            raise DemoFailed(f"dbt {command} failed; its last lines:\n{_tail(log)}")
+            raise _failed(f"dbt {command} failed", log)
 
     def _start_parts(self, settings: Settings) -> None:
         say("stream: Spark reads Kafka and lands each micro-batch (the first start downloads Spark's Kafka source)")
@@ -169,14 +170,14 @@ class Demo:
             if self._stop.is_set():
                 raise DemoFailed("stopped before the stream started")
             if part.process.poll() is not None or time.monotonic() > deadline:
-                raise DemoFailed(f"the {part.name} did not start; its last lines:\n{_tail(part.log)}")
+                raise _failed(f"the {part.name} did not start", part.log)
 
     def _wait(self) -> None:
         deadline = time.monotonic() + self._seconds if self._seconds else float("inf")
         while time.monotonic() < deadline and not self._stop.wait(0.5):
             for part in self._parts:
                 if part.process.poll() is not None:
-                    raise DemoFailed(f"the {part.name} ended; its last lines:\n{_tail(part.log)}")
+                    raise _failed(f"the {part.name} ended", part.log)
 
     def _stop_producer(self) -> int:
         say("stopping the producer")
@@ -278,8 +279,11 @@ def _copy(part: Part, output: IO[str], ready_line: str, quiet: bool) -> None:
                 console.out(line.rstrip(), highlight=False)
 
 
-def _tail(log: Path, lines: int = 12) -> str:
-    return "\n".join(log.read_text(errors="replace").splitlines()[-lines:])
+def _failed(what: str, log: Path, lines: int = 12) -> DemoFailed:
+    """The error, behind the log's last lines, which are more than an error's one."""
+    for line in log.read_text(errors="replace").splitlines()[-lines:]:
+        print(plain(line), file=sys.stderr)
+    return DemoFailed(f"{what}; its last lines stand above, all of them in {log}")
 
 
 def _script(name: str) -> str:

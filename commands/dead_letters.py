@@ -15,12 +15,12 @@ import typer
 from cassandra.cluster import Session
 from kafka import KafkaProducer
 from kafka.errors import KafkaError, MessageSizeTooLargeError
-from rich.console import Console
 from rich.table import Table
 
 from tickledger.decode import Decoder
 from tickledger.errors import ConfigurationError, StoreUnavailable
 from tickledger.ledger import Ledger
+from tickledger.plain_text import plain, print_table
 from tickledger.secured import kafka_options
 from tickledger.settings import Settings, load_settings
 from tickledger.stores import connect_cassandra
@@ -172,7 +172,7 @@ def list_command(
         session.cluster.shutdown()
     counts = Counter(letter.reason for letter in letters)
     for name, count in counts.most_common():
-        print(f"{count:8,}  {name}")
+        print(f"{count:8,}  {plain(name)}")
     waiting = sum(letter.replayed_at is None for letter in letters)
     print(f"{len(letters):,} dead letters, {waiting:,} of them not replayed")
 
@@ -207,13 +207,11 @@ def _print(letters: list[tuple[StoredDeadLetter, bytes]]) -> None:
     table = Table("died at (UTC)", "place", "reason", "detail", "raw value", box=None, header_style="bold")
     for letter, beginning in letters:
         where = "message" if letter.position == WHOLE_MESSAGE else f"element {letter.position}"
-        raw = beginning.decode(errors="backslashreplace")
         table.add_row(
             f"{letter.dead_at:%Y-%m-%d %H:%M:%S}",
             f"{letter.topic} {letter.partition}/{letter.offset}, {where}",
-            letter.reason + (" (replayed)" if letter.replayed_at else ""),
-            letter.detail,
-            raw[:SHOWN] + "…" if len(raw) > SHOWN else raw,
+            plain(letter.reason) + (" (replayed)" if letter.replayed_at else ""),
+            plain(letter.detail),
+            plain(beginning, SHOWN),
         )
-    console = Console(highlight=False, markup=False)
-    (console if console.is_terminal else Console(highlight=False, markup=False, width=240)).print(table)
+    print_table(table, 240)

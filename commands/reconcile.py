@@ -17,10 +17,12 @@ from cassandra.cluster import Session
 from mysql.connector.abstracts import MySQLConnectionAbstract
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from commands.give_up import given_up
 from commands.roll_up import newest_rolled_up
 from tickledger.command_line import AsJson, print_json
+from tickledger.plain_text import plain
 from tickledger.settings import Settings, load_settings
 from tickledger.stores import connect_cassandra, connect_mysql, fetch_rows
 from tickledger.tick import DEAD_LETTER_TABLE, RAW_TABLE
@@ -240,7 +242,7 @@ def print_books(books: Books, console: Console) -> None:
     for line in books.given_up:
         console.print(line, style="yellow", markup=False, highlight=False, soft_wrap=True)
     for difference in books.differences:
-        console.print(f"[red]differs[/red] {difference}", highlight=False)
+        console.print(Text.assemble(("differs", "red"), f" {plain(difference)}"))
     console.print("[red]The books do not agree.[/red]" if books.differences else "[green]The books agree.[/green]")
 
 

@@ -5,12 +5,12 @@ from datetime import UTC, date, datetime
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from commands.give_up import given_up
 from tickledger.command_line import AsJson, print_json
 from tickledger.errors import ConfigurationError
+from tickledger.plain_text import plain, print_table
 from tickledger.settings import load_settings
 from tickledger.stores import connect_mysql, fetch_rows
 
@@ -71,12 +71,11 @@ def main(
     table = Table("batch", "ticks", "volume (shares)", "landed at (UTC)", "verdict", "offsets", "findings", box=None)
     for batch_id, ticks, volume, landed_at, verdict, offsets, findings in rows:
         when = f"{landed_at:%Y-%m-%d %H:%M:%S}"
-        table.add_row(str(batch_id), f"{ticks:,}", f"{volume:,}", when, verdict, offsets, findings or "")
-    console = Console(highlight=False)
-    (console if console.is_terminal else Console(highlight=False, width=200)).print(table)
-    print(f"{day}, {sector}: {sum(row[2] for row in rows):,} shares from {batches:,} batches")
+        table.add_row(str(batch_id), f"{ticks:,}", f"{volume:,}", when, plain(verdict), offsets, plain(findings or ""))
+    print_table(table)
+    print(f"{day}, {plain(sector)}: {sum(row[2] for row in rows):,} shares from {batches:,} batches")
     for line in lost:
-        print(line)
+        print(plain(line))
 
 
 def _rows(day: date, sector: str) -> tuple[list[tuple[Any, ...]], int, list[str]]:

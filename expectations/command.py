@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from expectations.suites import PROJECT_FOLDER
 from tickledger.errors import TickledgerError, run_command
 from tickledger.ledger import Ledger
+from tickledger.plain_text import plain
 from tickledger.settings import load_settings
 
 if TYPE_CHECKING:
@@ -211,7 +212,7 @@ def _table(verdict: "Verdict", results: "tuple[CheckResult, ...]") -> Table:
     for one in sorted(results, key=lambda result: not result.held):
         colour = "green" if one.held else COLOURS["warned" if one.severity == "warning" else "failed"]
         mark = f"[{colour}]{'held' if one.held else 'not held'}[/{colour}]"
-        table.add_row(mark, one.expectation, one.severity, escape(one.expected), escape(one.observed))
+        table.add_row(mark, one.expectation, one.severity, Text(plain(one.expected)), Text(plain(one.observed)))
     return table
 
 

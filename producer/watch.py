@@ -9,6 +9,7 @@ from kafka import KafkaConsumer, TopicPartition
 from kafka.errors import CorruptRecordError, KafkaError, UnsupportedCodecError
 
 from tickledger.errors import TickledgerError
+from tickledger.plain_text import plain
 from tickledger.secured import kafka_options
 from tickledger.settings import Settings
 from tickledger.topic import kafka_error
@@ -53,15 +54,11 @@ def watch(
 
 def _line(record: Any) -> str:
     moment = datetime.fromtimestamp(record.timestamp / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
-    return f"{moment}  {record.partition}  {record.offset}  {_printable(record.value)}"
+    return f"{moment}  {record.partition}  {record.offset}  {_value(record.value)}"
 
 
-def _printable(value: bytes | None) -> str:
-    """The value as one line of text; what a terminal would obey or cannot show comes as an escape."""
-    if value is None:
-        return "(no value)"
-    text = value.decode(errors="backslashreplace")
-    return text if text.isprintable() else "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
+def _value(value: bytes | None) -> str:
+    return "(no value)" if value is None else plain(value)
 
 
 def _error(settings: Settings, topic: str, error: KafkaError) -> TickledgerError:

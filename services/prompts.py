@@ -9,10 +9,10 @@ import mysql.connector
 from cassandra import DriverException, RequestExecutionException
 from kafka import KafkaAdminClient
 from kafka.errors import KafkaError
-from rich.console import Console
 from rich.table import Table
 
 from tickledger.errors import StoreUnavailable
+from tickledger.plain_text import plain, print_table
 from tickledger.secured import kafka_options
 from tickledger.settings import Settings
 from tickledger.stores import connect_cassandra, connect_mysql
@@ -89,7 +89,7 @@ def _prompt(prompt: str, run: Callable[[str], Answer]) -> None:
             _print_rows(*run(statement))
         except ValueError as error:
             failed = True
-            print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+            print(f"error: {plain(' '.join(str(error).split()))}", file=sys.stderr)
     if failed and not interactive:
         raise SystemExit(1)
 
@@ -114,12 +114,11 @@ def _print_rows(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     if not columns:
         print("ok")
         return
-    table = Table(*columns, header_style="bold")
+    table = Table(*map(plain, columns), header_style="bold")
     count = 0
     for count, row in enumerate(rows, start=1):
         if count > MOST_ROWS:
             break
-        table.add_row(*("NULL" if value is None else str(value) for value in row))
-    console = Console(highlight=False)
-    (console if console.is_terminal else Console(highlight=False, width=200)).print(table)
+        table.add_row(*("NULL" if value is None else plain(value) for value in row))
+    print_table(table)
     print(f"only the first {MOST_ROWS:,} rows are shown" if count > MOST_ROWS else f"{count:,} rows")

@@ -26,7 +26,6 @@ from producer.bad_rows import FIRST_ROWS
 from producer.companies import LOOK_SECONDS
 from producer.pace import rounds
 from producer.replay import MAX_TICKS_A_MESSAGE, TickFile, messages_in_time
-from producer.watch import _printable
 from tests.support.batches import NEW_COMPANY
 from tests.support.pipeline import Pipeline
 from tickledger.errors import ConfigurationError, TickledgerError
@@ -332,15 +331,6 @@ def test_rounds_that_were_held_up_are_not_all_made_up_for() -> None:
         made_up = next(ahead)
     # One second's worth, the one that was due, and one more that may come due meanwhile.
     assert made_up <= 13
-
-
-# What is shown
-
-
-def test_a_value_is_shown_as_one_line_that_no_terminal_obeys() -> None:
-    assert _printable(None) == "(no value)"
-    assert _printable("[1, “ü”]".encode()) == "[1, “ü”]"
-    assert _printable(b"a\nb\x1b[31m\xff") == "a\\nb\\x1b[31m\\xff"
 
 
 # The command, on a real broker

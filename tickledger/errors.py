@@ -4,6 +4,8 @@ import sys
 from collections.abc import Callable
 from typing import NoReturn
 
+from tickledger.plain_text import plain
+
 
 class TickledgerError(Exception):
     """An error whose message is for the user: one line, no secret in it. Exit code 1."""
@@ -41,7 +43,7 @@ class TopicChanged(TickledgerError):
 
 def exit_with(error: TickledgerError) -> NoReturn:
     """Print the error as one line on stderr and end the process with its exit code."""
-    print(f"error: {error}", file=sys.stderr, flush=True)
+    print(f"error: {plain(error)}", file=sys.stderr, flush=True)
     raise SystemExit(error.exit_code)
 
 
