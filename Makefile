@@ -7,7 +7,7 @@ BIN := .venv/bin
 INSTALLED := .venv/installed
 SECONDS ?= 0
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test faults bench bench-growth check unit lint hooks format audit secrets services services-stop services-status services-clean up down shell picture lock bench-latency
+.PHONY: help setup demo test faults bench bench-growth check unit lint hooks format audit secrets services services-stop services-status services-clean up down containers shell picture lock bench-latency
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -91,6 +91,9 @@ up:  ## Start everything in containers: needs Docker, and nothing else. ARGS="--
 
 down:  ## Stop and remove the containers; their data stay
 	@exec docker compose down
+
+containers: $(INSTALLED)  ## Try the containers: start, crash, move, scale and stop them, on an engine of its own if need be
+	@exec $(BIN)/python -m tests.stack
 
 shell: $(INSTALLED)  ## A shell in which every command of the README works as typed
 	@printf '[ -f ~/.bashrc ] && . ~/.bashrc\n. .venv/bin/activate\n' > .venv/shellrc

@@ -31,35 +31,14 @@ from services.instance import Instance
 from services.jars import CASSANDRA, KAFKA
 from services.java import JAVA_VERSION
 from services.mysql_accounts import ACCOUNTS
-from services.server import free_port
+from services.server import LOOPBACK, free_port
 from tickledger.settings import PROJECT_ROOT, Settings, load_settings
 from tickledger.stores import connect_cassandra, connect_mysql, credentials, fetch_rows
 
 Service = dict[str, Any]
 
-#: What the image's cassandra.yaml sets, where it meets what docker-compose.yml sets: facts of Cassandra 5.0's own file.
-CASSANDRA_IMAGE_YAML = {
-    "num_tokens": 16,
-    "allocate_tokens_for_local_replication_factor": 3,
-    "partitioner": "org.apache.cassandra.dht.Murmur3Partitioner",
-    "endpoint_snitch": "SimpleSnitch",
-    "authenticator": {"class_name": "AllowAllAuthenticator"},
-    "authorizer": {"class_name": "AllowAllAuthorizer"},
-    "role_manager": {"class_name": "CassandraRoleManager"},
-    "roles_validity": "2000ms",
-    "permissions_validity": "2000ms",
-    "credentials_validity": "2000ms",
-    "commitlog_sync": "periodic",
-    "commitlog_sync_period": "10000ms",
-    "commitlog_segment_size": "32MiB",
-    "memtable_allocation_type": "heap_buffers",
-    "batch_size_warn_threshold": "5KiB",
-    "batch_size_fail_threshold": "50KiB",
-    "read_request_timeout": "5000ms",
-    "range_request_timeout": "10000ms",
-    "write_request_timeout": "2000ms",
-    "auto_snapshot": True,
-}
+#: Facts about the official image's file; it stands in for it where no registry answers.
+CASSANDRA_IMAGE_YAML = PROJECT_ROOT / "tests" / "stack" / "cassandra" / "image.yaml"
 
 TEXT = (PROJECT_ROOT / "docker-compose.yml").read_text()
 SERVICES: dict[str, Service] = yaml.safe_load(TEXT)["services"]
@@ -404,7 +383,7 @@ class CassandraOfTheImage(CassandraServer):
 
     def _configuration(self) -> dict[str, object]:
         places = {name: value for name, value in super()._configuration().items() if re.fullmatch(PLACES, name)}
-        return CASSANDRA_IMAGE_YAML | places
+        return yaml.safe_load(CASSANDRA_IMAGE_YAML.read_text()) | {"broadcast_rpc_address": LOOPBACK} | places
 
     def command(self) -> list[str]:
         java, *words = super().command()
