@@ -7,7 +7,7 @@ BIN := .venv/bin
 INSTALLED := .venv/installed
 SECONDS ?= 0
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test faults bench bench-growth check unit lint hooks format audit secrets services services-stop services-status services-clean up down containers shell picture lock bench-latency
+.PHONY: help setup native demo test faults bench bench-growth check unit lint hooks format audit secrets services services-stop services-status services-clean up down containers shell picture lock bench-latency
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -24,10 +24,16 @@ $(INSTALLED): requirements.lock pyproject.toml
 	@$(BIN)/python -m services.spark_classes || echo "warning: each start of Spark will take some seconds longer" >&2
 	@touch $@
 
-demo: $(INSTALLED)  ## Run it all: servers, producer, stream, dashboard. SECONDS=60 stops by itself
+# Before anything is downloaded. MariaDB is to be had for x86-64 only; a mysqld on PATH takes its place.
+native:  ## Say whether the servers of `make services` can run on this machine
+	@case "$$(uname -sm)" in "Linux x86_64") ;; *) [ "$$(uname -s)" = Linux ] && command -v mysqld > /dev/null || { \
+	  echo "error: this is $$(uname -sm); the servers here run on Linux x86_64: 'make up' runs everything in containers" >&2; \
+	  exit 2; } ;; esac
+
+demo: native $(INSTALLED)  ## Run it all: servers, producer, stream, dashboard. SECONDS=60 stops by itself
 	@exec $(BIN)/python demo.py --seconds $(SECONDS)
 
-test: $(INSTALLED)  ## Lint, types and all tests, on real servers that they start themselves
+test: native $(INSTALLED)  ## Lint, types and all tests, on real servers that they start themselves
 	@$(MAKE) --no-print-directory lint
 	@exec $(BIN)/python -m pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder
 
@@ -74,7 +80,7 @@ format: $(INSTALLED)  ## Format the code, mend what can be mended
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-services: $(INSTALLED)  ## Start Kafka, Cassandra and MySQL on this machine. SECURE=1: with TLS and accounts
+services: native $(INSTALLED)  ## Start Kafka, Cassandra and MySQL on this machine. SECURE=1: with TLS and accounts
 	@exec $(BIN)/tickledger services start $(if $(filter 1,$(SECURE)),--secure)
 
 services-stop: $(INSTALLED)  ## Stop what `make services` started

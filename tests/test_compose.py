@@ -5,6 +5,7 @@ Nothing here needs Docker. That Compose itself takes the file, .ci/compose-confi
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -376,6 +377,31 @@ class TestStart:
         ours = {package for package in packages if "." not in package}
         assert let_in == {*ours, *needed, "dbt_project", "README.md", "LICENSE"}
         assert "dbt_project/profiles.yml" in rules
+
+
+@pytest.mark.parametrize("system", ["Darwin arm64", "Linux aarch64"])
+def test_a_machine_that_the_servers_do_not_support_is_shown_the_containers(tmp_path: Path, system: str) -> None:
+    name, _, machine = system.partition(" ")
+    (tmp_path / "uname").write_text(f'#!/bin/sh\n[ "$1" = -s ] && echo {name} || echo {name} {machine}\n')
+    (tmp_path / "uname").chmod(0o755)
+    # With the programs of every system alone, no mysqld is at hand.
+    environment = {"PATH": f"{tmp_path}:/bin"}
+    make = shutil.which("make")
+    assert make
+    for target in ("demo", "services", "test"):
+        # The downloads of `make setup` would come next.
+        done = subprocess.run(
+            [make, "--no-print-directory", target, "INSTALLED=/nonexistent"],
+            cwd=PROJECT_ROOT,
+            env=environment,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 2
+        assert done.stdout == ""
+        assert done.stderr.splitlines()[0] == (
+            f"error: this is {system}; the servers here run on Linux x86_64: 'make up' runs everything in containers"
+        )
 
 
 class CassandraOfTheImage(CassandraServer):
