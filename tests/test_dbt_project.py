@@ -673,7 +673,7 @@ def test_a_seed_with_names_of_any_script_and_numbers_for_tickers_is_taken_as_it_
 
 def test_a_reader_never_misses_the_view(database: Database, client: Client, tmp_path: Path) -> None:
     client.insert("aggregated_data", **AGGREGATE)
-    all_days = edited_project(tmp_path, {"models/marts/volume_today.sql": replaced("date = utc_date()", "1 = 1")})
+    all_days = edited_project(tmp_path, {"models/marts/volume_today.sql": replaced("date = {{ today() }}", "1 = 1")})
     with polled(database.settings, "SELECT sector FROM volume_today") as seen:
         succeed(database, "run", *within(all_days))
         succeed(database, "run", "--full-refresh")

@@ -1,13 +1,13 @@
 """A batch landed by hand in both stores, in every fact as the stream would land it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
 from tests.support.pipeline import Pipeline
-from tickledger.ledger import LandedBatch, Ledger, SectorVolume
+from tickledger.ledger import LandedBatch, Ledger, SectorVolume, Skip, SkipKind
 from tickledger.tick import DEAD_LETTER_BUCKET
 
 NOON = datetime(2026, 3, 2, 5, 0)
@@ -118,11 +118,21 @@ def _commit(
     duplicates: int = 1,
     messages: int = 20,
 ) -> None:
-    Ledger(pipeline.settings).commit(
+    ledger = Ledger(pipeline.settings)
+    head = ledger.head()
+    topic, topic_id = pipeline.settings.kafka_topic, "00000000-0000-0000-0000-000000000001"
+    gone = [
+        Skip(partition, end, start, start, SkipKind.BEFORE_THE_LEDGER, "deleted before the ledger began")
+        for partition, (start, _) in ranges.items()
+        if (end := head.ends.get(partition, 0)) < start
+    ]
+    if gone:
+        ledger.skip(replace(head, topic=topic, topic_id=topic_id), gone)
+    ledger.commit(
         LandedBatch(
             batch_id=batch_id,
-            topic=pipeline.settings.kafka_topic,
-            topic_id="00000000-0000-0000-0000-000000000001",
+            topic=topic,
+            topic_id=topic_id,
             ranges=ranges,
             messages=messages,
             ticks_read=len(ticks) + dead_letters + duplicates,
@@ -132,7 +142,7 @@ def _commit(
             sectors=_sectors(ticks),
             landed_at=NOON + timedelta(minutes=batch_id, seconds=5),
             landing_seconds=0.5,
-            companies=Ledger(pipeline.settings).companies(),
+            companies=ledger.companies(),
         )
     )
 
