@@ -194,7 +194,7 @@ CASES: dict[str, tuple[Doctored, str]] = {
     "a profile without a company": (_after("DELETE FROM profile"), "table 'profile' is empty; run 'dbt seed'"),
     "a topic other than the ledger's": (
         lambda pipeline, _folder: _landed_another_topic(pipeline, "old_topic"),
-        "KAFKA_TOPIC is .*; this ledger lands 'old_topic': name that one or give this topic a ledger of its own",
+        "KAFKA_TOPIC is .*; this ledger lands 'old_topic': name that one, or give this topic a ledger of its own",
     ),
     "a topic that was created anew": (
         lambda pipeline, _folder: _landed_another_topic(pipeline, pipeline.settings.kafka_topic),
