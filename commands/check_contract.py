@@ -1,31 +1,24 @@
 """`tickledger check-contract`: do the live tables follow the dbt contract, and Cassandra's the tick?"""
 
 import typer
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from tickledger.command_line import AsJson, print_json
 from tickledger.contract import insert_statement, load_contract
 from tickledger.contract_drift import Difference, differences
 from tickledger.ledger import filled_columns
+from tickledger.plain_text import plain, print_table
 from tickledger.settings import load_settings
 from tickledger.tick import CASSANDRA_TABLES
 
-#: Columns of the output where it goes into a file or a pipe.
-PIPE_WIDTH = 200
-
 
 def _print(found: list[Difference]) -> None:
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console.width = PIPE_WIDTH
     table = Table(title="Live tables that differ from their contract", title_justify="left")
     for column in Difference._fields:
         table.add_column(column, overflow="fold")
     for one in found:
-        table.add_row(*map(escape, one))
-    console.print(table)
+        table.add_row(*map(plain, one))
+    print_table(table)
 
 
 def main(as_json: AsJson = False) -> None:
