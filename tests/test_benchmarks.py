@@ -166,25 +166,25 @@ def test_a_benchmark_that_is_asked_to_stop_leaves_no_process_and_no_database(
     assert "Traceback" not in output
     # Spark's workers end by themselves once their daemon has lost its JVM.
     psutil.wait_procs(marked(mark), timeout=10)
-    assert not [process.cmdline() for process in marked(mark)]
+    assert list(marked(mark).values()) == []
     assert pipeline.rows(databases) == before
 
 
 def wait_for_a_worker(bench: "subprocess.Popen[str]", mark: str, seconds: float = 400) -> None:
     """Wait until Spark's Python workers land a batch for the benchmark."""
     deadline = time.monotonic() + seconds
-    while not any("pyspark.daemon" in process.cmdline() for process in marked(mark)):
+    while not any("pyspark.daemon" in arguments for arguments in marked(mark).values()):
         assert bench.poll() is None, bench.communicate()[0]
-        assert time.monotonic() < deadline, [process.cmdline() for process in marked(mark)]
+        assert time.monotonic() < deadline, marked(mark)
         time.sleep(0.2)
 
 
-def marked(mark: str) -> list[psutil.Process]:
-    """What runs with the mark in its environment."""
-    found = []
+def marked(mark: str) -> dict[psutil.Process, list[str]]:
+    """What runs with the mark in its environment, with its arguments."""
+    found = {}
     for process in psutil.process_iter():
+        # It may end between two looks at it.
         with suppress(psutil.Error):
             if process.environ().get("STARTED_BY") == mark and process.status() != psutil.STATUS_ZOMBIE:
-                process.cmdline()
-                found.append(process)
+                found[process] = process.cmdline()
     return found

@@ -1,5 +1,6 @@
 """The page in a real Chromium, against real stores with known data."""
 
+import re
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 
@@ -172,7 +173,8 @@ def test_nothing_is_cut_or_wider_than_the_window(pipeline: Pipeline, look: Calla
     )
     assert outside == []
     background = page.evaluate("getComputedStyle(document.querySelector('[data-testid=\"stApp\"]')).backgroundColor")
-    assert (background == "rgb(14, 17, 23)") == (view == "dark")
+    red, green, blue = (int(part) for part in re.findall(r"\d+", background)[:3])
+    assert (max(red, green, blue) < 64) == (view == "dark"), background
     assert page.locator("code", has_text="{").first.is_visible(), "the raw value of the dead letter"
     assert viewer.complaints == []
 
