@@ -34,7 +34,9 @@ FROM java
 LABEL org.opencontainers.image.title="tickledger" \
       org.opencontainers.image.description="Stock ticks from Kafka through Spark to Cassandra and MySQL, with a ledger" \
       org.opencontainers.image.licenses="Apache-2.0"
-RUN useradd --no-create-home --home-dir /tmp --uid 10001 tickledger
+# The master keeps in that folder what it must know after a crash; a volume takes over whose it is.
+RUN useradd --no-create-home --home-dir /tmp --uid 10001 tickledger \
+    && install --directory --owner tickledger --group tickledger --mode 700 /var/lib/spark
 COPY --from=packages /opt/venv /opt/venv
 WORKDIR /app
 COPY . .

@@ -333,15 +333,16 @@ class TestStart:
             assert script.replace("$$", "$").endswith('dbt-profile "$DBT_PROFILES_DIR/profiles.yml" && exec "$@"')
         assert re.search(r"^ +DBT_PROFILES_DIR=/tmp/", DOCKERFILE, re.MULTILINE)
 
-    def test_each_server_keeps_its_data_in_a_named_volume(self) -> None:
+    def test_what_outlives_a_container_is_in_a_named_volume(self) -> None:
         named = yaml.safe_load(TEXT)["volumes"]
         mounted = {name: service["volumes"] for name, service in SERVICES.items() if "volumes" in service}
         assert mounted == {
             "kafka": [f"kafka-data:{SERVICES['kafka']['environment']['KAFKA_LOG_DIRS']}"],
             "cassandra": ["cassandra-data:/var/lib/cassandra"],
             "mysql": ["mysql-data:/var/lib/mysql"],
+            "spark-master": ["spark-data:/var/lib/spark"],
         }
-        assert set(named) == {"kafka-data", "cassandra-data", "mysql-data"}
+        assert set(named) == {"kafka-data", "cassandra-data", "mysql-data", "spark-data"}
         # The image declares these as volumes too: nameless ones would stay behind.
         assert SERVICES["kafka"]["tmpfs"] == ["/etc/kafka/secrets", "/mnt/shared/config"]
 

@@ -1,5 +1,6 @@
 """The stream as a user runs it: spark-submit against a real broker and real stores, and what kills them."""
 
+import json
 import os
 import signal
 import subprocess
@@ -14,12 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from commands.reconcile import reconcile
 from services.instance import Instance
 from services.server import free_port
 from streaming.stream_ticks import TickStream
+from tests.support.browser import wait_until
 from tests.support.pipeline import Pipeline, StreamProcess
 from tickledger.ledger import LandedBatch, Ledger, SectorVolume
 from tickledger.settings import PROJECT_ROOT, Settings
@@ -317,49 +320,75 @@ def test_a_second_stream_is_told_no(pipeline: Pipeline, stream: list[StreamProce
     assert "another stream lands into" in stream[1].output
 
 
-def test_it_lands_on_a_standalone_master_with_a_worker(pipeline: Pipeline, stream: list[StreamProcess]) -> None:
+def test_it_lands_on_a_standalone_master_that_crashes_and_comes_back(
+    pipeline: Pipeline, stream: list[StreamProcess]
+) -> None:
     pipeline.send([ticks(pipeline, number) for number in range(100)])
-    with standalone_cluster(pipeline) as master:
-        stream.append(StreamProcess(pipeline, "--master", master))
+    with StandaloneCluster(pipeline) as cluster:
+        stream.append(StreamProcess(pipeline, "--master", cluster.url))
         pipeline.wait_until_landed(100, seconds=180)
+        cluster.crash_and_restart_the_master()
+        wait_until(cluster.is_whole, "the new master does not find worker and application again")
+        pipeline.send([ticks(pipeline, number) for number in range(100, 200)])
+        pipeline.wait_until_landed(200, seconds=180)
         stream[0].process.send_signal(signal.SIGTERM)
         assert stream[0].wait() == 0, stream[0].output
 
-    assert_landed_once(pipeline, 100)
+    assert_landed_once(pipeline, 200)
 
 
-class standalone_cluster:  # reads as the context that it is
-    """A Spark master and one worker on free loopback ports; the context is the master's URL."""
+class StandaloneCluster:
+    """A Spark master, set up as docker-compose.yml does it, and one worker, on free loopback ports."""
 
     def __init__(self, pipeline: Pipeline) -> None:
-        self._environment = pipeline.environment | {"SPARK_LOCAL_IP": "127.0.0.1", "SPARK_NO_DAEMONIZE": "1"}
-        self._processes: list[subprocess.Popen[bytes]] = []
-        self._folder = pipeline.settings.stream_scratch_dir / "worker"
+        self._folder = pipeline.settings.stream_scratch_dir / "cluster"
+        (self._folder / "master").mkdir(parents=True)
+        compose = yaml.safe_load((PROJECT_ROOT / "docker-compose.yml").read_text())
+        options = compose["services"]["spark-master"]["environment"]["SPARK_MASTER_OPTS"]
+        self._environment = pipeline.environment | {
+            "SPARK_LOCAL_IP": "127.0.0.1",
+            "SPARK_NO_DAEMONIZE": "1",
+            "SPARK_MASTER_OPTS": options.replace("/var/lib/spark", str(self._folder / "master")),
+        }
+        self._port, self._master_ui, self._worker_ui = free_port(), free_port(), free_port()
+        self.url = f"spark://127.0.0.1:{self._port}"
 
-    def _start(self, name: str, *arguments: str) -> None:
+    def _start(self, name: str, *arguments: str) -> "subprocess.Popen[bytes]":
         script = str(Path(sys.executable).with_name("spark-class"))
         command = [script, f"org.apache.spark.deploy.{name}", "--host", "127.0.0.1", *arguments]
-        self._processes.append(
-            subprocess.Popen(
-                command, env=self._environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=PROJECT_ROOT
-            )
+        return subprocess.Popen(
+            command, env=self._environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=PROJECT_ROOT
         )
 
-    def __enter__(self) -> str:
-        from services.server import free_port
+    def _start_master(self) -> "subprocess.Popen[bytes]":
+        return self._start("master.Master", "--port", str(self._port), "--webui-port", str(self._master_ui))
 
-        port, master_ui, worker_ui = free_port(), free_port(), free_port()
-        url = f"spark://127.0.0.1:{port}"
-        self._start("master.Master", "--port", str(port), "--webui-port", str(master_ui))
-        self._folder.mkdir(parents=True)
-        self._start(
-            "worker.Worker", "--webui-port", str(worker_ui), "--cores", "2", "--memory", "1g",
-            "--work-dir", str(self._folder), url,
+    def crash_and_restart_the_master(self) -> None:
+        """SIGKILL it; another takes its place with what it kept on disk."""
+        self._master.kill()
+        self._master.wait()
+        self._master = self._start_master()
+
+    def is_whole(self) -> bool:
+        """Whether the master has its worker and an application that runs."""
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self._master_ui}/json/", timeout=5) as answer:
+                state = json.load(answer)
+        except OSError:
+            return False
+        running = [one for one in state["activeapps"] if one["state"] == "RUNNING"]
+        return (state["status"], state["aliveworkers"], len(running)) == ("ALIVE", 1, 1)
+
+    def __enter__(self) -> "StandaloneCluster":
+        self._master = self._start_master()
+        self._worker = self._start(
+            "worker.Worker", "--webui-port", str(self._worker_ui), "--cores", "2", "--memory", "1g",
+            "--work-dir", str(self._folder / "worker"), self.url,
         )  # fmt: skip
-        return url
+        return self
 
     def __exit__(self, *_: object) -> None:
-        for process in reversed(self._processes):
+        for process in (self._worker, self._master):
             process.terminate()
             process.wait(30)
 

@@ -196,10 +196,10 @@ def stop_and_start(stack: Containers) -> None:
 
 
 def remove(stack: Containers) -> None:
-    """`down` leaves the three volumes that have names, and nothing else."""
+    """`down` leaves the volumes that have names, and nothing else."""
     stack.compose("down")
     left = set(stack.engine.ask("volume", "ls", "--quiet").split())
-    named = {f"{PROJECT}_{server}-data" for server in ("kafka", "cassandra", "mysql")}
+    named = {f"{PROJECT}_{server}-data" for server in ("kafka", "cassandra", "mysql", "spark")}
     if stack.engine.own and left != named:
         raise Failed(f"down leaves the volumes {left}")
     say(f"down: {len(named)} named volumes stay, and no other")
