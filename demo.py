@@ -25,7 +25,8 @@ from rich.table import Table
 from commands.reconcile import Books, reconcile
 from services.instance import Instance
 from services.java import java_home
-from tickledger.errors import ConfigurationError, TickledgerError, run_command
+from tickledger.command_line import run_app
+from tickledger.errors import ConfigurationError, TickledgerError
 from tickledger.ledger import Ledger
 from tickledger.plain_text import plain
 from tickledger.settings import PROJECT_ROOT, Settings, load_settings
@@ -311,4 +312,4 @@ def main(
 if __name__ == "__main__":
     app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
     app.command()(main)
-    run_command(lambda: app(prog_name="python demo.py"))
+    run_app(app, "python demo.py")

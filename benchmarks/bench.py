@@ -23,7 +23,7 @@ from rich.table import Table
 from benchmarks.load import Load, fill
 from services.instance import Instance
 from tests.support.pipeline import Pipeline, StreamProcess, dbt_statements, fresh_pipeline
-from tickledger.errors import run_command
+from tickledger.command_line import run_app
 
 InstanceName = Annotated[str, typer.Option("--instance", help="The servers' instance, which is started for it.")]
 Target = Annotated[Path | None, typer.Option("--to", help="Append the tables: Markdown to FILE.md, else a JSON line.")]
@@ -87,7 +87,7 @@ def command(name: str, main: Callable[..., None]) -> None:
     app.command()(main)
     signal.signal(signal.SIGINT, _interrupt)
     signal.signal(signal.SIGTERM, _interrupt)
-    run_command(lambda: app(prog_name=name))
+    run_app(app, name)
 
 
 def _interrupt(*_: Any) -> None:

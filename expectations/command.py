@@ -14,7 +14,8 @@ from rich.table import Table
 from rich.text import Text
 
 from expectations.suites import PROJECT_FOLDER
-from tickledger.errors import TickledgerError, run_command
+from tickledger.command_line import run_app
+from tickledger.errors import TickledgerError
 from tickledger.ledger import Ledger
 from tickledger.plain_text import plain
 from tickledger.settings import load_settings
@@ -218,4 +219,4 @@ def _table(verdict: "Verdict", results: "tuple[CheckResult, ...]") -> Table:
 
 def main() -> None:
     """Entry point of the console script."""
-    run_command(lambda: app(prog_name="great_expectations"))
+    run_app(app, "great_expectations")

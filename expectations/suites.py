@@ -15,8 +15,9 @@ from typing import Annotated, Any
 import typer
 import yaml
 
+from tickledger.command_line import run_app
 from tickledger.contract import load_contract
-from tickledger.errors import ConfigurationError, run_command
+from tickledger.errors import ConfigurationError
 from tickledger.settings import FEED_RULES, PROJECT_ROOT
 from tickledger.tick import TICK_FIELDS
 
@@ -400,4 +401,6 @@ def _regenerate(
 
 
 if __name__ == "__main__":
-    run_command(lambda: typer.run(_regenerate))
+    app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+    app.command()(_regenerate)
+    run_app(app, "python -m expectations.suites")

@@ -20,7 +20,8 @@ from services.environment import write_dbt_profile
 from services.kafka_server import create_topics
 from services.mysql_accounts import create_accounts, refuse_taken_names
 from services.server import READY_SECONDS
-from tickledger.errors import StoreUnavailable, TickledgerError, run_command
+from tickledger.command_line import run_app
+from tickledger.errors import StoreUnavailable, TickledgerError
 from tickledger.settings import Settings, load_settings
 from tickledger.topic import REQUEST_MS
 
@@ -96,4 +97,4 @@ def _wait_for_superuser(settings: Settings) -> None:
 
 
 if __name__ == "__main__":
-    run_command(lambda: app(prog_name="python -m services.set_up"))
+    run_app(app, "python -m services.set_up")

@@ -25,7 +25,8 @@ from streaming.check_landed import SECONDS_AT_THE_END, BatchChecks
 from streaming.land_batch import BatchLander
 from streaming.metrics import Metrics
 from tickledger import fault_points
-from tickledger.errors import ConfigurationError, StoreUnavailable, TickledgerError, run_command
+from tickledger.command_line import run_app
+from tickledger.errors import ConfigurationError, StoreUnavailable, TickledgerError
 from tickledger.ledger import Ledger, LedgerHead, StreamLock
 from tickledger.patience import GaveUp, Patience
 from tickledger.secured import spark_kafka_options
@@ -303,4 +304,4 @@ def main(
 if __name__ == "__main__":
     app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
     app.command()(main)
-    run_command(lambda: app(prog_name="spark-submit streaming/stream_ticks.py"))
+    run_app(app, "spark-submit streaming/stream_ticks.py")

@@ -21,7 +21,8 @@ from services.instance import Instance
 from tests.support.instances import INSTANCE_VARIABLE, KEEP_VARIABLE
 from tests.support.oracle import Judgement, judge, wait_until_quiet
 from tests.support.pipeline import dbt_statements, fresh_pipeline
-from tickledger.errors import ConfigurationError, run_command
+from tickledger.command_line import run_app
+from tickledger.errors import ConfigurationError
 from tools.fault_kinds import KINDS, Kind, Run, can_mount
 from tools.fault_record import FaultRow, append_run, table_of
 
@@ -141,4 +142,4 @@ def main(
 if __name__ == "__main__":
     app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
     app.command()(main)
-    run_command(lambda: app(prog_name="make faults"))
+    run_app(app, "python -m tools.faults")
