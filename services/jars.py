@@ -36,9 +36,9 @@ class Download:
 
 KAFKA = Download(
     "kafka",
-    "4.1.1",
+    "4.4.0",
     # The broker's own dependencies bring log4j, but not what joins slf4j to it.
-    ("org.apache.kafka:kafka_2.13:4.1.1", "org.apache.logging.log4j:log4j-slf4j-impl:2.24.3"),
+    ("org.apache.kafka:kafka_2.13:4.4.0", "org.apache.logging.log4j:log4j-slf4j-impl:2.24.3"),
     40,
 )
 CASSANDRA = Download("cassandra", "5.0.9", ("org.apache.cassandra:cassandra-all:5.0.9",), 62)

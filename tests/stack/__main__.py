@@ -25,6 +25,8 @@ from tickledger.settings import PROJECT_ROOT
 IMAGE = "tickledger:local"
 #: 1.6 GB on the official Python; what stands in for it is somewhat larger.
 MOST_BYTES = 1.65e9
+#: What must end well before the rest starts.
+ONE_OFF = ("set-up", "dbt")
 BEGUN = time.monotonic()
 
 
@@ -86,8 +88,9 @@ def up(stack: Containers, *options: str) -> None:
     """`docker compose up --detach`; Failed with what the one-off services said where it fails."""
     done = stack.compose("up", "--detach", *options, check=False)
     if done.returncode:
-        logs = stack.compose("logs", "--tail", "5", check=False).stdout
-        raise Failed(f"docker compose up: {done.stderr[-2000:]}\n{logs}")
+        said = [line for line in done.stderr.splitlines() if not line.startswith(" Container ")]
+        logs = stack.compose("logs", "--tail", "5", *ONE_OFF, check=False).stdout
+        raise Failed(f"docker compose up: {said[-3:]}\n{logs}")
 
 
 def look(stack: Containers) -> None:
@@ -223,8 +226,9 @@ def try_all(engine: Engine) -> None:
 
 def main() -> None:
     """Try the containers on some engine."""
-    # The engine and the containers are stopped then too.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # The engine and the containers are stopped then too. A shell lets a job in the background ignore SIGINT.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
     with some_engine() as engine:
         version = engine.ask("version", "--format", "{{.Server.Version}}")
         compose = engine.ask("compose", "version", "--short")
