@@ -172,7 +172,7 @@ class TestAddresses:
         assert web == {
             "spark-master": {8080: "127.0.0.1:8080"},
             "spark-worker": {8081: "127.0.0.1:8081-8089"},
-            "stream": {4040: "127.0.0.1:4040-4049", 9464: "127.0.0.1:9464"},
+            "stream": {4040: "127.0.0.1:4040", 9464: "127.0.0.1:9464"},
         }
 
     def test_kafka_sends_each_client_to_the_address_that_it_can_reach(self) -> None:

@@ -352,6 +352,8 @@ class StandaloneCluster:
         }
         self._port, self._master_ui, self._worker_ui = free_port(), free_port(), free_port()
         self.url = f"spark://127.0.0.1:{self._port}"
+        self._master: subprocess.Popen[bytes]
+        self._worker: subprocess.Popen[bytes]
 
     def _start(self, name: str, *arguments: str) -> "subprocess.Popen[bytes]":
         script = str(Path(sys.executable).with_name("spark-class"))

@@ -26,6 +26,14 @@ TRIGGER_SECONDS = 5
 LASTING = ("stream", "producer", "dashboard", "spark-worker", "spark-master", "kafka", "cassandra", "mysql")
 
 
+#: Tests that run at the same time have a Spark of their own at 4040.
+ANY_PORT_FOR_SPARK = """
+services:
+  stream:
+    ports: !override ["127.0.0.1::4040", "127.0.0.1:9464:9464"]
+"""
+
+
 class Failed(TickledgerError):
     """The containers do not do what they should. Exit code 1."""
 
@@ -37,12 +45,15 @@ class Containers:
         self.engine = engine
         self.env_file = folder / ".env"
         self.env_file.write_text(filled_in((PROJECT_ROOT / ".env.example").read_text()))
+        self._ports = folder / "ports.yml"
+        self._ports.write_text(ANY_PORT_FOR_SPARK)
         #: As a program on this machine reads them.
         self.settings: Settings = load_settings(self.env_file)
 
     def compose(self, *words: str, check: bool = True, timeout: float = 900) -> "subprocess.CompletedProcess[str]":
         """`docker compose …` on this project, of which `tools` starts only where it is named."""
-        project = ("compose", "--project-name", PROJECT, "--env-file", self.env_file)
+        files = ("--file", PROJECT_ROOT / "docker-compose.yml", "--file", self._ports)
+        project = ("compose", *files, "--project-name", PROJECT, "--env-file", self.env_file)
         return self.engine.run(*project, *words, check=check, timeout=timeout)
 
     def tool(self, *words: str, service: str = "tools") -> str:
