@@ -13,7 +13,7 @@ TERM_SECONDS = 30
 
 
 class ServerProcess:
-    """A process remembered in a pid file by pid and start time, so that a stale file never hits another process."""
+    """A process remembered in a pid file by pid and start, so that a stale file never hits another process."""
 
     def __init__(self, pid_file: Path, log_file: Path):
         self.pid_file = pid_file
@@ -43,8 +43,8 @@ class ServerProcess:
                 start_new_session=True,
             )
         try:
-            record = {"pid": child.pid, "create_time": psutil.Process(child.pid).create_time()}
-        except psutil.NoSuchProcess:
+            record = {"pid": child.pid, "started": _start_of(child.pid)}
+        except OSError:
             return
         self.pid_file.write_text(json.dumps(record))
 
@@ -76,11 +76,21 @@ class ServerProcess:
         try:
             record = json.loads(self.pid_file.read_text())
             process = psutil.Process(record["pid"])
-            # Start times are counted from the boot time, which moves a little when the clock is set.
-            is_ours = abs(process.create_time() - record["create_time"]) < 2
+            is_ours = record["started"] == _start_of(process.pid)
             return process if is_ours and process.status() != psutil.STATUS_ZOMBIE else None
         except (OSError, ValueError, KeyError, TypeError, psutil.NoSuchProcess):
             return None
+
+
+def _start_of(pid: int) -> str:
+    """A process's start as `boot id:clock ticks since boot`, which does not move when the clock is set (proc(5)).
+
+    Raises OSError where there is no such process.
+    """
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    # The name, in brackets, may hold spaces; the start time is the 22nd field.
+    ticks = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    return f"{boot}:{ticks}"
 
 
 def _wait_or_kill(process: psutil.Process) -> None:

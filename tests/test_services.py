@@ -1,10 +1,12 @@
 """The services: env file, ports, processes, Java; on real servers, who may do what and what survives a kill."""
 
+import json
 import os
 import socket
 import stat
 import subprocess
 import sys
+import uuid
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
@@ -161,19 +163,22 @@ class TestProcess:
         assert server.last_lines() == ["hello"]
         assert not again.stop()
 
-    def test_stale_pid_file_does_not_hit_another_process(self, tmp_path: Path) -> None:
-        bystander = subprocess.Popen(["sleep", "60"])
-        started = psutil.Process(bystander.pid).create_time()
+    @pytest.mark.parametrize("change", ["another boot", "another start"])
+    def test_stale_pid_file_does_not_hit_another_process(self, tmp_path: Path, change: str) -> None:
         pid_file = tmp_path / "pid.json"
-        pid_file.write_text(f'{{"pid": {bystander.pid}, "create_time": {started - 100}}}')
         server = ServerProcess(pid_file, tmp_path / "log")
+        server.start(["sleep", "60"], {})
+        record = json.loads(pid_file.read_text())
+        boot, ticks = record["started"].split(":")
+        stale = f"{uuid.uuid4()}:{ticks}" if change == "another boot" else f"{boot}:{int(ticks) - 1}"
+        pid_file.write_text(json.dumps(record | {"started": stale}))
         assert server.pid is None
         assert not server.stop()
-        assert bystander.poll() is None
-        bystander.kill()
-        bystander.wait()
+        assert psutil.Process(record["pid"]).status() != psutil.STATUS_ZOMBIE
+        pid_file.write_text(json.dumps(record))
+        assert server.stop()
 
-    @pytest.mark.parametrize("text", ["", "{", "[]", '{"pid": 1}', '{"pid": "x", "create_time": 1}'])
+    @pytest.mark.parametrize("text", ["", "{", "[]", '{"pid": 1}', '{"pid": "x", "started": "1:1"}'])
     def test_broken_pid_file_means_not_running(self, tmp_path: Path, text: str) -> None:
         (tmp_path / "pid.json").write_text(text)
         assert ServerProcess(tmp_path / "pid.json", tmp_path / "log").pid is None
