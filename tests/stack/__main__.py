@@ -9,6 +9,7 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 from contextlib import suppress
@@ -19,7 +20,7 @@ from tests.stack.containers import LASTING, PROJECT, Containers, Failed, wait_un
 from tests.stack.engine import Engine, some_engine
 from tests.stack.images import provide_images
 from tests.support.browser import Viewer, chromium, running_browser
-from tickledger.errors import TickledgerError, run_command
+from tickledger.errors import ConfigurationError, TickledgerError, run_command
 from tickledger.settings import PROJECT_ROOT
 
 IMAGE = "tickledger:local"
@@ -208,24 +209,33 @@ def remove(stack: Containers) -> None:
     say(f"down: {len(named)} named volumes stay, and no other")
 
 
-def try_all(engine: Engine) -> None:
-    """Every step in turn. Raises Failed at the first that does not hold."""
+#: What is tried once everything runs, in this order.
+STEPS = (
+    refuse_bad_input, look, start_again, crash_each, move_cassandra, add_a_worker, stop_and_start, remove
+)  # fmt: skip
+
+
+def try_all(engine: Engine, names: list[str]) -> None:
+    """The named steps, or all, in turn. Raises Failed at the first that does not hold."""
     with tempfile.TemporaryDirectory() as name:
         stack = Containers(engine, Path(name))
         stack.compose("down", "--volumes", "--remove-orphans")
         try:
             build(stack)
-            for step in (start, refuse_bad_input, look, start_again, crash_each, move_cassandra, add_a_worker):
-                step(stack)
-            stop_and_start(stack)
-            remove(stack)
+            start(stack)
+            for step in STEPS:
+                if not names or step.__name__ in names:
+                    step(stack)
         finally:
             with suppress(subprocess.SubprocessError):
                 stack.compose("down", "--volumes", "--remove-orphans", "--timeout", "20")
 
 
 def main() -> None:
-    """Try the containers on some engine."""
+    """Try the containers on some engine: all steps, or those that the command line names."""
+    names = sys.argv[1:]
+    if unknown := set(names) - {step.__name__ for step in STEPS}:
+        raise ConfigurationError(f"there is no step {', '.join(unknown)}: {', '.join(one.__name__ for one in STEPS)}")
     # The engine and the containers are stopped then too. A shell lets a job in the background ignore SIGINT.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
@@ -235,7 +245,7 @@ def main() -> None:
         say(f"Docker engine {version}, Compose {compose}; {'started for this run' if engine.own else 'it ran before'}")
         stand_ins = provide_images(engine, say)
         try:
-            try_all(engine)
+            try_all(engine, names)
         except subprocess.CalledProcessError as error:
             command = " ".join(map(str, error.cmd))
             raise Failed(f"{command}: {error.stdout[-500:]}{error.stderr[-2000:]}") from None
