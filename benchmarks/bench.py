@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import os
-import signal
 import subprocess
 import tempfile
 import uuid
@@ -24,6 +23,7 @@ from benchmarks.load import Load, fill
 from services.instance import Instance
 from tests.support.pipeline import Pipeline, StreamProcess, dbt_statements, fresh_pipeline
 from tickledger.command_line import run_app
+from tickledger.stopping import interrupt_on_signals
 
 InstanceName = Annotated[str, typer.Option("--instance", help="The servers' instance, which is started for it.")]
 Target = Annotated[Path | None, typer.Option("--to", help="Append the tables: Markdown to FILE.md, else a JSON line.")]
@@ -85,16 +85,8 @@ def command(name: str, main: Callable[..., None]) -> None:
     """Run a benchmark as a command. Ctrl-C or SIGTERM ends it with 130 and whatever it started with it."""
     app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
     app.command()(main)
-    signal.signal(signal.SIGINT, _interrupt)
-    signal.signal(signal.SIGTERM, _interrupt)
+    interrupt_on_signals()
     run_app(app, name)
-
-
-def _interrupt(*_: Any) -> None:
-    # A second signal would end the cleaning up that the first one began.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    raise KeyboardInterrupt
 
 
 def say(line: str) -> None:

@@ -3,13 +3,16 @@
 One Kafka, Cassandra and MySQL a run, or one each for every process in which `pytest --numprocesses` runs the tests.
 """
 
+import contextlib
 import os
+import signal
 import sys
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import psutil
 import pytest
 from pyspark.sql import SparkSession
 
@@ -18,6 +21,7 @@ from services.java import java_home
 from tests.support.instances import KEEP_VARIABLE, instance_name
 from tests.support.pipeline import Database, Pipeline, dbt_statements, fresh_database, fresh_pipeline
 from tickledger.settings import Settings
+from tickledger.stopping import interrupt_on_signals
 
 #: No test that asks for today's figures takes longer.
 SECONDS_BEFORE_MIDNIGHT = 120
@@ -29,6 +33,36 @@ LONGEST = ("test_stream", "test_dbt_project", "test_faults", "test_backup")
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the longest files, each in its own order."""
     items.sort(key=lambda item: item.path.stem not in LONGEST)
+
+
+#: How long processes of pytest-xdist may take to stop what their tests started.
+SECONDS_TO_END = 60
+
+
+def pytest_configure() -> None:
+    """Let SIGTERM end a run as Ctrl-C does: fixtures stop what they started."""
+    interrupt_on_signals()
+
+
+def pytest_keyboard_interrupt() -> None:
+    """Let the processes of pytest-xdist end in order too, which would be killed after some seconds."""
+    workers = [
+        one for one in psutil.Process().children() if "exec(eval(sys.stdin.readline()))" in " ".join(one.cmdline())
+    ]
+    for worker in workers:
+        worker.send_signal(signal.SIGTERM)
+    deadline = time.monotonic() + SECONDS_TO_END
+    while time.monotonic() < deadline and any(is_busy(worker) for worker in workers):
+        time.sleep(0.2)
+
+
+def is_busy(worker: psutil.Process) -> bool:
+    """Whether a server or stream that a process started still runs. A JVM of PySpark's own ends with its Python."""
+    if os.environ.get(KEEP_VARIABLE) == "1":
+        return False
+    with contextlib.suppress(psutil.Error, ProcessLookupError):
+        return any(os.getsid(child.pid) == child.pid for child in worker.children())
+    return False
 
 
 if not hasattr(sys.modules["__main__"], "__file__"):
@@ -51,10 +85,13 @@ def one_day() -> None:
 def services() -> Iterator[Instance]:
     """The running servers of the tests' instance."""
     instance = Instance(instance_name())
-    instance.start()
-    yield instance
-    if os.environ.get(KEEP_VARIABLE) != "1":
-        instance.stop()
+    try:
+        instance.start()
+        yield instance
+    finally:
+        # Ctrl-C in the middle of the start leaves some of them running too.
+        if os.environ.get(KEEP_VARIABLE) != "1":
+            instance.stop()
 
 
 @pytest.fixture(scope="session")

@@ -1,13 +1,8 @@
 """The benchmarks' own parts: what they count as wrong, make up, write, and leave behind. No figure is measured here."""
 
 import json
-import os
-import signal
 import subprocess
 import sys
-import time
-import uuid
-from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from itertools import count
 from pathlib import Path
@@ -15,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import orjson
 import pandas as pd
-import psutil
 import pytest
 
 from benchmarks.__main__ import medians
@@ -27,7 +21,6 @@ from benchmarks.made_up_year import BATCHES_A_DAY, Year
 from benchmarks.sink import Sink
 from producer.companies import read_companies
 from producer.market import Market
-from services.instance import Instance
 from tests.support.pipeline import Pipeline
 from tickledger.settings import PROJECT_ROOT
 
@@ -134,57 +127,3 @@ def test_made_up_days_are_as_many_as_asked_for_and_the_ledger_agrees(pipeline: P
     assert pipeline.rows("SELECT MIN(batch_id), MAX(batch_id) FROM landed_offsets") == [
         (2 * BATCHES_A_DAY + 1, 3 * BATCHES_A_DAY)
     ]
-
-
-@pytest.mark.integration
-@pytest.mark.parametrize(
-    ("module", "number"),
-    [
-        ("benchmarks --engines ours --ticks 20000 --batch 200", signal.SIGINT),
-        ("benchmarks.latency --rate 100", signal.SIGTERM),
-        ("benchmarks.growth --part memory", signal.SIGTERM),
-    ],
-)
-def test_a_benchmark_that_is_asked_to_stop_leaves_no_process_and_no_database(
-    services: Instance, pipeline: Pipeline, module: str, number: signal.Signals
-) -> None:
-    mark = uuid.uuid4().hex
-    databases = "SELECT COUNT(*) FROM information_schema.schemata"
-    before = pipeline.rows(databases)
-    bench = subprocess.Popen(
-        [sys.executable, "-m", *module.split(), "--instance", services.name],
-        cwd=PROJECT_ROOT,
-        env=os.environ | {"STARTED_BY": mark},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    wait_for_a_worker(bench, mark)
-    bench.send_signal(number)
-    output = bench.communicate(timeout=240)[0]
-    assert bench.returncode == 130, output
-    assert "Traceback" not in output
-    # Spark's workers end by themselves once their daemon has lost its JVM.
-    psutil.wait_procs(marked(mark), timeout=10)
-    assert list(marked(mark).values()) == []
-    assert pipeline.rows(databases) == before
-
-
-def wait_for_a_worker(bench: "subprocess.Popen[str]", mark: str, seconds: float = 400) -> None:
-    """Wait until Spark's Python workers land a batch for the benchmark."""
-    deadline = time.monotonic() + seconds
-    while not any("pyspark.daemon" in arguments for arguments in marked(mark).values()):
-        assert bench.poll() is None, bench.communicate()[0]
-        assert time.monotonic() < deadline, marked(mark)
-        time.sleep(0.2)
-
-
-def marked(mark: str) -> dict[psutil.Process, list[str]]:
-    """What runs with the mark in its environment, with its arguments."""
-    found = {}
-    for process in psutil.process_iter():
-        # It may end between two looks at it.
-        with suppress(psutil.Error):
-            if process.environ().get("STARTED_BY") == mark and process.status() != psutil.STATUS_ZOMBIE:
-                found[process] = process.cmdline()
-    return found

@@ -30,3 +30,19 @@ def stop_on_signals(stopping: threading.Event, *, second_ends: bool = False) -> 
     signal.signal(signal.SIGINT, ask)
     signal.signal(signal.SIGTERM, ask)
     return stopping
+
+
+def interrupt_on_signals() -> None:
+    """Let SIGTERM end the main thread as Ctrl-C does, by KeyboardInterrupt, and ignore what comes after the first.
+
+    For a program whose `finally` stops what it started: a second signal would end the cleaning up.
+    """
+
+    def interrupt(_number: int, _frame: FrameType | None) -> None:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    # A shell lets a job in the background ignore SIGINT; a handler takes that back.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, interrupt)

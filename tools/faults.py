@@ -23,6 +23,7 @@ from tests.support.oracle import Judgement, judge, wait_until_quiet
 from tests.support.pipeline import dbt_statements, fresh_pipeline
 from tickledger.command_line import run_app
 from tickledger.errors import ConfigurationError
+from tickledger.stopping import interrupt_on_signals
 from tools.fault_kinds import KINDS, Kind, Run, can_mount
 from tools.fault_record import FaultRow, append_run, table_of
 
@@ -142,4 +143,5 @@ def main(
 if __name__ == "__main__":
     app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
     app.command()(main)
+    interrupt_on_signals()
     run_app(app, "python -m tools.faults")

@@ -7,7 +7,6 @@ no images to be had.
 
 import re
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -22,6 +21,7 @@ from tests.stack.images import provide_images
 from tests.support.browser import Viewer, chromium, running_browser
 from tickledger.errors import ConfigurationError, TickledgerError, run_command
 from tickledger.settings import PROJECT_ROOT
+from tickledger.stopping import interrupt_on_signals
 
 IMAGE = "tickledger:local"
 #: 1.6 GB on the official Python; what stands in for it is somewhat larger.
@@ -236,9 +236,8 @@ def main() -> None:
     names = sys.argv[1:]
     if unknown := set(names) - {step.__name__ for step in STEPS}:
         raise ConfigurationError(f"there is no step {', '.join(unknown)}: {', '.join(one.__name__ for one in STEPS)}")
-    # The engine and the containers are stopped then too. A shell lets a job in the background ignore SIGINT.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.default_int_handler)
+    # The engine and the containers are stopped then too.
+    interrupt_on_signals()
     with some_engine() as engine:
         version = engine.ask("version", "--format", "{{.Server.Version}}")
         compose = engine.ask("compose", "version", "--short")
