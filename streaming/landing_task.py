@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from streaming.decode_columns import ColumnDecoder, DecodedColumns
 from streaming.tick_columns import KeyColumns, TickColumns, TickKey
-from streaming.tick_sink import TickSink, session_of_this_process
+from streaming.tick_sink import Moments, TickSink, session_of_this_process
 from tickledger.decode import DeadLetter
 from tickledger.errors import ConfigurationError, StoreUnavailable
 from tickledger.settings import Settings
@@ -76,9 +76,9 @@ class PartitionReport:
 
     def sum_up(self, ticks: TickColumns) -> None:
         """Add ticks of one company and day, which land, to their sums."""
-        # Summed up in Python, whose integers do not overflow.
-        volume, created_ms = sum(ticks.volume.tolist()), ticks.created_ms
-        one = SectorSum(len(ticks), volume, int(created_ms.min()), int(created_ms.max()))
+        # Summed up in Python, whose integers do not overflow, and which is faster where there are few.
+        volume, created_ms = sum(ticks.volume.tolist()), ticks.created_ms.tolist()
+        one = SectorSum(len(ticks), volume, min(created_ms), max(created_ms))
         self.sums[int(ticks.trade_day[0]), ticks.sector[0]].merge(one)
 
 
@@ -152,9 +152,9 @@ class LandingTask:
         report.duplicates += len(keys) - len(new)
         landed |= new
         report.late_ticks += int((ticks.trade_day < self.today).sum())
+        report.keys.add(ticks)
         for some in ticks.by_company_and_day():
             report.sum_up(some)
-            report.keys.add(some)
             sink.write(some, report.partition)
 
     def _landed_before(self, ticks: TickColumns, sink: TickSink) -> set[TickKey]:
@@ -164,8 +164,7 @@ class LandingTask:
         old = ticks.take(ticks.created_ms <= self.newest_landed_ms)
         return {
             (stored.ticker, stored.created_ms, stored.id)
-            for some in old.by_company_and_day()
-            for stored in sink.stored(some.ticker[0], int(some.trade_day[0]), np.unique(some.created_ms).tolist())
+            for stored in sink.stored(map(_moments_of, old.by_company_and_day()))
             if self._has_landed(stored.partition, stored.offset)
         }
 
@@ -188,18 +187,16 @@ class LandingTask:
         refused = TickColumns.of(
             (tick, offset) for (offset, _), letter in dead.items() for tick in letter.ticks if first <= offset <= last
         )
-        for some in refused.by_company_and_day():
-            self._forget_ticks(some, partition, sink)
-
-    @staticmethod
-    def _forget_ticks(ticks: TickColumns, partition: int, sink: TickSink) -> None:
-        """Delete those of one company and day that are stored with these very offsets."""
+        # Those that are stored with these very offsets.
         mine = {
-            (tick.created_ms, tick.id, offset): tick
-            for tick, offset in zip(ticks.ticks(), ticks.offset.tolist(), strict=True)
+            (tick.ticker, tick.created_ms, tick.id, partition, offset): tick
+            for tick, offset in zip(refused.ticks(), refused.offset.tolist(), strict=True)
         }
-        times = np.unique(ticks.created_ms).tolist()
-        for stored in sink.stored(ticks.ticker[0], int(ticks.trade_day[0]), times):
-            tick = mine.get((stored.created_ms, stored.id, stored.offset))
-            if tick is not None and stored.partition == partition:
+        for stored in sink.stored(map(_moments_of, refused.by_company_and_day())):
+            if tick := mine.get(stored):
                 sink.forget_tick(tick)
+
+
+def _moments_of(ticks: TickColumns) -> Moments:
+    """When the ticks of one company and day were made."""
+    return Moments([ticks.ticker[0]], int(ticks.trade_day[0]), sorted(set(ticks.created_ms.tolist())))

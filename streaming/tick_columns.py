@@ -1,8 +1,8 @@
 """Ticks as columns, thousands at once: the shape in which landing judges, counts and packs them."""
 
-from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -63,54 +63,63 @@ class TickColumns:
         """The key of each tick."""
         return list(zip(self.ticker.tolist(), self.created_ms.tolist(), self.id.tolist(), strict=True))
 
-    def by_company_and_day(self) -> Iterator["TickColumns"]:
-        """The ticks of each company and trading day, which share one of Cassandra's partitions."""
+    def companies(self) -> tuple[list[str], NDArray[np.int32]]:
+        """The tickers, each once, and for each tick the place of its own among them."""
         tickers = self.ticker.tolist()
         numbered = {ticker: number for number, ticker in enumerate(dict.fromkeys(tickers))}
-        company = np.fromiter(map(numbered.__getitem__, tickers), np.int64, len(tickers))
+        return list(numbered), np.fromiter(map(numbered.__getitem__, tickers), np.int32, len(tickers))
+
+    def by_company_and_day(self) -> Iterator["TickColumns"]:
+        """The ticks of each company and trading day, which share one of Cassandra's partitions."""
+        _, company = self.companies()
         order = np.lexsort((self.trade_day, company))
         company, day = company[order], self.trade_day[order]
-        ends = np.flatnonzero((np.diff(company) != 0) | (np.diff(day) != 0)) + 1
-        for rows in np.split(order, ends) if tickers else ():
-            yield self.take(rows)
+        starts = np.flatnonzero((np.diff(company, prepend=-1) != 0) | (np.diff(day, prepend=0) != 0)).tolist()
+        # Sorted once and cut: a group may be a single tick, and there may be hundreds of thousands of them.
+        ordered = self.take(order)
+        for start, end in pairwise([*starts, len(order)]):
+            yield ordered.take(slice(start, end))
 
     def _columns(self) -> list[NDArray[Any]]:
-        return [getattr(self, column.name) for column in fields(self)]
+        return [getattr(self, name) for name in _COLUMNS]
 
     def ticks(self) -> Iterator[Tick]:
         """The ticks one by one."""
         return (Tick(*row) for row in zip(*(column.tolist() for column in self._columns()[:-1]), strict=True))
 
 
+_COLUMNS = [column.name for column in fields(TickColumns)]
+
+
 @dataclass
 class KeyColumns:
-    """Keys of ticks, by company: arrays of created_at in milliseconds, and of ids. Cheaper to send than a set."""
+    """Keys of ticks, some thousands a part: its tickers, each tick's place among them, created_at and id.
 
-    columns: dict[str, list[tuple[NDArray[np.int64], NDArray[np.int64]]]] = field(
-        default_factory=lambda: defaultdict(list)
-    )
+    20 bytes a tick, and cheaper to send than a set.
+    """
+
+    parts: list[tuple[list[str], NDArray[np.int32], NDArray[np.int64], NDArray[np.int64]]] = field(default_factory=list)
 
     def add(self, ticks: TickColumns) -> None:
-        """Add the keys of ticks of one company."""
-        self.columns[ticks.ticker[0]].append((ticks.created_ms, ticks.id))
+        """Add the keys of ticks."""
+        if len(ticks):
+            self.parts.append((*ticks.companies(), ticks.created_ms, ticks.id))
 
     def fingerprints(self) -> NDArray[np.uint64]:
         """A number for each key. Equal keys have equal numbers, as long as the process lives; others hardly ever do."""
         numbers = [
             (created_ms.view(np.uint64) * _SPREAD[0] + id_.view(np.uint64)) * _SPREAD[1]
-            ^ np.uint64(hash(ticker) & MAX_BIGINT)
-            for ticker, parts in self.columns.items()
-            for created_ms, id_ in parts
+            ^ np.array([hash(ticker) & MAX_BIGINT for ticker in tickers], np.uint64)[company]
+            for tickers, company, created_ms, id_ in self.parts
         ]
         return np.concatenate(numbers) if numbers else np.empty(0, np.uint64)
 
     def keys(self) -> set[TickKey]:
         """The keys themselves."""
         return {
-            (ticker, *one)
-            for ticker, parts in self.columns.items()
-            for created_ms, id_ in parts
-            for one in zip(created_ms.tolist(), id_.tolist(), strict=True)
+            (tickers[place], *one)
+            for tickers, company, created_ms, id_ in self.parts
+            for place, *one in zip(company.tolist(), created_ms.tolist(), id_.tolist(), strict=True)
         }
 
 

@@ -18,6 +18,8 @@ _pack_bigint = struct.Struct(">q").pack
 _pack_int = struct.Struct(">i").pack
 _pack_short = struct.Struct(">H").pack
 _pack_date = struct.Struct(">I").pack
+#: So few are packed one by one sooner than as a table.
+FEW_TICKS = 4
 _VALUES = len(TICK_FIELDS) + len(LANDING_COLUMNS)
 
 
@@ -105,7 +107,7 @@ def row_head(query_id: bytes) -> bytes:
 def pack_rows(query_id: bytes, ticks: TickColumns, partition: int, most: int) -> Iterator[tuple[int, bytes]]:
     """Ticks of one company and day as rows of a batch, at most so many at once: how many, and their bytes."""
     head = row_head(query_id)
-    table = _table(head, ticks, partition)
+    table = None if len(ticks) <= FEW_TICKS else _table(head, ticks, partition)
     if table is not None:
         for start in range(0, len(ticks), most):
             part = table[start : start + most]

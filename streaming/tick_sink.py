@@ -6,15 +6,18 @@ Everything here runs in Spark's Python workers. Writing a tick or a dead letter 
 import hashlib
 import threading
 import time
+from bisect import bisect_left
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache
+from itertools import islice
 from typing import Any, NamedTuple
 
 from cassandra import DriverException, RequestExecutionException, RequestValidationException
 from cassandra.cluster import NoHostAvailable, Session
+from cassandra.concurrent import execute_concurrent
 from cassandra.connection import ConnectionBusy
 from cassandra.pool import Host
 from cassandra.query import BatchStatement, BatchType, BoundStatement
@@ -52,11 +55,25 @@ BYTES_IN_FLIGHT = 4 * 2**20
 TICK_BYTES, LETTER_BYTES = 200, 1_000
 #: The longest pause before the next try where the connection has no room.
 MOST_PAUSE_SECONDS = 0.25
-#: Up to so many distinct times are asked for one by one; more are read as one slice.
-MAX_EXACT_TIMES = 50
+#: Up to so many times of a company and day are asked for one by one in a request. More are read as one slice, which
+#: costs less unless there are far more rows between them: at most so many are read for each time.
+TIMES_A_REQUEST = 50
+ROWS_A_TIME = 8
+#: Companies with few times of a day are asked for in one request.
+FEW_TIMES, COMPANIES_A_REQUEST = 5, 50
+#: Look-ups of a task at the same time, and those whose answers it may hold.
+LOOK_UPS_IN_FLIGHT, LOOK_UPS_A_PORTION = 16, 64
 
 _ERRORS = (DriverException, RequestExecutionException, NoHostAvailable)
 _INSERT_TICK = ", ".join([one.name for one in TICK_FIELDS] + [name for name, _ in LANDING_COLUMNS])
+
+
+class Moments(NamedTuple):
+    """Times of a trading day to ask for, of some companies: milliseconds since 1970-01-01 UTC, sorted, each once."""
+
+    tickers: list[str]
+    trade_day: int
+    times: list[int]
 
 
 class StoredTick(NamedTuple):
@@ -115,15 +132,40 @@ class TickSink:
             self._in_flight.wait_for_none()
         self._raise_failure()
 
-    def stored(self, ticker: str, trade_day: int, times: Sequence[int]) -> Iterator[StoredTick]:
-        """The stored ticks of one company and day at the given times (milliseconds), and maybe some between them."""
-        moments = sorted({ms_to_datetime(ms) for ms in times})
-        if len(moments) <= MAX_EXACT_TIMES:
-            bound = self._statements.ticks_at.bind((ticker, day_to_date(trade_day), moments))
-        else:
-            bound = self._statements.ticks_between.bind((ticker, day_to_date(trade_day), moments[0], moments[-1]))
-        for created_at, id_, partition, offset in self._read(bound):
-            yield StoredTick(ticker, datetime_to_ms(created_at), id_, partition, offset)
+    def stored(self, asked: Iterable[Moments]) -> Iterator[StoredTick]:
+        """The stored ticks of companies, each asked for alone, at the given times; maybe others near them, or twice.
+
+        Many times are read as one slice. Where far more is stored between them than was asked for, its end is left
+        alone, and the times there are asked for one by one.
+        """
+        left: list[Moments] = []
+        for one, rows in self._look_up(_together(asked)):
+            yield from rows
+            if _is_slice(one) and len(rows) == ROWS_A_TIME * len(one.times):
+                left.append(one._replace(times=one.times[bisect_left(one.times, rows[-1].created_ms) :]))
+        for _, rows in self._look_up(_in_requests(left)):
+            yield from rows
+
+    def _look_up(self, asked: Iterator[Moments]) -> Iterator[tuple[Moments, list[StoredTick]]]:
+        """Ask for each of some moments, several at a time."""
+        # In portions: the driver would go on asking after an error, and fetch faster than the answers are read.
+        while some := list(islice(asked, LOOK_UPS_A_PORTION)):
+            queries = [(self._query(one), None) for one in some]
+            try:
+                found = execute_concurrent(
+                    self._session, queries, concurrency=LOOK_UPS_IN_FLIGHT, results_generator=True
+                )
+                for one, (_, rows) in zip(some, found, strict=True):
+                    yield one, [StoredTick(ticker, datetime_to_ms(at), *others) for ticker, at, *others in rows]
+            except _ERRORS as error:
+                raise _said(error) from None
+
+    def _query(self, one: Moments) -> BoundStatement:
+        day, times = day_to_date(one.trade_day), one.times
+        if _is_slice(one):
+            first, last = ms_to_datetime(times[0]), ms_to_datetime(times[-1])
+            return self._statements.ticks_between.bind((one.tickers[0], day, first, last, ROWS_A_TIME * len(times)))
+        return self._statements.ticks_at.bind((one.tickers, day, [ms_to_datetime(ms) for ms in times]))
 
     def dead_positions(self, topic: str, partition: int, first: int, last: int) -> Iterator[tuple[int, int]]:
         """(offset, position) of the stored dead letters of a partition, from offset `first` to `last`."""
@@ -264,15 +306,15 @@ class _Statements(NamedTuple):
 def _prepare(session: Session) -> _Statements:
     tick_key = "ticker = ? AND trade_date = ?"
     dead_key = "topic = ? AND kafka_partition = ? AND offset_bucket = ?"
-    stored = f"SELECT created_at, id, kafka_partition, kafka_offset FROM {RAW_TABLE} WHERE {tick_key}"
+    stored = f"SELECT ticker, created_at, id, kafka_partition, kafka_offset FROM {RAW_TABLE} WHERE"
     marks = ", ".join("?" * (len(TICK_FIELDS) + len(LANDING_COLUMNS)))
     dead_columns = "topic, kafka_partition, offset_bucket, kafka_offset, position, raw_value, reason, detail, dead_at"
     try:
         return _Statements(
             session.prepare(f"INSERT INTO {RAW_TABLE} ({_INSERT_TICK}) VALUES ({marks})"),
             session.prepare(f"DELETE FROM {RAW_TABLE} WHERE {tick_key} AND created_at = ? AND id = ?"),
-            session.prepare(f"{stored} AND created_at IN ?"),
-            session.prepare(f"{stored} AND created_at >= ? AND created_at <= ?"),
+            session.prepare(f"{stored} ticker IN ? AND trade_date = ? AND created_at IN ?"),
+            session.prepare(f"{stored} {tick_key} AND created_at >= ? AND created_at <= ? LIMIT ?"),
             session.prepare(f"INSERT INTO {DEAD_LETTER_TABLE} ({dead_columns}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"),
             session.prepare(f"DELETE FROM {DEAD_LETTER_TABLE} WHERE {dead_key} AND kafka_offset = ? AND position = ?"),
             session.prepare(
@@ -283,6 +325,35 @@ def _prepare(session: Session) -> _Statements:
         )
     except _ERRORS as error:
         raise _said(error) from None
+
+
+def _is_slice(one: Moments) -> bool:
+    """Whether so many times are read as one slice of the company's day."""
+    return len(one.times) > TIMES_A_REQUEST
+
+
+def _together(asked: Iterable[Moments]) -> Iterator[Moments]:
+    """The same moments, those with few times as companies of a day in one: a request costs more than some rows."""
+    waiting: dict[int, Moments] = {}
+    for one in asked:
+        if len(one.times) > FEW_TIMES:
+            yield one
+            continue
+        if other := waiting.pop(one.trade_day, None):
+            times = sorted({*other.times, *one.times})
+            if len(other.tickers) < COMPANIES_A_REQUEST and len(times) <= TIMES_A_REQUEST:
+                one = Moments(other.tickers + one.tickers, one.trade_day, times)
+            else:
+                yield other
+        waiting[one.trade_day] = one
+    yield from waiting.values()
+
+
+def _in_requests(slices: Iterable[Moments]) -> Iterator[Moments]:
+    """The times of slices, so many that one request may ask for each of them."""
+    for one in slices:
+        for start in range(0, len(one.times), TIMES_A_REQUEST):
+            yield one._replace(times=one.times[start : start + TIMES_A_REQUEST])
 
 
 def _said(error: Exception) -> TickledgerError:

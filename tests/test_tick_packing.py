@@ -99,7 +99,7 @@ def test_packed_rows_are_sent_as_the_driver_sends_them(prices: list[int | float]
 
 
 def test_smaller_numbers_beside_a_large_one_are_the_same_numbers() -> None:
-    ticks, query = some_ticks([0, 127, 128, 2**63 - 1]), b"sixteen bytes.id"
+    ticks, query = some_ticks([0, 1, 127, 128, 2**63 - 1]), b"sixteen bytes.id"
 
     ((_, packed),) = pack_rows(query, TickColumns.of(ticks), 3, most=10)
 
