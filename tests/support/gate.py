@@ -20,10 +20,14 @@ class Gate:
         with suppress(OSError):
             while True:
                 inside, _ = self._listener.accept()
-                if self.shut:
+                outside = None
+                if not self.shut:
+                    # A server that is down now may be up for the next one.
+                    with suppress(OSError):
+                        outside = socket.create_connection(("127.0.0.1", self._target))
+                if outside is None:
                     inside.close()
                     continue
-                outside = socket.create_connection(("127.0.0.1", self._target))
                 self._open += [inside, outside]
                 for source, sink in ((inside, outside), (outside, inside)):
                     threading.Thread(target=self._forward, args=(source, sink), daemon=True).start()
