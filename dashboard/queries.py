@@ -353,7 +353,8 @@ def raw_values(reader: CassandraReader, topic: str, letters: pd.DataFrame) -> pd
     """
     keys = letters[["kafka_partition", "kafka_offset", "position"]].itertuples(index=False)
     parameters = [(topic, one[0], one[1] // DEAD_LETTER_BUCKET, one[1], one[2]) for one in keys]
-    rows = [(*row[:3], printable(row[3])) for row in reader.rows(_RAW_VALUE, parameters)]
+    # One after the other: each may have 15 MiB, and all at once would be more than a node, or the page, has to spare.
+    rows = [(*row[:3], printable(row[3])) for one in parameters for row in reader.rows(_RAW_VALUE, [one])]
     return _frame(rows, **dict.fromkeys(("kafka_partition", "kafka_offset", "position"), "int64"), raw_value="str")
 
 

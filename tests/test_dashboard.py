@@ -4,6 +4,7 @@ import shutil
 import socket
 import time
 import tomllib
+import tracemalloc
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
@@ -18,14 +19,17 @@ from dashboard import drawing, queries
 from dashboard.readers import CassandraReader, MySQLReader
 from dashboard.readings import Readings
 from dashboard.sources import LagWatch, sources_of
+from streaming.tick_sink import TickSink
 from tests.support.gate import Gate
 from tests.support.healthy_batch import dead_offset, first_offset, land_ticks
 from tests.support.page_data import empty, land, tick
 from tests.support.pipeline import Pipeline
 from tickledger import contract
+from tickledger.decode import DeadLetter
 from tickledger.errors import ConfigurationError, StoreUnavailable
 from tickledger.settings import PROJECT_ROOT, load_settings
 from tickledger.stores import connect_mysql
+from tickledger.tick import MOST_RAW_BYTES, WHOLE_MESSAGE
 
 APP = PROJECT_ROOT / "dashboard" / "app.py"
 
@@ -314,6 +318,25 @@ def test_dead_letters_are_those_of_the_newest_batches_with_their_raw_values(
     assert raw.raw_value.tolist() == ["{", "{"]
     newest = queries.dead_letters(cassandra, topic, queries.ranges_with_dead_letters(mysql, 1))
     assert newest.kafka_offset.tolist() == [dead_offset(2)]
+
+
+@pytest.mark.integration
+def test_large_raw_values_are_never_all_in_memory(pipeline: Pipeline, cassandra: CassandraReader) -> None:
+    topic, sink, count = pipeline.settings.kafka_topic, TickSink(pipeline.cassandra), 8
+    for offset in range(count):
+        sink.write_dead(topic, 0, offset, DeadLetter(WHOLE_MESSAGE, b"x" * MOST_RAW_BYTES, "noise", "noise"))
+    sink.drain()
+    letters = pd.DataFrame({"kafka_partition": 0, "kafka_offset": range(count), "position": WHOLE_MESSAGE})
+
+    tracemalloc.start()
+    try:
+        raw = queries.raw_values(cassandra, topic, letters)
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert raw.raw_value.tolist() == ["x" * 300 + "…"] * count
+    assert most < count / 2 * MOST_RAW_BYTES
 
 
 @pytest.mark.parametrize(
