@@ -26,7 +26,7 @@ from tickledger.ledger import Ledger, utc_now
 from tickledger.settings import Settings, env_file, load_settings
 from tickledger.start_up import check_continuity
 from tickledger.stores import connect_cassandra, connect_mysql, fetch_rows
-from tickledger.topic import LagMeter, describe_topic
+from tickledger.topic import TOPIC_CONFIGS, LagMeter, describe_topic, takes_any_time
 
 #: Less than this on the disk of the scratch folder stops Spark soon.
 FREE_BYTES = 2 * 1024**3
@@ -137,6 +137,9 @@ def _topic(settings: Settings) -> str:
     topic = describe_topic(settings)
     held = sum(topic.ends.values()) - sum(topic.begins.values())
     where = f"{settings.kafka_topic} at {settings.kafka_bootstrap_servers}"
+    if takes_any_time(settings):
+        wanted = ", ".join(f"{name}={value}" for name, value in TOPIC_CONFIGS.items())
+        raise Ill(f"{where}: it takes messages whose time Spark cannot read; it should have {wanted}", SERVERS)
     return f"{where}: {held:,} messages in {len(topic.ends)} partitions"
 
 

@@ -27,6 +27,7 @@ RIGHTS: dict[str, tuple[tuple[ResourceType, ACLOperation], ...]] = {
     "KAFKA": (
         (_TOPIC, ACLOperation.READ),
         (_TOPIC, ACLOperation.DESCRIBE),
+        (_TOPIC, ACLOperation.DESCRIBE_CONFIGS),
         (_GROUP, ACLOperation.READ),
     ),
     "PRODUCER_KAFKA": ((_TOPIC, ACLOperation.WRITE), (_TOPIC, ACLOperation.DESCRIBE)),

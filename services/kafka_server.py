@@ -5,7 +5,7 @@ import uuid
 from contextlib import suppress
 from typing import Any
 
-from kafka.admin import KafkaAdminClient, NewTopic
+from kafka.admin import ConfigResource, ConfigResourceType, KafkaAdminClient, NewTopic
 from kafka.errors import KafkaError, TopicAlreadyExistsError
 from pydantic import SecretStr
 
@@ -16,6 +16,7 @@ from services.server import LOOPBACK, Server, free_port, run_once, write_private
 from tickledger.errors import ConfigurationError, StoreUnavailable
 from tickledger.secured import jaas_quoted, kafka_options
 from tickledger.settings import Settings
+from tickledger.topic import TOPIC_CONFIGS, topics_of_any_time
 
 #: Topics that commands and documentation name; the settings' own topic is created besides.
 USUAL_TOPICS = ("trading_data", "test_topic")
@@ -192,12 +193,18 @@ class KafkaServer(Server):
 
 
 def create_topics(admin: KafkaAdminClient, settings: Settings) -> None:
-    """Create KAFKA_TOPIC and the usual topics where they are missing, with KAFKA_PARTITIONS partitions each."""
+    """Create KAFKA_TOPIC and the usual topics where they are missing, with KAFKA_PARTITIONS partitions each.
+
+    One that is there and takes messages whose time Spark cannot read takes them no longer.
+    """
     there = set(admin.list_topics())
+    for topic in topics_of_any_time(admin, there.intersection(_topics(settings))):
+        admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, topic, configs=TOPIC_CONFIGS)])
     for topic in _topics(settings):
         if topic not in there:
             with suppress(TopicAlreadyExistsError):
-                admin.create_topics([NewTopic(topic, settings.kafka_partitions, 1)], wait_for_metadata=True)
+                new = NewTopic(topic, settings.kafka_partitions, 1, topic_configs=TOPIC_CONFIGS)
+                admin.create_topics([new], wait_for_metadata=True)
 
 
 def _topics(settings: Settings) -> tuple[str, ...]:

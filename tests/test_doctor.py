@@ -76,6 +76,11 @@ def _landed(pipeline: Pipeline, verdict: str) -> Settings:
     return pipeline.settings
 
 
+def _any_time(pipeline: Pipeline, _folder: Path) -> Settings:
+    pipeline.configure_topic(message_timestamp_before_max_ms=None)
+    return pipeline.settings
+
+
 def _no_raw_table(pipeline: Pipeline, _folder: Path) -> Settings:
     pipeline.alter_cassandra("DROP TABLE dead_letters")
     return pipeline.settings
@@ -84,6 +89,12 @@ def _no_raw_table(pipeline: Pipeline, _folder: Path) -> Settings:
 DOCTORED: dict[str, tuple[Callable[[Pipeline, Path], Settings], str, str, str]] = {
     # (what was done, the line that is bad, what it says, what mends it)
     "a topic that is not there": (_with(kafka_topic="nowhere"), "Kafka and topic", "KAFKA_TOPIC is", "make services"),
+    "a topic that takes messages of any time": (
+        _any_time,
+        "Kafka and topic",
+        "it takes messages whose time Spark cannot read; it should have message.timestamp.before.max.ms=3155760000000",
+        "make services",
+    ),
     "no Kafka": (
         _with(kafka_bootstrap_servers=f"127.0.0.1:{free_port()}"),
         "Kafka and topic",
@@ -136,6 +147,7 @@ IN_THE_STORES = {
     "a column of another type",
     "no company",
     "messages that nobody lands",
+    "a topic that takes messages of any time",
     "a newest batch that failed",
     "batches that stay unchecked",
 }

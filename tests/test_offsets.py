@@ -1,11 +1,14 @@
 """Which offsets the ledger accounts for: what is no message, what retention took, what was given up."""
 
+import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from datetime import UTC, datetime
 
 import pytest
+from kafka import KafkaAdminClient, KafkaProducer
+from kafka.errors import InvalidTimestampError
 from pyspark.sql import SparkSession
 from typer.testing import CliRunner, Result
 
@@ -14,9 +17,10 @@ from commands.main import app
 from commands.reconcile import reconcile
 from dashboard import queries
 from dashboard.readers import MySQLReader
+from services.kafka_server import create_topics
 from streaming.stream_ticks import TickStream
 from tests.support.batches import NOON, TOPIC, Lander, assert_books_agree, counts, tick
-from tests.support.pipeline import Pipeline, StreamProcess
+from tests.support.pipeline import Pipeline, StreamProcess, run_tickledger
 from tests.test_stream import run_stream, ticks
 from tickledger.errors import ConfigurationError, LedgerMoved
 from tickledger.ledger import Ledger, Skip, SkipKind, StreamLock
@@ -34,8 +38,8 @@ def stream(pipeline: Pipeline) -> Iterator[Callable[..., StreamProcess]]:
     """Starts the stream; what is left of it is killed after the test."""
     started: list[StreamProcess] = []
 
-    def start(*, once: bool = False) -> StreamProcess:
-        started.append(StreamProcess(pipeline, once=once))
+    def start(*, once: bool = False, **environment: str) -> StreamProcess:
+        started.append(StreamProcess(pipeline, once=once, environment=environment))
         return started[-1]
 
     yield start
@@ -203,7 +207,7 @@ def test_what_a_dead_batch_left_of_lost_messages_hides_no_tick_that_is_sent_agai
 ) -> None:
     first = Lander(spark, pipeline)
     first.land((0, 0, [tick(9)]))
-    first._lander._run(first.frame((0, 1, [tick(1)]), (0, 2, [tick(2)])))
+    first.die((0, 1, [tick(1)]), (0, 2, [tick(2)]))
     skip = Skip(0, 1, 3, 3, SkipKind.GIVEN_UP, "retention")
     first.ledger.skip(first.ledger.head(), [skip])
     first.ledger.skip(first.ledger.head(), [skip])
@@ -244,3 +248,37 @@ def test_lag_counts_partitions_that_the_page_does_not_know_yet(pipeline: Pipelin
         pipeline.add_partitions(3)
         pipeline.send([[tick(1)]], 2)
         wait_until(lambda: meter.behind({0: 0, 1: 0}) == 1)
+
+
+def test_a_message_of_a_time_that_spark_cannot_read_is_refused_or_can_be_given_up(
+    pipeline: Pipeline, stream: Callable[..., StreamProcess]
+) -> None:
+    """Kafka's own limit of a topic takes it, and the stream ends at it; the one that the set-up gives does not."""
+    pipeline.configure_topic(message_timestamp_before_max_ms=None)
+    pipeline.send([[tick(1)]], 0)
+    send_at(pipeline, -9 * 10**18)
+    pipeline.send([[tick(2)], [tick(3)]], 0)
+
+    first = stream(once=True, STREAM_MAX_OFFSETS_PER_TRIGGER="1")
+    assert first.wait(SECONDS_TO_LAND) == 1
+    assert "without landing a batch" in first.output
+    assert "overflow" in first.output
+    assert Ledger(pipeline.settings).head().ends == {0: 1}
+
+    with closing(KafkaAdminClient(bootstrap_servers=pipeline.settings.kafka_bootstrap_servers)) as admin:
+        create_topics(admin, pipeline.settings)
+    with pytest.raises(InvalidTimestampError):
+        send_at(pipeline, -9 * 10**18)
+    pipeline.delete_records({0: 2})
+    given_up = run_tickledger(pipeline, "give-up", "--reason", "no such time", "--yes")
+    assert given_up.returncode == 0, given_up.stderr
+    assert stream(once=True).wait(SECONDS_TO_LAND) == 0
+    books = reconcile(pipeline.settings)
+    assert (books.differences, books.ticks_landed) == ([], 3)
+
+
+def send_at(pipeline: Pipeline, timestamp_ms: int) -> None:
+    """Send a tick in a message that says when it was sent."""
+    with closing(KafkaProducer(bootstrap_servers=pipeline.settings.kafka_bootstrap_servers, retries=0)) as producer:
+        value = json.dumps([tick(9)]).encode()
+        producer.send(pipeline.settings.kafka_topic, value, partition=0, timestamp_ms=timestamp_ms).get(timeout=30)

@@ -2,10 +2,11 @@
 
 import logging
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from kafka import IsolationLevel, KafkaAdminClient, OffsetSpec, TopicPartition
+from kafka.admin import ConfigResource, ConfigResourceType
 from kafka.errors import AuthorizationError, KafkaError, SaslAuthenticationFailedError
 
 from tickledger.errors import ConfigurationError, StoreUnavailable, TickledgerError, TopicChanged, TopicMissing
@@ -15,6 +16,14 @@ from tickledger.settings import Settings
 REQUEST_MS = 10_000
 BOOTSTRAP_MS = 6_000
 LAG_MS = 2_000
+#: Settings of a topic whose messages Spark can read. By default Kafka takes a message that says it was sent hundreds of
+#: millions of years ago, and Spark, which counts microseconds in 64 bits, fails whenever it reads it.
+TOPIC_CONFIGS = {
+    "message.timestamp.before.max.ms": "3155760000000",  # 100 years
+    "message.timestamp.after.max.ms": "3600000",  # an hour, Kafka's default since 4.0
+}
+#: The most of them with which Spark can read every message.
+MOST_TIMESTAMP_MS = 9 * 10**15
 
 
 @dataclass(frozen=True)
@@ -59,6 +68,34 @@ def describe_topic(settings: Settings, account: str = "KAFKA") -> TopicFacts:
             admin.close()
     except KafkaError as error:
         raise kafka_error(settings, refusals.refusal or error, account) from None
+
+
+def takes_any_time(settings: Settings) -> bool:
+    """Whether the topic takes a message whose time Spark cannot read; see TOPIC_CONFIGS.
+
+    Raises StoreUnavailable where no broker answers, ConfigurationError where KAFKA_USER may not ask (DESCRIBE_CONFIGS).
+    """
+    try:
+        admin = _admin(settings)
+        try:
+            return bool(topics_of_any_time(admin, [settings.kafka_topic]))
+        finally:
+            admin.close()
+    except KafkaError as error:
+        raise kafka_error(settings, error) from None
+
+
+def topics_of_any_time(admin: KafkaAdminClient, topics: Iterable[str]) -> list[str]:
+    """Those of some topics that take a message whose time Spark cannot read."""
+    names = dict.fromkeys(("message.timestamp.type", *TOPIC_CONFIGS), "")
+    asked = [ConfigResource(ConfigResourceType.TOPIC, topic, configs=names) for topic in topics]
+    found = admin.describe_configs(asked, config_filter="all")["topic"] if asked else {}
+    return [
+        topic
+        for topic, configs in found.items()
+        if configs["message.timestamp.type"]["value"] == "CreateTime"
+        and max(int(configs[name]["value"]) for name in TOPIC_CONFIGS) > MOST_TIMESTAMP_MS
+    ]
 
 
 class _Refusals(logging.Handler):

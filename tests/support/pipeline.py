@@ -17,7 +17,7 @@ from typing import Any
 import psutil
 from cassandra.cluster import Session
 from kafka import KafkaAdminClient, KafkaProducer, TopicPartition
-from kafka.admin import NewTopic
+from kafka.admin import ConfigResource, ConfigResourceType, NewTopic
 from mysql.connector.abstracts import MySQLConnectionAbstract
 
 from services.cassandra_roles import keyspace_rights
@@ -27,6 +27,7 @@ from tests.support.store_names import StoreNames
 from tickledger.settings import ENV_FILE_VARIABLE, PROJECT_ROOT, Settings
 from tickledger.stores import connect_cassandra, connect_mysql
 from tickledger.tick import cassandra_tables
+from tickledger.topic import TOPIC_CONFIGS
 
 #: Kafka's error code UNKNOWN_TOPIC_OR_PARTITION.
 UNKNOWN_TOPIC = 3
@@ -160,7 +161,16 @@ class Pipeline:
             admin.delete_topics([topic])
             while admin.describe_topics([topic])[0]["error_code"] != UNKNOWN_TOPIC:
                 time.sleep(0.05)
-            admin.create_topics([NewTopic(topic, num_partitions=2, replication_factor=1)])
+            admin.create_topics([NewTopic(topic, 2, 1, topic_configs=TOPIC_CONFIGS)])
+
+    def configure_topic(self, **configs: str | None) -> None:
+        """Set configs of the topic, whose names have '_' for '.'; None takes one away."""
+        changes = {
+            name.replace("_", "."): ("DELETE", "") if value is None else ("SET", value)
+            for name, value in configs.items()
+        }
+        with _kafka_admin(self.settings) as admin:
+            admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, self.settings.kafka_topic, configs=changes)])
 
     def add_partitions(self, count: int) -> None:
         """Let the topic have so many partitions from now on."""
@@ -319,7 +329,7 @@ def fresh_pipeline(
     connection.close()
     _create_keyspace(settings)
     with _kafka_admin(settings) as topics:
-        topics.create_topics([NewTopic(settings.kafka_topic, num_partitions=2, replication_factor=1)])
+        topics.create_topics([NewTopic(settings.kafka_topic, 2, 1, topic_configs=TOPIC_CONFIGS)])
     session = connect_cassandra(settings)
     pipeline = Pipeline(settings, services.env_file, session)
     try:
