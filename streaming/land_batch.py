@@ -69,10 +69,11 @@ class BatchLander:
         self._ended: float | None = None
 
     def land(self, frame: DataFrame, reached: Mapping[int, int]) -> LandedBatch | None:
-        """Land one micro-batch of the Kafka source and return what went into the ledger.
+        """Land one micro-batch of the Kafka source, or its beginning, and return what went into the ledger.
 
         `reached` is where the micro-batch ends in each partition, in Kafka's own offsets: the batch covers all up to
-        there, whatever of it could be read. Where nothing could, the ledger skips it, and None is returned.
+        there, whatever of it could be read, or as much as STREAM_MAX_MEGABYTES_PER_BATCH lets in. Where nothing could
+        be read, the ledger skips it, and None is returned. `progress` says how far the ledger is.
 
         Raises GaveUp where a store stayed away, LedgerMoved where somebody else landed, TopicChanged where the
         messages may come from another topic of the same name.
@@ -82,13 +83,13 @@ class BatchLander:
         self._companies = self._patience.wait_for(self._ledger.companies) or self._companies
         fault_points.reached("before_cassandra")
         job_started = time.monotonic()
-        reports = self._patience.wait_for(lambda: self._run(frame))
+        ranges = self.progress.ranges(reached)
+        reports = self._patience.wait_for(lambda: self.run(frame, ranges))
         job_seconds = time.monotonic() - job_started
         fault_points.reached("between_stores")
         self._patience.wait_for(self._confirm_topic)
         self._skip(self._before)
         self._before = []
-        ranges = self.progress.ranges(reached)
         if not reports:
             self._skip([_nothing_to_read(*one, reached) for one in ranges.items()])
             return None
@@ -99,7 +100,8 @@ class BatchLander:
         self._advance(batch)
         return replace(batch, commit_seconds=self._ended - commit_started)
 
-    def _run(self, frame: DataFrame) -> list[PartitionReport]:
+    def run(self, frame: DataFrame, ranges: Mapping[int, tuple[int, int]]) -> list[PartitionReport]:
+        """Write what of a micro-batch goes into the next batch to Cassandra; the ledger knows nothing of it yet."""
         newest = self.progress.head.newest_created_at
         task = LandingTask(
             settings=self._settings,
@@ -109,6 +111,7 @@ class BatchLander:
             recover_until=self.progress.recover_until,
             newest_landed_ms=None if newest is None else datetime_to_ms(newest),
             today=trade_day_of(datetime_to_ms(utc_now())),
+            room=rooms(ranges, self._settings.stream_max_megabytes_per_batch),
         )
         reports = run_task(frame := in_ledger_offsets(frame, self.progress.head.shifts), task)
         if losers := losing_keys(reports):
@@ -131,6 +134,8 @@ class BatchLander:
                     f"partition {report.partition} brought offsets {report.first_offset} to {report.last_offset};"
                     f" the batch covers {start} to {until - 1}"
                 )
+            if report.left:
+                ranges = ranges | {report.partition: (start, report.last_offset + 1)}
         return LandedBatch(
             batch_id=self.progress.head.batch_id + 1,
             topic=self._settings.kafka_topic,
@@ -171,6 +176,12 @@ def _before_the_ledger(topic: TopicFacts) -> list[Skip]:
 
 def _nothing_to_read(partition: int, span: tuple[int, int], reached: Mapping[int, int]) -> Skip:
     return Skip(partition, *span, reached[partition], SkipKind.NOTHING_TO_READ, "markers, aborted or compacted away")
+
+
+def rooms(ranges: Mapping[int, tuple[int, int]], megabytes: float) -> dict[int, float]:
+    """The bytes of a batch that each partition may fill: as much of them as it has of the offsets."""
+    offsets = sum(until - start for start, until in ranges.values())
+    return {partition: megabytes * 1e6 * (until - start) / offsets for partition, (start, until) in ranges.items()}
 
 
 def in_ledger_offsets(frame: DataFrame, shifts: Mapping[int, int]) -> DataFrame:

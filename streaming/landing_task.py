@@ -50,6 +50,7 @@ class SectorSum:
 class PartitionReport:
     """What a task did with one Kafka partition. `keys` are the ticks that it landed.
 
+    Where it `left` messages to the next batch, since this one has no more room, it ends with its last offset.
     `unavailable` or `misconfigured` hold the one line of a store's failure, and nothing else counts then.
     """
 
@@ -57,6 +58,8 @@ class PartitionReport:
     first_offset: int = 2**63 - 1
     last_offset: int = -1
     messages: int = 0
+    value_bytes: int = 0
+    left: bool = False
     ticks_read: int = 0
     dead_letters: int = 0
     duplicates: int = 0
@@ -65,6 +68,19 @@ class PartitionReport:
     keys: KeyColumns = field(default_factory=KeyColumns)
     unavailable: str = ""
     misconfigured: str = ""
+
+    def taken(self, messages: pa.RecordBatch, room: float) -> pa.RecordBatch:
+        """The first of some messages that go into `room` bytes with those before; a partition's first one always does.
+
+        Nothing but their sizes decides, so that an attempt which dies is tried again with the same messages.
+        """
+        ends = np.cumsum(pc.fill_null(pc.binary_length(messages.column("value")), 0).to_numpy())
+        fit = 0 if self.left else int(np.searchsorted(ends, room - self.value_bytes, side="right"))
+        if not self.messages:
+            fit = max(fit, 1)
+        self.left |= fit < len(ends)
+        self.value_bytes += int(ends[fit - 1]) if fit else 0
+        return messages.slice(0, fit)
 
     def add(self, offsets: NDArray[np.int64], decoded: DecodedColumns) -> None:
         """Count messages in, and what was found in them."""
@@ -90,7 +106,8 @@ class LandingTask:
     `not_landed`, in one of those (partition, from, until): there a batch died whose messages were lost then. Up to
     `recover_until`, an attempt that died may have left rows that no longer belong. `newest_landed_ms` is the latest
     created_at landed so far: only ticks up to it can be duplicates of an earlier batch. `losers` are, by partition, the
-    ticks of which a lower partition of the batch has a copy: however many of them a partition brings, none lands.
+    ticks of which a lower partition of the batch has a copy: however many of them a partition brings, none lands. By
+    partition, `room` is how many bytes of messages the batch takes; what comes behind them is left alone.
     """
 
     settings: Settings
@@ -99,6 +116,7 @@ class LandingTask:
     recover_until: dict[int, int]
     newest_landed_ms: int | None
     today: int
+    room: Mapping[int, float]
     losers: Mapping[int, frozenset[TickKey]] = field(default_factory=dict)
     not_landed: tuple[tuple[int, int, int], ...] = ()
 
@@ -115,8 +133,9 @@ class LandingTask:
                 for partition in pc.unique(batch.column("partition")).to_pylist():
                     part = batch.filter(pc.equal(batch.column("partition"), partition))
                     report = reports.setdefault(partition, PartitionReport(partition))
-                    ticks = self._take_apart(part, decoder, sink, report)
-                    self._write_ticks(ticks, landed[partition], sink, report)
+                    if len(part := report.taken(part, self.room.get(partition, 0))):
+                        ticks = self._take_apart(part, decoder, sink, report)
+                        self._write_ticks(ticks, landed[partition], sink, report)
             sink.drain()
         # A store's failure travels as a value: raised here, it would come with Spark's traces and its task retries.
         except StoreUnavailable as error:

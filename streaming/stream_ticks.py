@@ -27,7 +27,7 @@ from streaming.metrics import Metrics
 from tickledger import fault_points
 from tickledger.command_line import run_app
 from tickledger.errors import ConfigurationError, StoreUnavailable, TickledgerError
-from tickledger.ledger import Ledger, LedgerHead, StreamLock
+from tickledger.ledger import LandedBatch, Ledger, LedgerHead, StreamLock
 from tickledger.patience import GaveUp, Patience
 from tickledger.secured import spark_kafka_options
 from tickledger.settings import Settings, load_settings
@@ -155,18 +155,13 @@ class TickStream:
 
     def _start_query(self, spark: SparkSession, topic: TopicFacts) -> StreamingQuery:
         assert self._lander is not None
+        start = starting_offsets(self._lander.progress.head, topic)
         source = (
             spark.readStream.format("kafka")
-            .option("kafka.bootstrap.servers", self._settings.kafka_bootstrap_servers)
-            .option("kafka.isolation.level", "read_committed")
+            .options(**self._source_options())
             .option("subscribe", self._settings.kafka_topic)
-            .option(
-                "startingOffsets",
-                json.dumps({self._settings.kafka_topic: starting_offsets(self._lander.progress.head, topic)}),
-            )
+            .option("startingOffsets", json.dumps({self._settings.kafka_topic: start}))
             .option("maxOffsetsPerTrigger", self._settings.stream_max_offsets_per_trigger)
-            .option("failOnDataLoss", "true")
-            .options(**spark_kafka_options(self._settings))
             .load()
         )
         return (
@@ -189,16 +184,61 @@ class TickStream:
                 self._fail(error)
 
     def _land(self, frame: DataFrame, reached: dict[int, int]) -> None:
+        """Land a micro-batch: as one batch, or as several where it holds more bytes than one takes."""
+        batch = self._land_batch(frame, reached)
+        while (until := self._next_part(batch, reached)) and not self._stopping.is_set():
+            batch = self._land_batch(self._read(frame.sparkSession, until), until)
+
+    def _land_batch(self, frame: DataFrame, reached: dict[int, int]) -> LandedBatch | None:
         assert self._lander is not None
         self._patience.wait_for(self._lock.hold)
         batch = self._lander.land(frame, reached)
         self._deaths = 0
+        ends = self._lander.progress.head.topic_offsets
         if batch is None:
-            self._metrics.behind(self._lag.behind(reached))
+            self._metrics.behind(self._lag.behind(ends))
         else:
             self._metrics.landed(batch)
-            self._checks.landed(batch, lambda: self._lag.behind(reached))
+            self._checks.landed(batch, lambda: self._lag.behind(ends))
         self._stop_once_landed()
+        return batch
+
+    def _next_part(self, batch: LandedBatch | None, reached: dict[int, int]) -> dict[int, int]:
+        """Where to read on until, in each partition of a micro-batch of which the last batch has left something.
+
+        Twice as far as that batch came: what does not go into the next one is read in vain.
+        """
+        assert self._lander is not None
+        ends = self._lander.progress.head.topic_offsets
+        came = {partition: until - start for partition, (start, until) in batch.ranges.items()} if batch else {}
+        return {
+            partition: min(end, start + 2 * came.get(partition, end))
+            for partition, end in reached.items()
+            if (start := ends.get(partition, 0)) < end
+        }
+
+    def _read(self, spark: SparkSession, until: dict[int, int]) -> DataFrame:
+        """The messages of some partitions from the ledger's end on."""
+        assert self._lander is not None
+        ends, topic = self._lander.progress.head.topic_offsets, self._settings.kafka_topic
+        return (
+            spark.read.format("kafka")
+            .options(**self._source_options())
+            # As the streaming source's, for which the account has the right.
+            .option("groupIdPrefix", "spark-kafka-source")
+            .option("assign", json.dumps({topic: list(until)}))
+            .option("startingOffsets", json.dumps({topic: {one: ends.get(one, 0) for one in until}}))
+            .option("endingOffsets", json.dumps({topic: until}))
+            .load()
+        )
+
+    def _source_options(self) -> dict[str, str]:
+        return {
+            "kafka.bootstrap.servers": self._settings.kafka_bootstrap_servers,
+            "kafka.isolation.level": "read_committed",
+            "failOnDataLoss": "true",
+            **spark_kafka_options(self._settings),
+        }
 
     def _behind(self) -> int:
         """Messages up to the ends that the topic had when the query began, which have not landed."""

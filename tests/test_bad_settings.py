@@ -229,6 +229,10 @@ CASES: dict[str, tuple[Doctored, str]] = {
         _set(STREAM_MAX_OFFSETS_PER_TRIGGER="0"),
         "STREAM_MAX_OFFSETS_PER_TRIGGER is '0'; it should be a whole number of at least 1",
     ),
+    "batches of no byte": (
+        _set(STREAM_MAX_MEGABYTES_PER_BATCH="0"),
+        "STREAM_MAX_MEGABYTES_PER_BATCH is '0'; it should be a number of megabytes above 0",
+    ),
     "a patience below zero": (_set(STREAM_STORE_RETRY_SECONDS="-5"), "STREAM_STORE_RETRY_SECONDS is '-5'; it should"),
     "a scratch folder below a file": (
         _scratch_in_a_file,

@@ -166,7 +166,7 @@ def test_late_ticks_land_under_their_own_day(lander: Lander) -> None:
 
 def test_a_batch_that_died_before_its_commit_lands_once(spark: SparkSession, pipeline: Pipeline) -> None:
     died = Lander(spark, pipeline)
-    died._lander._run(died.frame((0, 0, [tick(1), tick(2)]), (0, 1, [tick(3)])))
+    died.die((0, 0, [tick(1), tick(2)]), (0, 1, [tick(3)]))
     assert died.ledger.head().batch_id == 0
 
     again = Lander(spark, pipeline, topic=replace(TOPIC, ends={0: 2, 1: 0}))
@@ -179,7 +179,7 @@ def test_a_batch_that_died_before_its_commit_lands_once(spark: SparkSession, pip
 def test_a_profile_that_changed_after_a_death_decides_anew(spark: SparkSession, pipeline: Pipeline) -> None:
     messages = [(0, 0, [tick(1), tick(2, ticker="NEW.JK", sector="Coal")])]
     died = Lander(spark, pipeline)
-    died._lander._run(died.frame(*messages))
+    died.die(*messages)
     pipeline.execute(NEW_COMPANY)
     pipeline.execute("DELETE FROM profile WHERE ticker = 'TMAS.JK'")
 

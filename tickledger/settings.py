@@ -42,6 +42,7 @@ _SHOULD_BE = {
     "mysql_database": "a lower-case name of letters, digits and '_', at most 48",
     "stream_trigger_seconds": "a number of seconds, 0 or more",
     "stream_max_offsets_per_trigger": "a whole number of at least 1",
+    "stream_max_megabytes_per_batch": "a number of megabytes above 0",
     "stream_store_retry_seconds": "a number of seconds, 0 or more",
     "stream_metrics_address": "none, or host:port to serve figures for Prometheus at",
     "checks_enabled": "true or false",
@@ -80,6 +81,7 @@ class Settings(BaseSettings):
     stream_store_retry_seconds: Annotated[float, Field(ge=0)]
     stream_scratch_dir: Path
     # Not in a .env from before it was there.
+    stream_max_megabytes_per_batch: Annotated[float, Field(gt=0)] = 64
     stream_metrics_address: Annotated[str, Field(pattern=r"^(none|[^\s:]+:\d{1,5})$")] = "none"
 
     checks_enabled: bool

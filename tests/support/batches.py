@@ -24,22 +24,39 @@ class Lander:
     """Lands messages given as (partition, offset, value), as one micro-batch."""
 
     def __init__(
-        self, spark: SparkSession, pipeline: Pipeline, *, topic: TopicFacts = TOPIC, patience: float = 30
+        self,
+        spark: SparkSession,
+        pipeline: Pipeline,
+        *,
+        topic: TopicFacts = TOPIC,
+        patience: float = 30,
+        **changed: Any,
     ) -> None:
+        """`changed` are settings that differ from the pipeline's."""
         self._spark = spark
         self.pipeline = pipeline
         self.ledger = Ledger(pipeline.settings)
         # Frames made by hand come from no topic that could change.
         self._lander = BatchLander(
-            pipeline.settings, self.ledger, topic, Patience(patience, threading.Event()), lambda: None
+            pipeline.settings.model_copy(update=changed),
+            self.ledger,
+            topic,
+            Patience(patience, threading.Event()),
+            lambda: None,
         )
 
     def land(
         self, *messages: tuple[int, int, Any], message_at: datetime = NOON + timedelta(hours=1)
     ) -> LandedBatch | None:
-        # In their order, of which the last one of a partition counts.
-        reached = {partition: offset + 1 for partition, offset, _ in sorted(messages, key=lambda one: one[:2])}
-        return self._lander.land(self.frame(*messages, message_at=message_at), reached)
+        return self._lander.land(self.frame(*messages, message_at=message_at), ends_of(*messages))
+
+    def start_of(self, partition: int) -> int:
+        """Where the next batch begins in a partition."""
+        return self._lander.progress.start_of(partition)
+
+    def die(self, *messages: tuple[int, int, Any]) -> None:
+        """Do all that comes before a micro-batch's commit, and no more."""
+        self._lander.run(self.frame(*messages), self._lander.progress.ranges(ends_of(*messages)))
 
     def frame(self, *messages: tuple[int, int, Any], message_at: datetime = NOON + timedelta(hours=1)) -> DataFrame:
         rows = [
@@ -54,6 +71,12 @@ class Lander:
         # One Spark partition for each Kafka partition, as the Kafka source gives them.
         frame = self._spark.createDataFrame(rows, SCHEMA)
         return frame.repartitionByRange(2, "partition").sortWithinPartitions("offset")
+
+
+def ends_of(*messages: tuple[int, int, Any]) -> dict[int, int]:
+    """Where messages end in each partition."""
+    # In their order, of which the last one of a partition counts.
+    return {partition: offset + 1 for partition, offset, _ in sorted(messages, key=lambda one: one[:2])}
 
 
 def tick(number: int, **changes: Any) -> dict[str, Any]:
