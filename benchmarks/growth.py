@@ -23,13 +23,16 @@ from dashboard.draw_history import DAYS_SHOWN
 from dashboard.readers import CassandraReader, MySQLReader
 from expectations.checker import Checker
 from tests.support.oracle import OracleProducer
+from tests.support.pipeline import StreamProcess
 from tickledger.errors import ConfigurationError, StoreUnavailable, TickledgerError
 
 #: The parts, with the minutes that each takes on two cores.
-PARTS = {"batches": 6, "days": 12, "ticks": 12, "memory": 15}
+PARTS = {"batches": 6, "days": 12, "ticks": 12, "memory": 15, "batch-memory": 12}
 SIZES, DAYS, TICKS = [1_000, 10_000, 100_000, 300_000], [1, 30, 365], [500_000, 5_000_000]
 #: Days over which ticks are spread, and companies whose candles are asked for: the most that the page shows.
 DAYS_OF_TICKS, TICKERS_SHOWN = 5, 6
+#: Ticks that one micro-batch of Spark brings.
+TICKS_AT_ONCE = [100_000, 500_000, 1_000_000, 3_000_000]
 Questions = dict[str, Callable[[], Any]]
 
 
@@ -145,14 +148,12 @@ def memory(servers: Bench, batches: int) -> pd.DataFrame:
         with stream(pipeline, STREAM_TRIGGER_SECONDS="0") as running, contextlib.ExitStack() as stack:
             stack.callback(OracleProducer(pipeline, log, 1, messages_per_second=20).stop)
             running.wait_for("batch ")
-            driver, jvm = psutil.Process(running.python_pid()), psutil.Process(running.process.pid)
             newest = 0
             while newest < batches:
                 assert running.process.poll() is None, running.output[-2000:]
                 newest = int(pipeline.rows("SELECT MAX(batch_id) FROM landed_batches")[0][0])
-                checks = driver.children(recursive=True)
-                workers = set(jvm.children(recursive=True)) - {driver, *checks}
-                rows.append((newest, _resident([driver]), _resident(checks), _resident(workers), _resident([jvm])))
+                driver, checks, workers, jvm = _processes(running)
+                rows.append((newest, _resident(driver), _resident(checks), _resident(workers), _resident(jvm)))
                 time.sleep(2)
     samples = pd.DataFrame(rows, columns=["batch", "driver", "checks", "Python workers", "JVM"])
     warm = samples[samples.batch > samples.batch.max() / 5]
@@ -165,6 +166,40 @@ def memory(servers: Bench, batches: int) -> pd.DataFrame:
         }
         for name in samples.columns[1:]
     )
+
+
+def batch_memory(servers: Bench, sizes: list[int]) -> pd.DataFrame:
+    """Land and check so many ticks that one micro-batch of Spark brings; one row per size, the most resident MB.
+
+    A worker is the largest of them. What a process has without a tick is counted too.
+    """
+    rows = []
+    for ticks in sizes:
+        load = servers.load(ticks)
+        limits = {"STREAM_TRIGGER_SECONDS": "0", "STREAM_MAX_OFFSETS_PER_TRIGGER": str(load.messages)}
+        with servers.stores(load.topic) as pipeline, stream(pipeline, **limits) as running:
+            running.wait_for("landing ")
+            most = [0.0] * 4
+            unchecked = "SELECT SUM(messages), SUM(verdict = 'unchecked') FROM landed_batches"
+            while (found := pipeline.rows(unchecked)[0]) != (load.messages, 0):
+                assert running.process.poll() is None, (found, running.output[-2000:])
+                driver, checks, workers, jvm = _processes(running)
+                worker = max(map(_resident, ([one] for one in workers)), default=0.0)
+                most = list(map(max, most, (worker, _resident(driver), _resident(checks), _resident(jvm))))
+                time.sleep(0.25)
+            batches, largest = pipeline.rows("SELECT COUNT(*), MAX(ticks_landed) FROM landed_batches")[0]
+        names = ("worker", "driver", "checks", "JVM")
+        rows.append(
+            {"ticks": ticks, "batches": batches, "most ticks": int(largest)} | dict(zip(names, most, strict=True))
+        )
+    return pd.DataFrame(rows)
+
+
+def _processes(running: StreamProcess) -> tuple[list[psutil.Process], ...]:
+    """A stream's processes: its driver, its checks, Spark's Python workers, its JVM."""
+    driver, jvm = psutil.Process(running.python_pid()), psutil.Process(running.process.pid)
+    checks = driver.children(recursive=True)
+    return [driver], checks, list(set(jvm.children(recursive=True)) - {driver, *checks}), [jvm]
 
 
 def _resident(processes: Iterable[psutil.Process]) -> float:
@@ -181,6 +216,7 @@ def main(
     days: Annotated[list[int], typer.Option(min=1, help="days: days of aggregates.")] = DAYS,
     ticks: Annotated[list[int], typer.Option(min=10_000, help="ticks: ticks in Cassandra.")] = TICKS,
     batches: Annotated[int, typer.Option(min=10, help="memory: batches to land and check.")] = 1000,
+    at_once: Annotated[list[int], typer.Option(min=1000, help="batch-memory: ticks at once.")] = TICKS_AT_ONCE,
     instance: InstanceName = "bench",
     to: Target = None,
 ) -> None:
@@ -196,6 +232,7 @@ def main(
             "days": lambda: days_table(servers, sorted(days)),
             "ticks": lambda: ticks_table(servers, ticks),
             "memory": lambda: memory(servers, batches),
+            "batch-memory": lambda: batch_memory(servers, at_once),
         }
         for name in part:
             say(f"{name}: about {PARTS[name]} min at the defaults")

@@ -179,9 +179,15 @@ def _nothing_to_read(partition: int, span: tuple[int, int], reached: Mapping[int
 
 
 def rooms(ranges: Mapping[int, tuple[int, int]], megabytes: float) -> dict[int, float]:
-    """The bytes of a batch that each partition may fill: as much of them as it has of the offsets."""
+    """The bytes of a batch that each partition may fill: one half is shared equally, the other by their offsets.
+
+    So a few large messages beside many small ones find room too.
+    """
     offsets = sum(until - start for start, until in ranges.values())
-    return {partition: megabytes * 1e6 * (until - start) / offsets for partition, (start, until) in ranges.items()}
+    return {
+        partition: megabytes * 1e6 * ((until - start) / offsets + 1 / len(ranges)) / 2
+        for partition, (start, until) in ranges.items()
+    }
 
 
 def in_ledger_offsets(frame: DataFrame, shifts: Mapping[int, int]) -> DataFrame:

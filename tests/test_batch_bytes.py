@@ -43,8 +43,8 @@ def test_the_same_messages_are_taken_however_spark_hands_them_over(seed: int) ->
     assert report.value_bytes == sum(sizes[:wanted])
 
 
-def test_partitions_share_the_room_by_their_offsets() -> None:
-    assert rooms({0: (10, 40), 3: (0, 10)}, 4) == {0: 3e6, 3: 1e6}
+def test_partitions_share_the_room_half_equally_and_half_by_their_offsets() -> None:
+    assert rooms({0: (10, 40), 3: (0, 10)}, 4) == {0: 2.5e6, 3: 1.5e6}
     assert rooms({}, 4) == {}
 
 
