@@ -1,11 +1,14 @@
 """Landing one micro-batch: the Spark job, the settling of duplicates between partitions, and the ledger's commit."""
 
 import pickle
+import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
+from py4j.protocol import Py4JJavaError
+from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
@@ -19,6 +22,9 @@ from tickledger.settings import Settings
 from tickledger.start_up import begun
 from tickledger.tick import datetime_to_ms, day_to_date, ms_to_datetime, trade_day_of
 from tickledger.topic import TopicFacts
+
+#: How Spark's Kafka source says so.
+_TIME_UNREADABLE = re.compile(r"Record at topic (\S+) partition (\d+) offset (\d+) has timestamp value (-?\d+)")
 
 
 @dataclass
@@ -201,10 +207,21 @@ def in_ledger_offsets(frame: DataFrame, shifts: Mapping[int, int]) -> DataFrame:
 def run_task(frame: DataFrame, task: LandingTask) -> list[PartitionReport]:
     """Run the task over a micro-batch as one Spark job; one report per Kafka partition that brought messages.
 
-    Raises StoreUnavailable or ConfigurationError where a worker met one.
+    Raises StoreUnavailable or ConfigurationError where a worker met one, ConfigurationError also where a message has a
+    time that Spark cannot read.
     """
     messages = frame.select("partition", "offset", F.unix_millis("timestamp").alias("time_ms"), "value")
-    rows = messages.mapInArrow(task, REPORT_SCHEMA).collect()
+    try:
+        rows = messages.mapInArrow(task, REPORT_SCHEMA).collect()
+    except (Py4JJavaError, PySparkException) as error:
+        if found := _TIME_UNREADABLE.search(str(error)):
+            topic, partition, offset, time_ms = found.groups()
+            raise ConfigurationError(
+                f"KAFKA_TOPIC {topic!r}, partition {partition}: the message at Kafka's offset {offset} says that it was"
+                f" sent at {time_ms} ms since 1970, which Spark cannot read; docs/runbook.md, 'Go on without what is"
+                " lost', says how to go on, 'tickledger doctor' whether the topic takes more of them"
+            ) from None
+        raise
     reports: list[PartitionReport] = [pickle.loads(row.report) for row in rows]
     for report in reports:
         if report.misconfigured:
