@@ -237,6 +237,8 @@ class TickStream:
             "kafka.bootstrap.servers": self._settings.kafka_bootstrap_servers,
             "kafka.isolation.level": "read_committed",
             "failOnDataLoss": "true",
+            # What Spark holds of a partition at once, uncompressed: the usual 500 messages may be half a gigabyte.
+            "kafka.max.poll.records": "8",
             **spark_kafka_options(self._settings),
         }
 
