@@ -212,7 +212,7 @@ class TestOptions:
     def test_cassandra(self, tmp_path: Path, only_compose: pytest.MonkeyPatch) -> None:
         server = CassandraServer(tmp_path, settings_outside(only_compose), print)
         configuration = server._configuration().items()
-        native = {name: value for name, value in configuration if not re.fullmatch(CASSANDRA_PLACES, name)}
+        native = {name: str(value) for name, value in configuration if not re.fullmatch(CASSANDRA_PLACES, name)}
         options = SERVICES["cassandra"]["environment"]["JVM_EXTRA_OPTS"].split()
         prefix = "-Dcassandra.settings."
         assert native["authenticator"] == "PasswordAuthenticator"
