@@ -27,7 +27,7 @@ class Sink:
 
     def __init__(self, settings: Settings, place: int) -> None:
         # The stream's account may not change a row of aggregated_data, which landing it again does.
-        self._session, self._mysql = connect_cassandra(settings), connect_mysql(settings, account="DBT_MYSQL")
+        self._session, self._mysql = connect_cassandra(settings), connect_mysql(settings, settings.dbt_mysql)
         self._place, self._number = place, 0
         self._slots, self._failures = threading.BoundedSemaphore(IN_FLIGHT), list[Exception]()
         self._insert = self._session.prepare(

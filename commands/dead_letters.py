@@ -92,7 +92,7 @@ def replay(settings: Settings, letters: list[StoredDeadLetter], session: Session
         max_request_size=2**24,
         # As large as it came, a message may be more than the topic takes.
         compression_type="lz4",
-        **kafka_options(settings, "PRODUCER_KAFKA"),
+        **kafka_options(settings, settings.producer_kafka),
     )
     try:
         for letter in letters:

@@ -148,13 +148,13 @@ def _cassandra(settings: Settings) -> str:
     release = session.execute("SELECT release_version FROM system.local").one()[0]
     session.cluster.shutdown()
     where = f"{','.join(settings.cassandra_hosts)}:{settings.cassandra_port}"
-    return f"{release} at {where}, keyspace {settings.cassandra_keyspace}, as {settings.cassandra_user}"
+    return f"{release} at {where}, keyspace {settings.cassandra_keyspace}, as {settings.cassandra.user}"
 
 
 def _accounts(settings: Settings) -> str:
-    for account in ("DBT_MYSQL", "PRODUCER_MYSQL", "DASHBOARD_MYSQL"):
-        connect_mysql(settings, account=account, database="").close()
-    connect_cassandra(settings, account="DASHBOARD_CASSANDRA", keyspace="").cluster.shutdown()
+    for account in (settings.dbt_mysql, settings.producer_mysql, settings.dashboard_mysql):
+        connect_mysql(settings, account, database="").close()
+    connect_cassandra(settings, settings.dashboard_cassandra, keyspace="").cluster.shutdown()
     return "dbt, producer and dashboard log in, each with its own"
 
 
@@ -162,7 +162,7 @@ def _mysql(settings: Settings) -> str:
     with closing(connect_mysql(settings)) as connection:
         number = fetch_rows(connection, "SELECT VERSION()")[0][0]
     where = f"{settings.mysql_host}:{settings.mysql_port}"
-    return f"{number} at {where}, database {settings.mysql_database}, as {settings.mysql_user}"
+    return f"{number} at {where}, database {settings.mysql_database}, as {settings.mysql.user}"
 
 
 def _clock(connection: MySQLConnectionAbstract) -> str:

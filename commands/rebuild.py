@@ -32,7 +32,7 @@ def rebuild_day(settings: Settings, day: date) -> tuple[int, int]:
     Raises StoreUnavailable where a store is away and LedgerMoved where batches that landed meanwhile were rolled up
     (run it again); nothing is changed then.
     """
-    connection: Any = connect_mysql(settings, account="DBT_MYSQL")
+    connection: Any = connect_mysql(settings, settings.dbt_mysql)
     try:
         ranges = read_ranges(connection)
         connection.rollback()

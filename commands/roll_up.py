@@ -77,7 +77,7 @@ def roll_up(settings: Settings, keep_days: int, told: Callable[[str], None] = la
     """
     keep_from = utc_now().replace(hour=0, minute=0, second=0, microsecond=0) - timedelta(days=keep_days)
     rows = 0
-    with closing(connect_mysql(settings, account="DBT_MYSQL")) as connection:
+    with closing(connect_mysql(settings, settings.dbt_mysql)) as connection:
         try:
             while True:
                 first = newest_rolled_up(connection, lock=True) + 1

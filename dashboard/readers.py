@@ -52,9 +52,7 @@ class MySQLReader:
     def _read(self, statement: str, parameters: Mapping[str, Any]) -> list[tuple[Any, ...]]:
         if self._connection is None:
             self._connection = connect_mysql(
-                self._settings,
-                answer_seconds=ANSWER_SECONDS,
-                account="DASHBOARD_MYSQL",
+                self._settings, self._settings.dashboard_mysql, answer_seconds=ANSWER_SECONDS
             )
         cursor = self._connection.cursor()
         cursor.execute(statement, dict(parameters))
@@ -114,10 +112,7 @@ class CassandraReader:
     def _prepared(self, statement: str) -> tuple[Session, PreparedStatement]:
         with self._lock:
             if self._session is None:
-                self._session = connect_cassandra(
-                    self._settings,
-                    account="DASHBOARD_CASSANDRA",
-                )
+                self._session = connect_cassandra(self._settings, self._settings.dashboard_cassandra)
             if statement not in self._statements:
                 self._statements[statement] = self._session.prepare(statement)
             return self._session, self._statements[statement]

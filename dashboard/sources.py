@@ -8,7 +8,6 @@ import streamlit as st
 
 from dashboard.readers import CassandraReader, MySQLReader
 from dashboard.readings import Readings
-from tickledger.errors import ConfigurationError
 from tickledger.settings import Settings, load_settings
 from tickledger.topic import LagMeter
 
@@ -21,7 +20,7 @@ class LagWatch:
     """Asks Kafka for the lag in a thread of its own, so that a broker that is silent holds up no part of the page."""
 
     def __init__(self, settings: Settings) -> None:
-        self._meter = LagMeter(settings, "DASHBOARD_KAFKA")
+        self._meter = LagMeter(settings, settings.dashboard_kafka)
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="lag")
         self._asked: Future[int | None] | None = None
 
@@ -69,12 +68,8 @@ def page_settings() -> Settings:
     ConfigurationError, also where an account is missing: with that of the stream the page could write.
     """
     settings = load_settings()
-    for name in ("dashboard_mysql_user", "dashboard_cassandra_user"):
-        if not getattr(settings, name):
-            raise ConfigurationError(
-                f"{name.upper()} is not set; it should be an account that may only read: 'make services' makes it and "
-                "adds it to .env"
-            )
+    for account in (settings.dashboard_mysql, settings.dashboard_cassandra):
+        account.required()
     return settings
 
 

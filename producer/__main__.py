@@ -23,7 +23,7 @@ from producer.watch import watch
 from tickledger.command_line import run_app
 from tickledger.errors import ConfigurationError, TickledgerError, TopicMissing
 from tickledger.here import RUN
-from tickledger.settings import Settings, load_settings
+from tickledger.settings import Account, Settings, load_settings
 from tickledger.stopping import stop_on_signals
 from tickledger.topic import describe_topic
 
@@ -143,7 +143,7 @@ def watch_topic(
     One line a message: time (UTC), partition, offset and value.
     """
     settings = load_settings()
-    _require_topic(settings, topic, "KAFKA")
+    _require_topic(settings, topic, settings.kafka)
     stopping = stop_on_signals(threading.Event(), second_ends=True)
     with contextlib.closing(watch(settings, topic, from_beginning=from_beginning, stopping=stopping)) as lines:
         print(next(lines), file=sys.stderr, flush=True)
@@ -160,7 +160,7 @@ def _deliver(
     source: Callable[[], str] = str,
 ) -> None:
     """Send the messages, wait for every acknowledgement, and say what became of them, whatever happens."""
-    _require_topic(settings, topic, "PRODUCER_KAFKA")
+    _require_topic(settings, topic, settings.producer_kafka)
     publisher = Publisher(settings, topic, stopping)
     try:
         with Progress(publisher, source):
@@ -185,7 +185,7 @@ def _write_summary(path: Path, content: bytes) -> None:
         raise TickledgerError(f"cannot write the summary {path}: {error.strerror}") from None
 
 
-def _require_topic(settings: Settings, topic: str, account: str) -> None:
+def _require_topic(settings: Settings, topic: str, account: Account) -> None:
     """Raises ConfigurationError where the topic is missing: a producer that creates topics hides typing errors."""
     try:
         describe_topic(settings.model_copy(update={"kafka_topic": topic}), account)

@@ -22,7 +22,7 @@ def read_companies(settings: Settings) -> list[Company]:
     Raises ConfigurationError where the table is missing or empty and StoreUnavailable where MySQL does not answer.
     """
     where = f"table 'profile' of MySQL database {settings.mysql_database!r}"
-    connection = connect_mysql(settings, account="PRODUCER_MYSQL")
+    connection = connect_mysql(settings, settings.producer_mysql)
     try:
         cursor: Any = connection.cursor()
         cursor.execute("SELECT ticker, sector, shares FROM profile ORDER BY ticker")

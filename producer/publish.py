@@ -78,7 +78,7 @@ class Publisher:
                 compression_type="lz4",
                 linger_ms=LINGER_MS,
                 batch_size=BATCH_BYTES,
-                **kafka_options(settings, "PRODUCER_KAFKA"),
+                **kafka_options(settings, settings.producer_kafka),
             )
             self._partitions = sorted(self._producer.partitions_for(topic))
         except KafkaError as error:

@@ -32,7 +32,7 @@ def watch(
             allow_auto_create_topics=False,
             enable_auto_commit=False,
             isolation_level="read_committed",
-            **kafka_options(settings),
+            **kafka_options(settings, settings.kafka),
         )
     except KafkaError as error:
         raise _error(settings, topic, error) from None
@@ -64,4 +64,4 @@ def _value(value: bytes | None) -> str:
 def _error(settings: Settings, topic: str, error: KafkaError) -> TickledgerError:
     if isinstance(error, UnsupportedCodecError | CorruptRecordError):
         return TickledgerError(f"a message of {topic} cannot be read: {error} ('make setup' installs every codec)")
-    return kafka_error(settings, error)
+    return kafka_error(settings, error, settings.kafka)

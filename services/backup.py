@@ -100,7 +100,7 @@ def _run_client(
     command = server.client(kind)
     server.temporary.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile("w", dir=server.temporary) as login:
-        password = server.settings.mysql_root_password.get_secret_value()
+        password = server.settings.mysql_root.password.get_secret_value()
         # On a socket of this machine nothing needs to be encrypted; MySQL's own programs do not know the option.
         login.write(f"[client]\nuser=root\npassword='{password}'\nsocket={server.socket}\nloose-skip-ssl\n")
         login.flush()
@@ -149,7 +149,7 @@ def _unpack(server: Server, file: Path) -> None:
 @contextlib.contextmanager
 def _no_stream(settings: Settings) -> Iterator[None]:
     """Hold the stream's lock, as the database itself may be gone."""
-    connection = connect_mysql(settings, user="root", password=settings.mysql_root_password, database="mysql")
+    connection = connect_mysql(settings, settings.mysql_root, database="mysql")
     try:
         if fetch_rows(connection, "SELECT GET_LOCK(%s, 1)", (StreamLock(settings).name,)) != [(1,)]:
             raise TickledgerError(f"a stream lands into {settings.mysql_database!r}; stop it first")

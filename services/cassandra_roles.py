@@ -6,28 +6,28 @@ from cassandra.cluster import Session
 from pydantic import SecretStr
 
 from tickledger.errors import CertificateRefused, ConfigurationError, StoreUnavailable
-from tickledger.settings import Settings
+from tickledger.settings import ADMIN, Account, Settings
 from tickledger.stores import connect_cassandra
 from tickledger.tick import cassandra_tables
 
-ADMIN_ROLE = "tickledger_admin"
 #: The superuser that every new Cassandra has, and its password.
 DEFAULT_ROLE = "cassandra"
+DEFAULT_ACCOUNT = Account(prefix="CASSANDRA", user=DEFAULT_ROLE, password=SecretStr(DEFAULT_ROLE))
 #: A change of the schema may take long on a machine that is starting everything else.
 SCHEMA_SECONDS = 60
 
 
 def refuse_superusers_name(settings: Settings) -> None:
     """Raise ConfigurationError where a role's name in the settings is one that is taken."""
-    if settings.cassandra_user in (DEFAULT_ROLE, ADMIN_ROLE):
+    if settings.cassandra.user in (DEFAULT_ROLE, ADMIN):
         raise ConfigurationError(
-            f"CASSANDRA_USER is {settings.cassandra_user!r}; it should be a name other than those of "
-            f"the superusers {DEFAULT_ROLE} and {ADMIN_ROLE}"
+            f"CASSANDRA_USER is {settings.cassandra.user!r}; it should be a name other than those of "
+            f"the superusers {DEFAULT_ROLE} and {ADMIN}"
         )
-    if settings.dashboard_cassandra_user in ("", DEFAULT_ROLE, ADMIN_ROLE, settings.cassandra_user):
+    if settings.dashboard_cassandra.user in ("", DEFAULT_ROLE, ADMIN, settings.cassandra.user):
         raise ConfigurationError(
-            f"DASHBOARD_CASSANDRA_USER is {settings.dashboard_cassandra_user!r}; it should be a name other than those "
-            f"of the superusers {DEFAULT_ROLE} and {ADMIN_ROLE} and of CASSANDRA_USER"
+            f"DASHBOARD_CASSANDRA_USER is {settings.dashboard_cassandra.user!r}; it should be a name other than those "
+            f"of the superusers {DEFAULT_ROLE} and {ADMIN} and of CASSANDRA_USER"
         )
 
 
@@ -65,11 +65,11 @@ def create_roles_and_tables(settings: Settings) -> None:
     passwords become the settings' at every run.
     """
     _replace_default_superuser(settings)
-    keyspace, reader = settings.cassandra_keyspace, settings.dashboard_cassandra_user
+    keyspace = settings.cassandra_keyspace
     session = _connect_admin(settings)
     try:
-        _renew_role(session, settings, settings.cassandra_user, settings.cassandra_password)
-        _renew_role(session, settings, reader, settings.dashboard_cassandra_password)
+        for account in (settings.cassandra, settings.dashboard_cassandra):
+            _renew_role(session, settings, account)
         _run(
             session,
             f"CREATE KEYSPACE IF NOT EXISTS {keyspace} "
@@ -85,24 +85,24 @@ def create_roles_and_tables(settings: Settings) -> None:
 
 def keyspace_rights(settings: Settings) -> Iterator[str]:
     """CQL: in the keyspace the stream's role may SELECT and MODIFY (TRUNCATE is part of it), the dashboard's SELECT."""
-    keyspace, stream = settings.cassandra_keyspace, _identifier(settings.cassandra_user)
+    keyspace, stream = settings.cassandra_keyspace, _identifier(settings.cassandra.user)
     # What the role had once.
     for right in ("CREATE", "ALTER", "DROP", "AUTHORIZE"):
         yield f"REVOKE {right} ON KEYSPACE {keyspace} FROM {stream}"
     for right in ("SELECT", "MODIFY"):
         yield f"GRANT {right} ON KEYSPACE {keyspace} TO {stream}"
-    yield f"GRANT SELECT ON KEYSPACE {keyspace} TO {_identifier(settings.dashboard_cassandra_user)}"
+    yield f"GRANT SELECT ON KEYSPACE {keyspace} TO {_identifier(settings.dashboard_cassandra.user)}"
 
 
 def _replace_default_superuser(settings: Settings) -> None:
-    password = _literal(settings.cassandra_admin_password)
+    password = _literal(settings.cassandra_admin.password)
     try:
         session = _connect_default(settings)
     except ConfigurationError:
         return  # It cannot log in: replaced before.
     try:
         rights = "LOGIN = true AND SUPERUSER = true"
-        _run(session, f"CREATE ROLE IF NOT EXISTS {ADMIN_ROLE} WITH {rights} AND PASSWORD = {password}")
+        _run(session, f"CREATE ROLE IF NOT EXISTS {ADMIN} WITH {rights} AND PASSWORD = {password}")
     finally:
         session.cluster.shutdown()
     session = _connect_admin(settings)
@@ -113,29 +113,29 @@ def _replace_default_superuser(settings: Settings) -> None:
         session.cluster.shutdown()
 
 
-def _renew_role(session: Session, settings: Settings, name: str, password: SecretStr) -> None:
-    role, secret = _identifier(name), _literal(password)
+def _renew_role(session: Session, settings: Settings, account: Account) -> None:
+    role, secret = _identifier(account.user), _literal(account.password)
     _run(session, f"CREATE ROLE IF NOT EXISTS {role} WITH LOGIN = true AND PASSWORD = {secret}")
     _run(session, f"ALTER ROLE {role} WITH LOGIN = true AND SUPERUSER = false")
-    if not _can_log_in(settings, name, password):
+    if not _can_log_in(settings, account):
         # Not at every start: Cassandra refuses to change a password again within 5 s.
         _run(session, f"ALTER ROLE {role} WITH PASSWORD = {secret}")
 
 
-def _can_log_in(settings: Settings, name: str, password: SecretStr) -> bool:
+def _can_log_in(settings: Settings, account: Account) -> bool:
     try:
-        connect_cassandra(settings, user=name, password=password, keyspace="").cluster.shutdown()
+        connect_cassandra(settings, account, keyspace="").cluster.shutdown()
     except ConfigurationError:
         return False
     return True
 
 
 def _connect_admin(settings: Settings) -> Session:
-    return connect_cassandra(settings, user=ADMIN_ROLE, password=settings.cassandra_admin_password, keyspace="")
+    return connect_cassandra(settings, settings.cassandra_admin, keyspace="")
 
 
 def _connect_default(settings: Settings) -> Session:
-    return connect_cassandra(settings, user=DEFAULT_ROLE, password=SecretStr(DEFAULT_ROLE), keyspace="")
+    return connect_cassandra(settings, DEFAULT_ACCOUNT, keyspace="")
 
 
 def _run(session: Session, statement: str) -> None:

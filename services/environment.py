@@ -10,7 +10,6 @@ import yaml
 from dotenv import dotenv_values
 
 from tickledger.settings import NO_FILE, PROJECT_ROOT, Settings
-from tickledger.stores import credentials
 
 TEMPLATE = PROJECT_ROOT / ".env.example"
 PASSWORD_LENGTH = 24
@@ -43,15 +42,15 @@ def write_dbt_profile(settings: Settings, path: Path) -> None:
         text = str(value).replace("\\", "\\\\").replace("'", "\\'")
         return f"{{{{ env_var('{name}', '{text}'){filtered} }}}}"
 
-    user, password = credentials(settings, "DBT_MYSQL")
+    account = settings.dbt_mysql.required()
     output = {
         # dbt-mysql as this project runs it: dbt_project/adapter.
         "type": "tickledger",
         "server": setting("MYSQL_HOST", settings.mysql_host),
         "port": setting("MYSQL_PORT", settings.mysql_port, " | int"),
         "schema": setting("MYSQL_DATABASE", settings.mysql_database),
-        "username": setting("DBT_MYSQL_USER", user),
-        "password": setting("DBT_MYSQL_PASSWORD", password.get_secret_value()),
+        "username": setting("DBT_MYSQL_USER", account.user),
+        "password": setting("DBT_MYSQL_PASSWORD", account.password.get_secret_value()),
         "charset": "utf8mb4",
         "collation": "utf8mb4_bin",
         "threads": 4,

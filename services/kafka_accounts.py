@@ -15,52 +15,43 @@ from kafka.admin import (
 )
 
 from tickledger.errors import TickledgerError
-from tickledger.secured import kafka_account
 from tickledger.settings import Settings
 
-ADMIN = "tickledger_admin"
 #: The group ids that Spark's Kafka source makes up begin so.
 SPARK_GROUPS = "spark-kafka-source"
 _TOPIC, _GROUP = ResourceType.TOPIC, ResourceType.GROUP
-#: What the account whose settings begin so may do with the topics, and with Spark's groups.
-RIGHTS: dict[str, tuple[tuple[ResourceType, ACLOperation], ...]] = {
-    "KAFKA": (
-        (_TOPIC, ACLOperation.READ),
-        (_TOPIC, ACLOperation.DESCRIBE),
-        (_TOPIC, ACLOperation.DESCRIBE_CONFIGS),
-        (_GROUP, ACLOperation.READ),
-    ),
-    "PRODUCER_KAFKA": ((_TOPIC, ACLOperation.WRITE), (_TOPIC, ACLOperation.DESCRIBE)),
-    "DASHBOARD_KAFKA": ((_TOPIC, ACLOperation.DESCRIBE),),
-}
+_SEE = (_TOPIC, ACLOperation.DESCRIBE)
 
 
-def create_kafka_accounts(admin: KafkaAdminClient, settings: Settings, topics: tuple[str, ...]) -> None:
-    """Create or renew the accounts and grant them their rights on `topics`. A second run changes nothing.
+def create_kafka_accounts(admin: KafkaAdminClient, settings: Settings) -> None:
+    """Create or renew the accounts and grant them their rights on the topic. A second run changes nothing.
 
     Passwords become the settings'. Raises ConfigurationError where an account is not set and TickledgerError where
     the broker refuses.
     """
-    accounts = {account: kafka_account(settings, account) for account in RIGHTS}
+    rights = {
+        settings.kafka.required(): [
+            *((_TOPIC, ACLOperation.READ), _SEE, (_TOPIC, ACLOperation.DESCRIBE_CONFIGS)),
+            (_GROUP, ACLOperation.READ),
+        ],
+        settings.producer_kafka.required(): [(_TOPIC, ACLOperation.WRITE), _SEE],
+        settings.dashboard_kafka.required(): [_SEE],
+    }
     admin.alter_user_scram_credentials(
         [
-            UserScramCredentialUpsertion(name, ScramMechanism.SCRAM_SHA_512, password.get_secret_value())
-            for name, password in accounts.values()
+            UserScramCredentialUpsertion(one.user, ScramMechanism.SCRAM_SHA_512, one.password.get_secret_value())
+            for one in rights
         ]
     )
-    acls = [acl for account, (name, _) in accounts.items() for acl in _acls(account, name, topics)]
+    patterns = {
+        _TOPIC: ResourcePattern(_TOPIC, settings.kafka_topic, ACLResourcePatternType.LITERAL),
+        _GROUP: ResourcePattern(_GROUP, SPARK_GROUPS, ACLResourcePatternType.PREFIXED),
+    }
+    acls = [
+        ACL(f"User:{account.user}", "*", operation, ACLPermissionType.ALLOW, patterns[kind])
+        for account, granted in rights.items()
+        for kind, operation in granted
+    ]
     outcome: dict[str, Any] = admin.create_acls(acls)
     if outcome["failed"]:
         raise TickledgerError(f"Kafka did not take the rights of its accounts: {outcome['failed'][0]}")
-
-
-def _acls(account: str, name: str, topics: tuple[str, ...]) -> list[ACL]:
-    patterns = {
-        _TOPIC: [ResourcePattern(_TOPIC, topic, ACLResourcePatternType.LITERAL) for topic in topics],
-        _GROUP: [ResourcePattern(_GROUP, SPARK_GROUPS, ACLResourcePatternType.PREFIXED)],
-    }
-    return [
-        ACL(f"User:{name}", "*", operation, ACLPermissionType.ALLOW, pattern)
-        for kind, operation in RIGHTS[account]
-        for pattern in patterns[kind]
-    ]

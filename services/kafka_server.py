@@ -7,19 +7,15 @@ from typing import Any
 
 from kafka.admin import ConfigResource, ConfigResourceType, KafkaAdminClient, NewTopic
 from kafka.errors import KafkaError, TopicAlreadyExistsError
-from pydantic import SecretStr
 
 from services.jars import KAFKA, classpath, fetch
 from services.java import java_home
-from services.kafka_accounts import ADMIN, create_kafka_accounts
+from services.kafka_accounts import create_kafka_accounts
 from services.server import LOOPBACK, Server, free_port, run_once, write_private
 from tickledger.errors import ConfigurationError, StoreUnavailable
 from tickledger.secured import jaas_quoted, kafka_options
-from tickledger.settings import Settings
+from tickledger.settings import ADMIN, Account, Settings
 from tickledger.topic import TOPIC_CONFIGS, topics_of_any_time
-
-#: Topics that commands and documentation name; the settings' own topic is created besides.
-USUAL_TOPICS = ("trading_data", "test_topic")
 
 _PROPERTIES = """process.roles=broker,controller
 node.id=1
@@ -143,12 +139,12 @@ class KafkaServer(Server):
             raise StoreUnavailable(f"Kafka at {self.address}: {error}") from None
 
     def set_up(self) -> None:
-        """Create the topics that are missing, with KAFKA_PARTITIONS partitions; topics that exist stay as they are."""
+        """Create KAFKA_TOPIC where it is missing, with KAFKA_PARTITIONS partitions; one that exists stays as it is."""
         admin = self._admin()
         try:
-            create_topics(admin, self.settings)
+            create_topic(admin, self.settings)
             if self.settings.kafka_security != "PLAINTEXT":
-                create_kafka_accounts(admin, self.settings, _topics(self.settings))
+                create_kafka_accounts(admin, self.settings)
         finally:
             admin.close()
 
@@ -156,7 +152,7 @@ class KafkaServer(Server):
         """The lines of server.properties for SASL_SSL; none for PLAINTEXT."""
         if self.settings.kafka_security == "PLAINTEXT":
             return ""
-        password = jaas_quoted(self._admin_password.get_secret_value())
+        password = jaas_quoted(self._admin_account.password.get_secret_value())
         module = "org.apache.kafka.common.security"
         plain = (
             f'{module}.plain.PlainLoginModule required username="{ADMIN}" password={password} user_{ADMIN}={password};'
@@ -170,10 +166,8 @@ class KafkaServer(Server):
         )
 
     @property
-    def _admin_password(self) -> SecretStr:
-        if not self.settings.kafka_admin_password.get_secret_value():
-            raise ConfigurationError("KAFKA_ADMIN_PASSWORD is not set; it should be, as KAFKA_SECURITY is SASL_SSL")
-        return self.settings.kafka_admin_password
+    def _admin_account(self) -> Account:
+        return self.settings.kafka_admin.required()
 
     @property
     def _logging(self) -> str:
@@ -182,30 +176,22 @@ class KafkaServer(Server):
     def _admin(self) -> KafkaAdminClient:
         options: dict[str, Any] = {}
         if self.settings.kafka_security != "PLAINTEXT":
-            options = kafka_options(self.settings) | {
-                "sasl_mechanism": "PLAIN",
-                "sasl_plain_username": ADMIN,
-                "sasl_plain_password": self._admin_password.get_secret_value(),
-            }
+            options = kafka_options(self.settings, self._admin_account) | {"sasl_mechanism": "PLAIN"}
         return KafkaAdminClient(
             bootstrap_servers=self.address, client_id="services", request_timeout_ms=5000, **options
         )
 
 
-def create_topics(admin: KafkaAdminClient, settings: Settings) -> None:
-    """Create KAFKA_TOPIC and the usual topics where they are missing, with KAFKA_PARTITIONS partitions each.
+def create_topic(admin: KafkaAdminClient, settings: Settings) -> None:
+    """Create KAFKA_TOPIC where it is missing, with KAFKA_PARTITIONS partitions.
 
     One that is there and takes messages whose time Spark cannot read takes them no longer.
     """
-    there = set(admin.list_topics())
-    for topic in topics_of_any_time(admin, there.intersection(_topics(settings))):
-        admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, topic, configs=TOPIC_CONFIGS)])
-    for topic in _topics(settings):
-        if topic not in there:
-            with suppress(TopicAlreadyExistsError):
-                new = NewTopic(topic, settings.kafka_partitions, 1, topic_configs=TOPIC_CONFIGS)
-                admin.create_topics([new], wait_for_metadata=True)
-
-
-def _topics(settings: Settings) -> tuple[str, ...]:
-    return tuple(dict.fromkeys((settings.kafka_topic, *USUAL_TOPICS)))
+    topic = settings.kafka_topic
+    if topic in admin.list_topics():
+        for old in topics_of_any_time(admin, {topic}):
+            admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, old, configs=TOPIC_CONFIGS)])
+        return
+    with suppress(TopicAlreadyExistsError):
+        new = NewTopic(topic, settings.kafka_partitions, 1, topic_configs=TOPIC_CONFIGS)
+        admin.create_topics([new], wait_for_metadata=True)

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 from mysql.connector.abstracts import MySQLConnectionAbstract
 
 from tickledger.errors import CertificateRefused, ConfigurationError
-from tickledger.settings import Settings
-from tickledger.stores import connect_mysql, credentials, fetch_rows
+from tickledger.settings import Account, Settings
+from tickledger.stores import connect_mysql, fetch_rows
 
 _DDL = (
     "SELECT, INSERT, UPDATE, DELETE, CREATE, DROP, ALTER, INDEX, CREATE VIEW, SHOW VIEW, CREATE TEMPORARY TABLES,"
@@ -16,35 +16,35 @@ _DDL = (
 )
 
 
-class Account(NamedTuple):
-    """How the settings of name and password begin, the role that dbt grants to, the rights in the whole database."""
+class Rights(NamedTuple):
+    """An account, the role that dbt grants to, and the rights in the whole database."""
 
-    prefix: str
+    account: Account
     role: str
-    rights: str
+    everywhere: str
 
 
-#: The roles are those of `grants` in dbt_project/: a table's rights are given where the table is made.
-ACCOUNTS = (
-    Account("DBT_MYSQL", "", _DDL),
-    # The contract is compared as the server itself writes it, in a temporary table that only its session sees.
-    Account("MYSQL", "role_stream", "CREATE TEMPORARY TABLES"),
-    Account("PRODUCER_MYSQL", "role_producer", ""),
-    Account("DASHBOARD_MYSQL", "role_dashboard", ""),
-)
+def rights_of(settings: Settings) -> tuple[Rights, ...]:
+    """Each account's. The roles are those of `grants` in dbt_project/: a table's rights are given where it is made."""
+    return (
+        Rights(settings.dbt_mysql, "", _DDL),
+        # The contract is compared as the server itself writes it, in a temporary table that only its session sees.
+        Rights(settings.mysql, "role_stream", "CREATE TEMPORARY TABLES"),
+        Rights(settings.producer_mysql, "role_producer", ""),
+        Rights(settings.dashboard_mysql, "role_dashboard", ""),
+    )
 
 
 def refuse_taken_names(settings: Settings) -> None:
     """Raise ConfigurationError where an account is not set, or has the name of root, of a role or of another."""
-    taken = {"root", *(account.role for account in ACCOUNTS)}
-    for account in ACCOUNTS:
-        name, _ = credentials(settings, account.prefix)
-        if name in taken:
+    taken = {"root", *(one.role for one in rights_of(settings))}
+    for account in (one.account.required() for one in rights_of(settings)):
+        if account.user in taken:
             raise ConfigurationError(
-                f"{account.prefix}_USER is {name!r}; it should be a name that neither root, nor a role, nor another "
-                "account has"
+                f"{account.prefix}_USER is {account.user!r}; it should be a name that neither root, nor a role, nor "
+                "another account has"
             )
-        taken.add(name)
+        taken.add(account.user)
 
 
 def create_accounts(settings: Settings, hosts: Sequence[str]) -> None:
@@ -57,35 +57,35 @@ def create_accounts(settings: Settings, hosts: Sequence[str]) -> None:
     with closing(_connect_root(settings)) as connection:
         cursor = connection.cursor()
         is_mariadb = "MariaDB" in fetch_rows(connection, "SELECT VERSION()")[0][0]
-        for account in ACCOUNTS:
-            if account.role:
-                cursor.execute(f"CREATE ROLE IF NOT EXISTS {account.role}")
+        for rights in rights_of(settings):
+            if rights.role:
+                cursor.execute(f"CREATE ROLE IF NOT EXISTS {rights.role}")
             for host in hosts:
-                user = _renew(cursor, settings, account, host)
-                if account.role:
-                    cursor.execute(f"GRANT {account.role} TO %s@%s", user)
-                    cursor.execute(f"SET DEFAULT ROLE {account.role} {'FOR' if is_mariadb else 'TO'} %s@%s", user)
+                user = _renew(cursor, settings, rights, host)
+                if rights.role:
+                    cursor.execute(f"GRANT {rights.role} TO %s@%s", user)
+                    cursor.execute(f"SET DEFAULT ROLE {rights.role} {'FOR' if is_mariadb else 'TO'} %s@%s", user)
 
 
-def _renew(cursor: Any, settings: Settings, account: Account, host: str) -> tuple[str, str]:
-    name, password = credentials(settings, account.prefix)
-    user = (name, host)
+def _renew(cursor: Any, settings: Settings, rights: Rights, host: str) -> tuple[str, str]:
+    password = rights.account.password
+    user = (rights.account.user, host)
     pattern = settings.mysql_database.replace("_", r"\_") + "%"
     cursor.execute("CREATE USER IF NOT EXISTS %s@%s IDENTIFIED BY %s", (*user, password.get_secret_value()))
     cursor.execute("ALTER USER %s@%s IDENTIFIED BY %s", (*user, password.get_secret_value()))
     cursor.execute("SELECT COUNT(*) FROM mysql.db WHERE user = %s AND host = %s AND select_priv = 'Y'", user)
     had_all = cursor.fetchone()[0] > 0
-    if account.role and had_all:
+    if rights.role and had_all:
         # Before dbt had an account, these had rights in the whole database.
         cursor.execute("REVOKE ALL PRIVILEGES, GRANT OPTION FROM %s@%s", user)
-    if account.rights:
-        cursor.execute(f"GRANT {account.rights} ON `{pattern}`.* TO %s@%s", user)
+    if rights.everywhere:
+        cursor.execute(f"GRANT {rights.everywhere} ON `{pattern}`.* TO %s@%s", user)
     return user
 
 
 def _connect_root(settings: Settings) -> MySQLConnectionAbstract:
     try:
-        return connect_mysql(settings, user="root", password=settings.mysql_root_password, database="mysql")
+        return connect_mysql(settings, settings.mysql_root, database="mysql")
     except CertificateRefused:
         raise
     except ConfigurationError:

@@ -101,9 +101,7 @@ class MySQLServer(Server):
     def check_answers(self) -> None:
         """Log in as root. Raises ConfigurationError where the running server has another password."""
         try:
-            connect_mysql(
-                self.settings, user="root", password=self.settings.mysql_root_password, database="mysql"
-            ).close()
+            connect_mysql(self.settings, self.settings.mysql_root, database="mysql").close()
         except CertificateRefused:
             raise
         except ConfigurationError:
@@ -118,8 +116,7 @@ class MySQLServer(Server):
         Root's password and the database the server made from the init file.
         """
         self._init_file.unlink(missing_ok=True)
-        root = self.settings.mysql_root_password
-        connection = connect_mysql(self.settings, user="root", password=root, database="mysql")
+        connection = connect_mysql(self.settings, self.settings.mysql_root, database="mysql")
         try:
             cursor = connection.cursor()
             # MariaDB gives root one for the host's name and one for ::1, and none of them a password.
@@ -181,7 +178,7 @@ class MySQLServer(Server):
 
     def _accounts(self) -> list[str]:
         """SQL, a statement a line, that the server runs at every start: root's password becomes the settings'."""
-        password = _literal(self.settings.mysql_root_password)
+        password = _literal(self.settings.mysql_root.password)
         statements = [f"CREATE DATABASE IF NOT EXISTS `{self.settings.mysql_database}`"]
         for host in ("localhost", LOOPBACK):
             account = f"root@'{host}'"

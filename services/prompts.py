@@ -25,7 +25,7 @@ MOST_ROWS = 1000
 
 def sql_prompt(settings: Settings) -> None:
     """Read MySQL statements until the input ends, each up to a semicolon, and print their rows. Commits each."""
-    connection = connect_mysql(settings, account="DBT_MYSQL")
+    connection = connect_mysql(settings, settings.dbt_mysql)
 
     def run(statement: str) -> Answer:
         cursor: Any = connection.cursor()
@@ -66,7 +66,7 @@ def topics(settings: Settings) -> dict[str, int]:
         admin = KafkaAdminClient(
             bootstrap_servers=settings.kafka_bootstrap_servers.split(","),
             bootstrap_timeout_ms=BOOTSTRAP_MS,
-            **kafka_options(settings),
+            **kafka_options(settings, settings.kafka),
         )
         found = admin.describe_topics()
         admin.close()

@@ -17,7 +17,7 @@ from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixe
 
 from services.cassandra_roles import check_superuser, create_roles_and_tables, refuse_superusers_name
 from services.environment import write_dbt_profile
-from services.kafka_server import create_topics
+from services.kafka_server import create_topic
 from services.mysql_accounts import create_accounts, refuse_taken_names
 from services.server import READY_SECONDS
 from tickledger.command_line import run_app
@@ -35,7 +35,7 @@ app = typer.Typer(
 
 @app.command()
 def stores() -> None:
-    """Create Kafka's topics, Cassandra's roles, keyspace and tables, and MySQL's accounts.
+    """Create Kafka's topic, Cassandra's roles, keyspace and tables, and MySQL's accounts.
 
     A second run changes nothing that is right.
     """
@@ -43,7 +43,7 @@ def stores() -> None:
     refuse_superusers_name(settings)
     refuse_taken_names(settings)
     _set_up_kafka(settings)
-    print(f"Kafka at {settings.kafka_bootstrap_servers} has its topics", flush=True)
+    print(f"Kafka at {settings.kafka_bootstrap_servers} has its topic", flush=True)
     _set_up_cassandra(settings)
     print(f"Cassandra at {','.join(settings.cassandra_hosts)} has its roles and tables", flush=True)
     _set_up_mysql(settings)
@@ -63,7 +63,7 @@ def _set_up_kafka(settings: Settings) -> None:
     try:
         admin = KafkaAdminClient(bootstrap_servers=servers, bootstrap_timeout_ms=REQUEST_MS, client_id="services")
         try:
-            create_topics(admin, settings)
+            create_topic(admin, settings)
         finally:
             admin.close()
     except KafkaError as error:

@@ -114,8 +114,7 @@ def test_what_was_backed_up_beside_a_stream_is_restored_and_lands_once(
 
 def destroy(pipeline: Pipeline) -> None:
     """Drop the database and empty the keyspace; neither leaves anything on the disk to come back from."""
-    root = pipeline.settings.mysql_root_password
-    connection = connect_mysql(pipeline.settings, user="root", password=root, database="mysql")
+    connection = connect_mysql(pipeline.settings, pipeline.settings.mysql_root, database="mysql")
     connection.cursor().execute(f"DROP DATABASE {pipeline.settings.mysql_database}")
     connection.close()
     session = connect_cassandra(pipeline.settings)

@@ -102,7 +102,7 @@ CASES: dict[str, tuple[Doctored, str]] = {
     "a setting is missing": (_without("MYSQL_HOST"), "MYSQL_HOST is not set; it should be set and not empty"),
     "a password is missing": (_without("MYSQL_PASSWORD"), "MYSQL_PASSWORD is not set"),
     "a setting is empty": (_set(MYSQL_HOST=""), "MYSQL_HOST is ''; it should be set and not empty"),
-    "an account is empty": (_set(MYSQL_USER=""), "MYSQL_USER is not set; it should be an account's name"),
+    "an account is empty": (_set(MYSQL_USER=""), "MYSQL_USER is not set; it should be the name of an account of MySQL"),
     "a broker without a port": (
         _set(KAFKA_BOOTSTRAP_SERVERS="localhost"),
         "KAFKA_BOOTSTRAP_SERVERS is 'localhost'; it should be host:port, or several separated by commas",

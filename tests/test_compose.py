@@ -24,17 +24,17 @@ from dotenv import dotenv_values
 from kafka import KafkaAdminClient
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
-from pydantic import SecretStr
 
 from services import kafka_server, mysql_server
+from services.cassandra_roles import DEFAULT_ACCOUNT
 from services.cassandra_server import CassandraServer
 from services.instance import Instance
 from services.jars import CASSANDRA, KAFKA
 from services.java import JAVA_VERSION
-from services.mysql_accounts import ACCOUNTS
+from services.mysql_accounts import rights_of
 from services.server import LOOPBACK, free_port
 from tickledger.settings import PROJECT_ROOT, Settings, load_settings
-from tickledger.stores import connect_cassandra, connect_mysql, credentials, fetch_rows
+from tickledger.stores import connect_cassandra, connect_mysql, fetch_rows
 
 Service = dict[str, Any]
 
@@ -237,7 +237,7 @@ class TestSettings:
     ) -> None:
         inside = settings_inside(name, only_compose).model_dump()
         outside = settings_outside(only_compose).model_dump()
-        fields = {field for field in inside if not field.endswith(("_user", "_password"))}
+        fields = {field for field, value in inside.items() if not isinstance(value, dict)}
         # Only the stream serves figures, which a container shows to this machine alone.
         serves = {"stream_metrics_address"} if name == "stream" else set()
         assert {field for field in fields if inside[field] != outside[field]} == serves | {
@@ -405,6 +405,9 @@ def test_a_machine_that_the_servers_do_not_support_is_shown_the_containers(tmp_p
         )
 
 
+MYSQL_USERS = ("DBT_MYSQL_USER", "MYSQL_USER", "PRODUCER_MYSQL_USER", "DASHBOARD_MYSQL_USER")
+
+
 class CassandraOfTheImage(CassandraServer):
     """Cassandra's own jars with the image's cassandra.yaml and the JVM options of docker-compose.yml."""
 
@@ -424,7 +427,7 @@ def test_cassandra_starts_with_the_images_file_and_compose_options(test_settings
     server.start()
     try:
         server.wait_until_ready()
-        session = connect_cassandra(settings, user="cassandra", password=SecretStr("cassandra"), keyspace="")
+        session = connect_cassandra(settings, DEFAULT_ACCOUNT, keyspace="")
         live = dict(session.execute("SELECT name, value FROM system_views.settings"))
         session.cluster.shutdown()
     finally:
@@ -446,22 +449,20 @@ class TestSetUp:
             "CASSANDRA_KEYSPACE": f"{test_settings.cassandra_keyspace}_{suffix}",
             "CASSANDRA_USER": f"user_{suffix}",
             "DASHBOARD_CASSANDRA_USER": f"reader_{suffix}",
-            **{f"{account.prefix}_USER": f"{account.prefix.lower()}_{suffix}" for account in ACCOUNTS},
+            **{name: f"{name.lower()}_{suffix}" for name in MYSQL_USERS},
         }
         yield names | {"TICKLEDGER_ENV_FILE": str(services.env_file)}
         topics = KafkaAdminClient(bootstrap_servers=test_settings.kafka_bootstrap_servers)
         topics.delete_topics([names["KAFKA_TOPIC"]])
         topics.close()
-        admin = connect_cassandra(
-            test_settings, user="tickledger_admin", password=test_settings.cassandra_admin_password, keyspace="system"
-        )
+        admin = connect_cassandra(test_settings, test_settings.cassandra_admin, keyspace="system")
         admin.execute(f"DROP KEYSPACE {names['CASSANDRA_KEYSPACE']}", timeout=60)
         for role in ("CASSANDRA_USER", "DASHBOARD_CASSANDRA_USER"):
             admin.execute(f"DROP ROLE {names[role]}", timeout=60)
         admin.cluster.shutdown()
-        root = connect_mysql(test_settings, user="root", password=test_settings.mysql_root_password, database="mysql")
-        for account in ACCOUNTS:
-            root.cursor().execute("DROP USER %s@'%'", (names[f"{account.prefix}_USER"],))
+        root = connect_mysql(test_settings, test_settings.mysql_root, database="mysql")
+        for name in MYSQL_USERS:
+            root.cursor().execute("DROP USER %s@'%'", (names[name],))
         root.close()
 
     @staticmethod
@@ -470,36 +471,29 @@ class TestSetUp:
         return subprocess.run(command, cwd=PROJECT_ROOT, env=os.environ | environment, capture_output=True, text=True)
 
     def test_stores_makes_topics_roles_and_tables_and_may_run_again(
-        self, environment: dict[str, str], test_settings: Settings
+        self, environment: dict[str, str], test_settings: Settings, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         for _ in range(2):
             done = self.run("stores", **environment)
             assert done.returncode == 0, done.stderr
-        mine = test_settings.model_copy(
-            update={
-                "cassandra_keyspace": environment["CASSANDRA_KEYSPACE"],
-                "cassandra_user": environment["CASSANDRA_USER"],
-            }
-        )
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        mine = load_settings()
         session = connect_cassandra(mine)
         tables = set(session.cluster.metadata.keyspaces[mine.cassandra_keyspace].tables)
         with pytest.raises(Unauthorized):
             session.execute(f"SELECT * FROM {test_settings.cassandra_keyspace}.dead_letters")
         session.cluster.shutdown()
         assert tables == {"real_time_data", "dead_letters"}
-        reader = connect_cassandra(
-            mine, user=environment["DASHBOARD_CASSANDRA_USER"], password=mine.dashboard_cassandra_password
-        )
+        reader = connect_cassandra(mine, mine.dashboard_cassandra)
         reader.execute("SELECT * FROM real_time_data LIMIT 1")
         with pytest.raises(Unauthorized):
             reader.execute("TRUNCATE real_time_data")
         reader.cluster.shutdown()
-        for account in ACCOUNTS:
-            _, password = credentials(mine, account.prefix)
-            user = environment[f"{account.prefix}_USER"]
-            with closing(connect_mysql(mine, user=user, password=password, database="")) as connection:
+        for account, wanted, _ in rights_of(mine):
+            with closing(connect_mysql(mine, account, database="")) as connection:
                 ((role,),) = fetch_rows(connection, "SELECT CURRENT_ROLE()")
-            assert str(role or "NONE").replace("`", "").removesuffix("@%") == (account.role or "NONE")
+            assert str(role or "NONE").replace("`", "").removesuffix("@%") == (wanted or "NONE")
         admin = KafkaAdminClient(bootstrap_servers=test_settings.kafka_bootstrap_servers)
         (described,) = admin.describe_topics([environment["KAFKA_TOPIC"]])
         admin.close()

@@ -192,8 +192,7 @@ def test_a_missing_table_names_the_setting_and_the_command(pipeline: Pipeline) -
 @pytest.mark.integration
 def test_a_connection_that_the_server_closed_is_made_anew(pipeline: Pipeline, mysql: MySQLReader) -> None:
     (connection_id,) = mysql.rows("SELECT CONNECTION_ID()")[0]
-    root = pipeline.settings.mysql_root_password
-    with closing(connect_mysql(pipeline.settings, user="root", password=root)) as admin:
+    with closing(connect_mysql(pipeline.settings, pipeline.settings.mysql_root)) as admin:
         admin.cursor().execute(f"KILL {connection_id}")
     assert mysql.rows("SELECT CONNECTION_ID()")[0] != (connection_id,)
 
@@ -668,4 +667,4 @@ def test_the_example_of_secrets_holds_every_setting_as_env_example_does(monkeypa
         monkeypatch.delenv(name, raising=False)
     for name, value in secrets.items():
         monkeypatch.setenv(name, value)
-    assert load_settings(Path("/nonexistent")).dashboard_mysql_user == "tickledger_reader"
+    assert load_settings(Path("/nonexistent")).dashboard_mysql.user == "tickledger_reader"

@@ -39,7 +39,7 @@ class Client:
     """One connection with autocommit; a row goes in and comes out as a dict."""
 
     def __init__(self, settings: Settings) -> None:
-        self._connection: Any = connect_mysql(settings, account="DBT_MYSQL")
+        self._connection: Any = connect_mysql(settings, settings.dbt_mysql)
         self._connection.autocommit = True
 
     def query(self, sql: str) -> list[dict[str, Any]]:
@@ -696,17 +696,17 @@ def test_texts_compare_exactly_whatever_the_databases_default(database: Database
 
 def test_a_table_made_anew_a_view_and_a_swapped_profile_keep_their_grants(database: Database, tmp_path: Path) -> None:
     def read(account: str, table: str) -> None:
-        with closing(connect_mysql(database.settings, account=account)) as connection:
+        with closing(connect_mysql(database.settings, getattr(database.settings, account))) as connection:
             fetch_rows(connection, f"SELECT * FROM {table}")
 
     with pytest.raises(ConfigurationError, match="'dbt seed' and 'dbt run' make its tables and grant them"):
-        read("PRODUCER_MYSQL", "profile")
+        read("producer_mysql", "profile")
     # dbt makes these for the first time.
     succeed(database, "seed")
     succeed(database, "run")
-    read("PRODUCER_MYSQL", "profile")
-    read("DASHBOARD_MYSQL", "volume_today")
-    read("MYSQL", "batch_findings")
+    read("producer_mysql", "profile")
+    read("dashboard_mysql", "volume_today")
+    read("mysql", "batch_findings")
 
     with closing(database.connect()) as connection:
         for role in ("role_stream", "role_dashboard"):
@@ -714,12 +714,12 @@ def test_a_table_made_anew_a_view_and_a_swapped_profile_keep_their_grants(databa
         for gone in ("DROP TABLE batch_findings", "DROP VIEW volume_today"):
             connection.cursor().execute(gone)
     with pytest.raises(mysql.connector.Error, match="denied"):
-        read("MYSQL", "batch_findings")
+        read("mysql", "batch_findings")
     without_coal = edited_project(tmp_path, {"seeds/profile.csv": replaced(",Coal,", ",Beverages,")})
     succeed(database, "seed", *within(without_coal))
     succeed(database, "run", "--full-refresh")
     for account, table in (
-        *(("PRODUCER_MYSQL", "profile"), ("MYSQL", "profile"), ("DASHBOARD_MYSQL", "profile")),
-        *(("MYSQL", "batch_findings"), ("DASHBOARD_MYSQL", "volume_today"), ("DASHBOARD_MYSQL", "batch_health")),
+        *(("producer_mysql", "profile"), ("mysql", "profile"), ("dashboard_mysql", "profile")),
+        *(("mysql", "batch_findings"), ("dashboard_mysql", "volume_today"), ("dashboard_mysql", "batch_health")),
     ):
         read(account, table)

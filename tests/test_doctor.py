@@ -7,7 +7,6 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from pydantic import SecretStr
 from pyspark.sql import SparkSession
 
 from commands import doctor
@@ -15,7 +14,7 @@ from commands.doctor import Fact, examine
 from services.server import free_port
 from tests.support.batches import TOPIC, Lander, tick
 from tests.support.page_data import land
-from tests.support.pipeline import Pipeline
+from tests.support.pipeline import Pipeline, with_account
 from tickledger.ledger import utc_now
 from tickledger.settings import PROJECT_ROOT, Settings
 from tickledger.topic import TopicFacts, describe_topic
@@ -41,6 +40,10 @@ def test_a_healthy_set_up_is_good_in_every_line(stores: Pipeline) -> None:
 
 def _with(**changes: object) -> Callable[[Pipeline, Path], Settings]:
     return lambda pipeline, _folder: pipeline.settings.model_copy(update=changes)
+
+
+def _account(name: str, **changes: str) -> Callable[[Pipeline, Path], Settings]:
+    return lambda pipeline, _folder: with_account(pipeline.settings, name, **changes)
 
 
 def _after(statement: str) -> Callable[[Pipeline, Path], Settings]:
@@ -103,7 +106,7 @@ DOCTORED: dict[str, tuple[Callable[[Pipeline, Path], Settings], str, str, str]] 
     ),
     "no Cassandra": (_with(cassandra_port=free_port()), "Cassandra", "does not answer", "make services"),
     "Cassandra's password": (
-        _with(cassandra_password=SecretStr("wrong")),
+        _account("cassandra", password="wrong"),
         "Cassandra",
         "CASSANDRA_USER and CASSANDRA_PASSWORD should name a role",
         "correct .env",
@@ -111,15 +114,15 @@ DOCTORED: dict[str, tuple[Callable[[Pipeline, Path], Settings], str, str, str]] 
     "a keyspace that is not there": (_with(cassandra_keyspace="nowhere"), "Cassandra", "CASSANDRA_KEYSPACE", "make"),
     "a table of Cassandra that is gone": (_no_raw_table, "Cassandra's tables", "dead_letters, table: missing", "make"),
     "no MySQL": (_with(mysql_port=free_port()), "MySQL", "does not answer", "make services"),
-    "MySQL's password": (_with(mysql_password=SecretStr("wrong")), "MySQL", "MYSQL_USER is", "correct .env"),
+    "MySQL's password": (_account("mysql", password="wrong"), "MySQL", "MYSQL_USER is", "correct .env"),
     "the producer's password": (
-        _with(producer_mysql_password=SecretStr("wrong")),
+        _account("producer_mysql", password="wrong"),
         "accounts",
         "PRODUCER_MYSQL_USER is",
         "correct .env",
     ),
     "an account that is not set": (
-        _with(dbt_mysql_user=""),
+        _account("dbt_mysql", user=""),
         "accounts",
         "DBT_MYSQL_USER is not set",
         "make services",

@@ -17,7 +17,7 @@ from commands.main import app
 from commands.reconcile import reconcile
 from dashboard import queries
 from dashboard.readers import MySQLReader
-from services.kafka_server import create_topics
+from services.kafka_server import create_topic
 from streaming.stream_ticks import TickStream
 from tests.support.batches import NOON, TOPIC, Lander, assert_books_agree, counts, tick
 from tests.support.pipeline import Pipeline, StreamProcess, run_tickledger
@@ -242,7 +242,7 @@ def test_partitions_that_are_added_beside_the_stream_land(
 
 
 def test_lag_counts_partitions_that_the_page_does_not_know_yet(pipeline: Pipeline) -> None:
-    meter = LagMeter(pipeline.settings, "DASHBOARD_KAFKA")
+    meter = LagMeter(pipeline.settings, pipeline.settings.dashboard_kafka)
     with closing(meter):
         assert meter.behind({0: 0, 1: 0}) == 0
         pipeline.add_partitions(3)
@@ -266,7 +266,7 @@ def test_a_message_of_a_time_that_spark_cannot_read_is_refused_or_can_be_given_u
     assert Ledger(pipeline.settings).head().ends == {0: 1}
 
     with closing(KafkaAdminClient(bootstrap_servers=pipeline.settings.kafka_bootstrap_servers)) as admin:
-        create_topics(admin, pipeline.settings)
+        create_topic(admin, pipeline.settings)
     with pytest.raises(InvalidTimestampError):
         send_at(pipeline, -9 * 10**18)
     pipeline.delete_records({0: 2})

@@ -21,11 +21,11 @@ from mysql.connector import errorcode
 from services.instance import Instance
 from tests.support.pipeline import Pipeline, StreamProcess, cassandra_admin
 from tickledger.settings import PROJECT_ROOT, Settings
-from tickledger.stores import connect_cassandra, connect_mysql, credentials, fetch_rows
+from tickledger.stores import connect_cassandra, connect_mysql, fetch_rows
 
 PAGE = PROJECT_ROOT / "docs" / "refusals.md"
-#: The account whose settings begin so.
-STREAM, DBT, PRODUCER, DASHBOARD = "MYSQL", "DBT_MYSQL", "PRODUCER_MYSQL", "DASHBOARD_MYSQL"
+#: The accounts' names in the settings.
+STREAM, DBT, PRODUCER, DASHBOARD = "mysql", "dbt_mysql", "producer_mysql", "dashboard_mysql"
 
 MYSQL: dict[str, tuple[str, str, int]] = {
     # what must not be -> (who, tries, the server's code)
@@ -71,29 +71,29 @@ MYSQL: dict[str, tuple[str, str, int]] = {
 _DEAD_LETTER = "topic = 't' AND kafka_partition = 0 AND offset_bucket = 0 AND kafka_offset = 0 AND position = 0"
 CASSANDRA: dict[str, tuple[str, str]] = {
     # what must not be -> (who, tries)
-    "stream may not create a table in Cassandra": ("CASSANDRA", "CREATE TABLE more (id int PRIMARY KEY)"),
-    "stream may not drop a table in Cassandra": ("CASSANDRA", "DROP TABLE dead_letters"),
-    "stream may not alter a table in Cassandra": ("CASSANDRA", "ALTER TABLE real_time_data ADD more int"),
+    "stream may not create a table in Cassandra": ("cassandra", "CREATE TABLE more (id int PRIMARY KEY)"),
+    "stream may not drop a table in Cassandra": ("cassandra", "DROP TABLE dead_letters"),
+    "stream may not alter a table in Cassandra": ("cassandra", "ALTER TABLE real_time_data ADD more int"),
     "stream may not create a keyspace": (
-        "CASSANDRA",
+        "cassandra",
         "CREATE KEYSPACE more WITH replication = {'class': 'SimpleStrategy', 'replication_factor': 1}",
     ),
-    "stream may not create roles": ("CASSANDRA", "CREATE ROLE more WITH LOGIN = true"),
-    "stream may not read Cassandra's roles": ("CASSANDRA", "SELECT role FROM system_auth.roles"),
+    "stream may not create roles": ("cassandra", "CREATE ROLE more WITH LOGIN = true"),
+    "stream may not read Cassandra's roles": ("cassandra", "SELECT role FROM system_auth.roles"),
     "dashboard may not write to Cassandra": (
-        "DASHBOARD_CASSANDRA",
+        "dashboard_cassandra",
         "INSERT INTO dead_letters (topic, kafka_partition, offset_bucket, kafka_offset, position)"
         " VALUES ('t', 0, 0, 0, 0)",
     ),
     "dashboard may not change a dead letter": (
-        "DASHBOARD_CASSANDRA",
+        "dashboard_cassandra",
         f"UPDATE dead_letters SET reason = 'x' WHERE {_DEAD_LETTER}",
     ),
-    "dashboard may not delete a dead letter": ("DASHBOARD_CASSANDRA", f"DELETE FROM dead_letters WHERE {_DEAD_LETTER}"),
-    "dashboard may not empty a table in Cassandra": ("DASHBOARD_CASSANDRA", "TRUNCATE real_time_data"),
-    "dashboard may not drop a table in Cassandra": ("DASHBOARD_CASSANDRA", "DROP TABLE real_time_data"),
-    "dashboard may not create a table in Cassandra": ("DASHBOARD_CASSANDRA", "CREATE TABLE more (id int PRIMARY KEY)"),
-    "dashboard may not read Cassandra's roles": ("DASHBOARD_CASSANDRA", "SELECT role FROM system_auth.roles"),
+    "dashboard may not delete a dead letter": ("dashboard_cassandra", f"DELETE FROM dead_letters WHERE {_DEAD_LETTER}"),
+    "dashboard may not empty a table in Cassandra": ("dashboard_cassandra", "TRUNCATE real_time_data"),
+    "dashboard may not drop a table in Cassandra": ("dashboard_cassandra", "DROP TABLE real_time_data"),
+    "dashboard may not create a table in Cassandra": ("dashboard_cassandra", "CREATE TABLE more (id int PRIMARY KEY)"),
+    "dashboard may not read Cassandra's roles": ("dashboard_cassandra", "SELECT role FROM system_auth.roles"),
 }
 
 #: Stands for the password that the user has in MySQL.
@@ -140,7 +140,9 @@ MAY = {
 @pytest.fixture(scope="module")
 def cassandra_sessions(stores: Pipeline) -> Iterator[dict[str, Session]]:
     """A session of each account."""
-    sessions = {name: connect_cassandra(stores.settings, account=name) for name in ("CASSANDRA", "DASHBOARD_CASSANDRA")}
+    settings = stores.settings
+    accounts = {"cassandra": settings.cassandra, "dashboard_cassandra": settings.dashboard_cassandra}
+    sessions = {name: connect_cassandra(settings, account) for name, account in accounts.items()}
     yield sessions
     for session in sessions.values():
         session.cluster.shutdown()
@@ -149,7 +151,7 @@ def cassandra_sessions(stores: Pipeline) -> Iterator[dict[str, Session]]:
 @pytest.mark.integration
 @pytest.mark.parametrize(("who", "tries", "code"), MYSQL.values(), ids=MYSQL.keys())
 def test_mysql_refuses(stores: Pipeline, who: str, tries: str, code: int) -> None:
-    with closing(connect_mysql(stores.settings, account=who)) as connection:
+    with closing(connect_mysql(stores.settings, getattr(stores.settings, who))) as connection:
         with pytest.raises(mysql.connector.Error) as refused:
             connection.cursor().execute(tries)
         assert refused.value.errno == code, refused.value
@@ -175,8 +177,8 @@ def test_nobody_else_logs_in(stores: Pipeline, store: str, user: str, password: 
         locked = {errorcode.ER_ACCOUNT_HAS_BEEN_LOCKED} if user.startswith("role_") else set()
         assert refused.value.errno in {errorcode.ER_ACCESS_DENIED_ERROR, *locked}, refused.value
     else:
-        own = dict(credentials(settings, account) for account in (PRODUCER, DBT))
-        _refuse_cassandra_login(settings, user, own[user].get_secret_value() if password == OWN else password)
+        own = {one.user: one.password.get_secret_value() for one in (settings.producer_mysql, settings.dbt_mysql)}
+        _refuse_cassandra_login(settings, user, own[user] if password == OWN else password)
 
 
 def _refuse_cassandra_login(settings: Settings, user: str, password: str) -> None:
@@ -199,14 +201,14 @@ def test_cassandras_default_superuser_is_none_any_more(stores: Pipeline) -> None
         rows = admin.execute("SELECT role, can_login, is_superuser FROM system_auth.roles")
         roles = {row.role: (row.can_login, row.is_superuser) for row in rows}
     assert roles["cassandra"] == (False, False)
-    assert not roles.keys() & {stores.settings.producer_mysql_user, stores.settings.dbt_mysql_user}
+    assert not roles.keys() & {stores.settings.producer_mysql.user, stores.settings.dbt_mysql.user}
     assert [role for role, (_, is_superuser) in roles.items() if is_superuser] == ["tickledger_admin"]
 
 
 @pytest.mark.integration
 @pytest.mark.parametrize("who", MAY)
 def test_each_may_read_what_it_needs(stores: Pipeline, who: str) -> None:
-    with closing(connect_mysql(stores.settings, account=who)) as connection:
+    with closing(connect_mysql(stores.settings, getattr(stores.settings, who))) as connection:
         for table in MAY[who]:
             fetch_rows(connection, f"SELECT * FROM {table} LIMIT 1")
 

@@ -26,7 +26,7 @@ from tests.support.instances import KEEP_VARIABLE, instance_name
 from tests.support.pipeline import environment_for
 from tickledger.errors import ConfigurationError, StoreUnavailable
 from tickledger.secured import kafka_options
-from tickledger.settings import NO_FILE, PROJECT_ROOT, Settings
+from tickledger.settings import NO_FILE, PROJECT_ROOT, Account, Settings
 from tickledger.stores import connect_cassandra, connect_mysql
 from tickledger.topic import LagMeter, describe_topic
 
@@ -85,8 +85,9 @@ def secured() -> Iterator[Secured]:
 
 
 def _passwords(settings: Settings) -> set[str]:
-    names = [name for name in Settings.model_fields if name.endswith("_password")]
-    return {getattr(settings, name).get_secret_value() for name in names}
+    accounts = [value for _, value in settings if isinstance(value, Account)]
+    assert len(accounts) == 12
+    return {account.password.get_secret_value() for account in accounts}
 
 
 def _arguments_of_all() -> Iterator[str]:
@@ -131,7 +132,7 @@ def test_the_dashboards_readers_read(secured: Secured) -> None:
         assert reader.rows("SELECT COUNT(*) FROM landed_batches")[0][0] >= 1
     with contextlib.closing(CassandraReader(secured.settings)) as ticks:
         assert len(ticks.rows("SELECT cluster_name FROM system.local WHERE key = ?", [("local",)])) == 1
-    meter = LagMeter(secured.settings, "DASHBOARD_KAFKA")
+    meter = LagMeter(secured.settings, secured.settings.dashboard_kafka)
     ends = describe_topic(secured.settings).ends
     assert meter.behind(ends) == 0
     meter.close()
@@ -147,8 +148,8 @@ def test_plain_text_is_refused_by_all_three(secured: Secured) -> None:
         mysql.connector.connect(
             host=settings.mysql_host,
             port=settings.mysql_port,
-            user=settings.mysql_user,
-            password=settings.mysql_password.get_secret_value(),
+            user=settings.mysql.user,
+            password=settings.mysql.password.get_secret_value(),
             ssl_disabled=True,
         )
     # The very same account with TLS.
@@ -229,10 +230,10 @@ def test_sasl_ssl_without_an_authority_is_refused(secured: Secured) -> None:
 
 
 def _options(settings: Settings, account: str) -> dict[str, Any]:
-    return {"bootstrap_servers": settings.kafka_bootstrap_servers} | kafka_options(settings, account)
+    return {"bootstrap_servers": settings.kafka_bootstrap_servers} | kafka_options(settings, getattr(settings, account))
 
 
-@pytest.mark.parametrize("account", ["PRODUCER_KAFKA", "DASHBOARD_KAFKA"])
+@pytest.mark.parametrize("account", ["producer_kafka", "dashboard_kafka"])
 def test_only_the_stream_reads_the_topic(secured: Secured, account: str) -> None:
     partition = TopicPartition("trading_data", 0)
     consumer = KafkaConsumer(**_options(secured.settings, account), auto_offset_reset="earliest")
@@ -241,21 +242,21 @@ def test_only_the_stream_reads_the_topic(secured: Secured, account: str) -> None
         consumer.seek(partition, 0)
         with pytest.raises(AuthorizationError):
             _ = [consumer.poll(timeout_ms=500) for _ in range(10)]
-    reader = KafkaConsumer(**_options(secured.settings, "KAFKA"))
+    reader = KafkaConsumer(**_options(secured.settings, "kafka"))
     with contextlib.closing(reader):
         reader.assign([partition])
         reader.seek(partition, 0)
         assert any(reader.poll(timeout_ms=1000) for _ in range(10))
 
 
-@pytest.mark.parametrize("account", ["KAFKA", "DASHBOARD_KAFKA"])
+@pytest.mark.parametrize("account", ["kafka", "dashboard_kafka"])
 def test_only_the_producer_writes_to_the_topic(secured: Secured, account: str) -> None:
     producer = KafkaProducer(**_options(secured.settings, account), enable_idempotence=False)
     with contextlib.closing(producer), pytest.raises(AuthorizationError):
         producer.send("trading_data", b"[]").get(timeout=10)
 
 
-@pytest.mark.parametrize("account", ["KAFKA", "PRODUCER_KAFKA", "DASHBOARD_KAFKA"])
+@pytest.mark.parametrize("account", ["kafka", "producer_kafka", "dashboard_kafka"])
 def test_nobody_deletes_or_creates_a_topic(secured: Secured, account: str) -> None:
     admin = KafkaAdminClient(**_options(secured.settings, account))
     with contextlib.closing(admin):

@@ -21,15 +21,15 @@ from cassandra.concurrent import execute_concurrent_with_args
 from dotenv import dotenv_values
 from jinja2 import Environment
 from kafka import KafkaAdminClient
-from pydantic import SecretStr
 
 from services import instance as instance_module
 from services import java, process
+from services.cassandra_roles import DEFAULT_ACCOUNT
 from services.environment import write_dbt_profile, write_env_file
 from services.instance import Instance
-from services.kafka_server import USUAL_TOPICS
 from services.process import ServerProcess
 from services.server import free_port
+from tests.support.pipeline import with_account
 from tickledger.errors import ConfigurationError, TickledgerError
 from tickledger.settings import PROJECT_ROOT, Settings, load_settings
 from tickledger.stores import connect_cassandra, connect_mysql
@@ -90,12 +90,12 @@ class TestEnvFile:
         monkeypatch.setenv("MYSQL_PASSWORD", password)
         write_env_file(path, {})
         monkeypatch.delenv("MYSQL_PASSWORD")
-        assert load_settings(path).mysql_password.get_secret_value() == password
+        assert load_settings(path).mysql.password.get_secret_value() == password
 
     def test_dbt_profile_holds_any_password_and_the_environment_wins(self, tmp_path: Path) -> None:
         write_env_file(tmp_path / ".env", {})
         password = r"""it's a \ "password" {{ x }}"""
-        settings = load_settings(tmp_path / ".env").model_copy(update={"dbt_mysql_password": SecretStr(password)})
+        settings = with_account(load_settings(tmp_path / ".env"), "dbt_mysql", password=password)
         write_dbt_profile(settings, tmp_path / "profiles.yml")
 
         output = yaml.safe_load((tmp_path / "profiles.yml").read_text())["tickledger"]["outputs"]["dev"]
@@ -304,13 +304,13 @@ class TestRunningServers:
 
     def test_topics_have_the_partitions_of_the_settings(self, test_settings: Settings) -> None:
         admin = KafkaAdminClient(bootstrap_servers=test_settings.kafka_bootstrap_servers)
-        described = admin.describe_topics([test_settings.kafka_topic, *USUAL_TOPICS])
+        described = admin.describe_topics([test_settings.kafka_topic])
         admin.close()
         assert {len(topic["partitions"]) for topic in described} == {test_settings.kafka_partitions}
 
     def test_cassandras_default_superuser_cannot_log_in(self, test_settings: Settings) -> None:
         with pytest.raises(ConfigurationError, match="CASSANDRA_USER is 'cassandra'"):
-            connect_cassandra(test_settings, user="cassandra", password=SecretStr("cassandra"), keyspace="")
+            connect_cassandra(test_settings, DEFAULT_ACCOUNT, keyspace="")
 
     def test_cassandras_role_may_use_its_keyspace_and_no_other(self, test_settings: Settings) -> None:
         session = connect_cassandra(test_settings)
@@ -326,7 +326,7 @@ class TestRunningServers:
             session.cluster.shutdown()
 
     def test_dbts_account_may_use_databases_of_its_prefix_and_no_other(self, test_settings: Settings) -> None:
-        connection = connect_mysql(test_settings, account="DBT_MYSQL")
+        connection = connect_mysql(test_settings, test_settings.dbt_mysql)
         cursor = connection.cursor()
         cursor.execute(f"CREATE DATABASE {test_settings.mysql_database}_rights")
         cursor.execute(f"DROP DATABASE {test_settings.mysql_database}_rights")
@@ -337,8 +337,7 @@ class TestRunningServers:
         connection.close()
 
     def test_mysql_compares_texts_exactly_in_utc_and_commits_to_disk(self, test_settings: Settings) -> None:
-        root = test_settings.mysql_root_password
-        connection = connect_mysql(test_settings, user="root", password=root, database="mysql")
+        connection = connect_mysql(test_settings, test_settings.mysql_root, database="mysql")
         cursor = connection.cursor()
         cursor.execute("SELECT @@GLOBAL.collation_server, @@GLOBAL.time_zone, @@GLOBAL.innodb_flush_log_at_trx_commit")
         assert cursor.fetchone() == ("utf8mb4_bin", "+00:00", 1)
@@ -358,7 +357,7 @@ class TestKilledServers:
     def test_mysql_comes_back_with_its_data_and_a_changed_password(self, scratch_instance: Instance) -> None:
         server = scratch_instance.server("mysql")
         server.bring_up()
-        connection = connect_mysql(scratch_instance.settings(), account="DBT_MYSQL")
+        connection = connect_mysql(scratch_instance.settings(), scratch_instance.settings().dbt_mysql)
         cursor = connection.cursor()
         cursor.execute("CREATE TABLE kept (id INT PRIMARY KEY)")
         cursor.execute("INSERT INTO kept VALUES (7)")
@@ -368,13 +367,13 @@ class TestKilledServers:
         assert server.pid is None
 
         text = scratch_instance.env_file.read_text()
-        password = scratch_instance.settings().dbt_mysql_password.get_secret_value()
+        password = scratch_instance.settings().dbt_mysql.password.get_secret_value()
         scratch_instance.env_file.write_text(text.replace(password, "another'one"))
         scratch_instance.prepare()
         server = scratch_instance.server("mysql")
         server.bring_up()
         assert server.pid not in (None, killed)
-        connection = connect_mysql(scratch_instance.settings(), account="DBT_MYSQL")
+        connection = connect_mysql(scratch_instance.settings(), scratch_instance.settings().dbt_mysql)
         cursor = connection.cursor()
         cursor.execute("SELECT id FROM kept")
         assert cursor.fetchall() == [(7,)]
@@ -398,17 +397,17 @@ class TestKilledServers:
         session.cluster.shutdown()
         assert len(found) == rows
 
-    def test_kafka_comes_back_with_its_topics(self, scratch_instance: Instance) -> None:
+    def test_kafka_comes_back_with_its_topic(self, scratch_instance: Instance) -> None:
         server = scratch_instance.server("kafka")
         server.bring_up()
         admin = KafkaAdminClient(bootstrap_servers=server.address)
-        before = {topic["name"]: topic["topic_id"] for topic in admin.describe_topics(list(USUAL_TOPICS))}
+        before = {topic["name"]: topic["topic_id"] for topic in admin.describe_topics([server.settings.kafka_topic])}
         admin.close()
         server.kill()
         server.start()
         server.wait_until_ready()
         admin = KafkaAdminClient(bootstrap_servers=server.address)
-        after = {topic["name"]: topic["topic_id"] for topic in admin.describe_topics(list(USUAL_TOPICS))}
+        after = {topic["name"]: topic["topic_id"] for topic in admin.describe_topics([server.settings.kafka_topic])}
         admin.close()
         assert after == before
 

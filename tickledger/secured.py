@@ -4,54 +4,25 @@ import socket
 import ssl
 from typing import Any
 
-from pydantic import SecretStr
-
-from tickledger.errors import CertificateRefused, ConfigurationError
-from tickledger.settings import NO_FILE, Settings
+from tickledger.errors import CertificateRefused
+from tickledger.settings import NO_FILE, Account, Settings
 
 SCRAM = "SCRAM-SHA-512"
 HANDSHAKE_SECONDS = 5
 
 
-def account_of(settings: Settings, account: str) -> tuple[str, SecretStr]:
-    """Name and password of the account whose settings begin so, of any server; empty where one is not set."""
-    return {
-        "KAFKA": (settings.kafka_user, settings.kafka_password),
-        "PRODUCER_KAFKA": (settings.producer_kafka_user, settings.producer_kafka_password),
-        "DASHBOARD_KAFKA": (settings.dashboard_kafka_user, settings.dashboard_kafka_password),
-        "MYSQL": (settings.mysql_user, settings.mysql_password),
-        "DBT_MYSQL": (settings.dbt_mysql_user, settings.dbt_mysql_password),
-        "PRODUCER_MYSQL": (settings.producer_mysql_user, settings.producer_mysql_password),
-        "DASHBOARD_MYSQL": (settings.dashboard_mysql_user, settings.dashboard_mysql_password),
-        "CASSANDRA": (settings.cassandra_user, settings.cassandra_password),
-        "DASHBOARD_CASSANDRA": (settings.dashboard_cassandra_user, settings.dashboard_cassandra_password),
-    }[account]
-
-
-def kafka_account(settings: Settings, account: str) -> tuple[str, SecretStr]:
-    """Name and password of Kafka's account whose settings begin so. Raises ConfigurationError where one is not set."""
-    name, password = account_of(settings, account)
-    if not name or not password.get_secret_value():
-        missing = f"{account}_PASSWORD" if name else f"{account}_USER"
-        raise ConfigurationError(
-            f"{missing} is not set; it should be that of an account of Kafka, as KAFKA_SECURITY is SASL_SSL: "
-            "'make services' adds to .env what .env.example has"
-        )
-    return name, password
-
-
-def kafka_options(settings: Settings, account: str = "KAFKA") -> dict[str, Any]:
+def kafka_options(settings: Settings, account: Account) -> dict[str, Any]:
     """Arguments of kafka-python's clients. Raises ConfigurationError where the account is not set."""
     if settings.kafka_security == "PLAINTEXT":
         return {}
-    name, password = kafka_account(settings, account)
+    account = account.required()
     return {
         "security_protocol": "SASL_SSL",
         "ssl_cafile": settings.kafka_ca_file,
         "ssl_check_hostname": True,
         "sasl_mechanism": SCRAM,
-        "sasl_plain_username": name,
-        "sasl_plain_password": password.get_secret_value(),
+        "sasl_plain_username": account.user,
+        "sasl_plain_password": account.password.get_secret_value(),
     }
 
 
@@ -59,14 +30,14 @@ def spark_kafka_options(settings: Settings) -> dict[str, str]:
     """Options of Spark's Kafka source, which hides the last one in its logs. Raises ConfigurationError as above."""
     if settings.kafka_security == "PLAINTEXT":
         return {}
-    name, password = kafka_account(settings, "KAFKA")
+    account = settings.kafka.required()
     return {
         "kafka.security.protocol": "SASL_SSL",
         "kafka.ssl.truststore.type": "PEM",
         "kafka.ssl.truststore.location": settings.kafka_ca_file,
         "kafka.sasl.mechanism": SCRAM,
         "kafka.sasl.jaas.config": "org.apache.kafka.common.security.scram.ScramLoginModule required "
-        f"username={jaas_quoted(name)} password={jaas_quoted(password.get_secret_value())};",
+        f"username={jaas_quoted(account.user)} password={jaas_quoted(account.password.get_secret_value())};",
     }
 
 

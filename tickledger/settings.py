@@ -6,9 +6,17 @@ import ssl
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from dotenv import dotenv_values
-from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
 
 from tickledger.errors import ConfigurationError
 
@@ -18,105 +26,137 @@ ENV_FILE_VARIABLE = "TICKLEDGER_ENV_FILE"
 
 #: In place of the name of a file with certificates.
 NO_FILE = "none"
-Port = Annotated[int, Field(ge=1, le=65535)]
+#: The superuser of Kafka and of Cassandra that services/ makes.
+ADMIN = "tickledger_admin"
+
+# A field's description is what its value should be, as an error says it.
+Port = Annotated[int, Field(ge=1, le=65535, description="a port from 1 to 65535")]
+Count = Annotated[int, Field(ge=1, description="a whole number of at least 1")]
+Seconds = Annotated[float, Field(ge=0, description="a number of seconds, 0 or more")]
+Switch = Annotated[bool, Field(description="true or false")]
 Name = Annotated[str, Field(min_length=1)]
 #: Names that are written into SQL and CQL as identifiers.
-Identifier = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,47}$")]
+Identifier = Annotated[
+    str,
+    Field(pattern=r"^[a-z][a-z0-9_]{0,47}$", description="a lower-case name of letters, digits and '_', at most 48"),
+]
 #: Expectations that hold for some feeds alone: expectations/suites.py has them, FEED_RULES asks for them.
 FeedRule = Literal["id_is_unique", "one_tick_a_symbol_and_round", "size_is_usual"]
 FEED_RULES: tuple[str, ...] = get_args(FeedRule)
 
+
+class Account(BaseModel):
+    """An account's name and password; `prefix` is how its settings begin, `purpose` whose it is, for error lines."""
+
+    model_config = ConfigDict(frozen=True)
+
+    user: str = ""
+    password: SecretStr = SecretStr("")
+    prefix: str = ""
+    purpose: str = ""
+
+    def required(self) -> "Account":
+        """The account itself. Raises ConfigurationError where its name or its password is not set."""
+        if self.user and self.password.get_secret_value():
+            return self
+        missing, kind = ("PASSWORD", "password") if self.user else ("USER", "name")
+        raise ConfigurationError(
+            f"{self.prefix}_{missing} is not set; it should be the {kind} of {self.purpose}: 'make services' adds to"
+            " .env what .env.example has"
+        )
+
+
+def _account(purpose: str, user: str = "") -> AfterValidator:
+    def known(value: Account, info: ValidationInfo) -> Account:
+        told = {"prefix": str(info.field_name).upper(), "purpose": purpose, "user": user or value.user}
+        return value.model_copy(update=told)
+
+    return AfterValidator(known)
+
+
 _CA_FILE = "a readable PEM file with the certificate of the authority that signed"
-_SHOULD_BE = {
-    "kafka_bootstrap_servers": "host:port, or several separated by commas",
-    "kafka_topic": "a topic's name of letters, digits, '.', '_' and '-'",
-    "kafka_partitions": "a whole number of at least 1",
-    "kafka_security": "PLAINTEXT or SASL_SSL",
-    "kafka_ca_file": f"{_CA_FILE} Kafka's; KAFKA_SECURITY is SASL_SSL",
-    "cassandra_hosts": "a host, or several separated by commas",
-    "cassandra_port": "a port from 1 to 65535",
-    "cassandra_ca_file": f"none, or {_CA_FILE} Cassandra's",
-    "cassandra_keyspace": "a lower-case name of letters, digits and '_', at most 48",
-    "mysql_port": "a port from 1 to 65535",
-    "mysql_ca_file": f"none, or {_CA_FILE} MySQL's",
-    "mysql_database": "a lower-case name of letters, digits and '_', at most 48",
-    "stream_trigger_seconds": "a number of seconds, 0 or more",
-    "stream_max_offsets_per_trigger": "a whole number of at least 1",
-    "stream_max_megabytes_per_batch": "a number of megabytes above 0",
-    "stream_store_retry_seconds": "a number of seconds, 0 or more",
-    "stream_metrics_address": "none, or host:port to serve figures for Prometheus at",
-    "checks_enabled": "true or false",
-    "checks_stop_on_failed": "true or false",
-    "checks_webhook_url": "none, or an address that begins with http:// or https://",
-    "feed_rules": f"none, or some of {', '.join(FEED_RULES)}, separated by commas",
-    "dashboard_mysql_user": "the name of an account of MySQL that may only read ('make services' makes it)",
-    "dashboard_cassandra_user": "the name of a role of Cassandra that may only read ('make services' makes it)",
-    "dashboard_refresh_seconds": "a number of seconds, at least 0.5",
-}
 
 
 class Settings(BaseSettings):
-    """One field a variable of .env.example, which says what each is for and in which unit."""
+    """One field a variable of .env.example, or two for an account; the file says what each is for and in which unit."""
 
-    model_config = SettingsConfigDict(env_file_encoding="utf-8", extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(
+        env_file_encoding="utf-8",
+        extra="ignore",
+        frozen=True,
+        validate_default=True,
+        # KAFKA_USER is `kafka.user`; a field of that very name, such as `kafka_topic`, comes first.
+        env_nested_delimiter="_",
+        env_nested_max_split=1,
+    )
 
-    kafka_bootstrap_servers: Annotated[str, Field(pattern=r"^[^\s:,]+:\d+(,[^\s:,]+:\d+)*$")]
-    kafka_topic: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,249}$")]
-    kafka_partitions: Annotated[int, Field(ge=1)]
-    kafka_security: Literal["PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
-    kafka_ca_file: Annotated[str, Field(validate_default=True)] = NO_FILE
+    kafka_bootstrap_servers: Annotated[
+        str,
+        Field(pattern=r"^[^\s:,]+:\d+(,[^\s:,]+:\d+)*$", description="host:port, or several separated by commas"),
+    ]
+    kafka_topic: Annotated[
+        str,
+        Field(pattern=r"^[A-Za-z0-9._-]{1,249}$", description="a topic's name of letters, digits, '.', '_' and '-'"),
+    ]
+    kafka_partitions: Count
+    kafka_security: Annotated[Literal["PLAINTEXT", "SASL_SSL"], Field(description="PLAINTEXT or SASL_SSL")] = (
+        "PLAINTEXT"
+    )
+    kafka_ca_file: Annotated[str, Field(description=f"{_CA_FILE} Kafka's; KAFKA_SECURITY is SASL_SSL")] = NO_FILE
 
-    cassandra_hosts: Annotated[tuple[Name, ...], NoDecode, Field(min_length=1)]
+    cassandra_hosts: Annotated[
+        tuple[Name, ...], NoDecode, Field(min_length=1, description="a host, or several separated by commas")
+    ]
     cassandra_port: Port
     cassandra_keyspace: Identifier
-    cassandra_ca_file: str = NO_FILE
+    cassandra_ca_file: Annotated[str, Field(description=f"none, or {_CA_FILE} Cassandra's")] = NO_FILE
 
     mysql_host: Name
     mysql_port: Port
     mysql_database: Identifier
-    mysql_ca_file: str = NO_FILE
+    mysql_ca_file: Annotated[str, Field(description=f"none, or {_CA_FILE} MySQL's")] = NO_FILE
 
-    stream_trigger_seconds: Annotated[float, Field(ge=0)]
-    stream_max_offsets_per_trigger: Annotated[int, Field(ge=1)]
-    stream_store_retry_seconds: Annotated[float, Field(ge=0)]
+    stream_trigger_seconds: Seconds
+    stream_max_offsets_per_trigger: Count
+    stream_store_retry_seconds: Seconds
     stream_scratch_dir: Path
     # Not in a .env from before it was there.
-    stream_max_megabytes_per_batch: Annotated[float, Field(gt=0)] = 64
-    stream_metrics_address: Annotated[str, Field(pattern=r"^(none|[^\s:]+:\d{1,5})$")] = "none"
+    stream_max_megabytes_per_batch: Annotated[float, Field(gt=0, description="a number of megabytes above 0")] = 64
+    stream_metrics_address: Annotated[
+        str,
+        Field(pattern=r"^(none|[^\s:]+:\d{1,5})$", description="none, or host:port to serve figures for Prometheus at"),
+    ] = "none"
 
-    checks_enabled: bool
-    checks_stop_on_failed: bool
+    checks_enabled: Switch
+    checks_stop_on_failed: Switch
     # A secret: such addresses often hold a token.
-    checks_webhook_url: SecretStr
+    checks_webhook_url: Annotated[
+        SecretStr, Field(description="none, or an address that begins with http:// or https://")
+    ]
     # Not in a .env from before it was there.
-    feed_rules: Annotated[tuple[FeedRule, ...], NoDecode] = ()
+    feed_rules: Annotated[
+        tuple[FeedRule, ...],
+        NoDecode,
+        Field(description=f"none, or some of {', '.join(FEED_RULES)}, separated by commas"),
+    ] = ()
 
-    dashboard_refresh_seconds: Annotated[float, Field(ge=0.5)]
+    dashboard_refresh_seconds: Annotated[float, Field(ge=0.5, description="a number of seconds, at least 0.5")]
 
     # Each part needs its own account and no other: who logs in with one that is not set says so.
-    kafka_user: str = ""
-    kafka_password: SecretStr = SecretStr("")
-    producer_kafka_user: str = ""
-    producer_kafka_password: SecretStr = SecretStr("")
-    dashboard_kafka_user: str = ""
-    dashboard_kafka_password: SecretStr = SecretStr("")
-    cassandra_user: str = ""
-    cassandra_password: SecretStr = SecretStr("")
-    mysql_user: str = ""
-    mysql_password: SecretStr = SecretStr("")
-    dbt_mysql_user: str = ""
-    dbt_mysql_password: SecretStr = SecretStr("")
-    producer_mysql_user: str = ""
-    producer_mysql_password: SecretStr = SecretStr("")
-    dashboard_mysql_user: str = ""
-    dashboard_mysql_password: SecretStr = SecretStr("")
-    dashboard_cassandra_user: str = ""
-    dashboard_cassandra_password: SecretStr = SecretStr("")
+    kafka: Annotated[Account, _account("an account of Kafka that reads the topic")] = Account()
+    producer_kafka: Annotated[Account, _account("an account of Kafka that writes to the topic")] = Account()
+    dashboard_kafka: Annotated[Account, _account("an account of Kafka that sees the topic")] = Account()
+    cassandra: Annotated[Account, _account("a role of Cassandra that lands ticks")] = Account()
+    dashboard_cassandra: Annotated[Account, _account("a role of Cassandra that may only read")] = Account()
+    mysql: Annotated[Account, _account("an account of MySQL that lands batches")] = Account()
+    dbt_mysql: Annotated[Account, _account("an account of MySQL that makes tables")] = Account()
+    producer_mysql: Annotated[Account, _account("an account of MySQL that reads the profile")] = Account()
+    dashboard_mysql: Annotated[Account, _account("an account of MySQL that may only read")] = Account()
 
     # The accounts that create databases and users: services/ alone uses them.
-    kafka_admin_password: SecretStr = SecretStr("")
-    cassandra_admin_password: SecretStr = SecretStr("")
-    mysql_root_password: SecretStr = SecretStr("")
+    kafka_admin: Annotated[Account, _account("Kafka's superuser", ADMIN)] = Account()
+    cassandra_admin: Annotated[Account, _account("Cassandra's superuser", ADMIN)] = Account()
+    mysql_root: Annotated[Account, _account("MySQL's superuser", "root")] = Account()
 
     @field_validator("cassandra_hosts", mode="before")
     @classmethod
@@ -162,6 +202,15 @@ def env_file() -> Path:
     return Path(os.environ.get(ENV_FILE_VARIABLE) or PROJECT_ROOT / ".env")
 
 
+class _FileFirst(Settings):
+    """The settings where the file wins over the environment."""
+
+    @classmethod
+    def settings_customise_sources(cls, *_: Any, **sources: Any) -> tuple[Any, ...]:
+        """Pydantic's hook."""
+        return sources["dotenv_settings"], sources["env_settings"]
+
+
 def load_settings(path: Path | None = None, *, file_first: bool = False) -> Settings:
     """Read the settings: the environment first, then `path`, which defaults to :func:`env_file`.
 
@@ -169,13 +218,14 @@ def load_settings(path: Path | None = None, *, file_first: bool = False) -> Sett
     for the first bad one: its name, its value (never a secret's) and what it should be.
     """
     path = path or env_file()
-    given: dict[str, Any] = {name.lower(): value for name, value in dotenv_values(path).items()} if file_first else {}
     try:
-        return Settings(_env_file=path, **given)  # type: ignore[call-arg]  # mypy does not see pydantic-settings' own arguments
+        return (_FileFirst if file_first else Settings)(_env_file=path)  # type: ignore[call-arg]  # mypy does not see pydantic-settings' own arguments
+    except SettingsError as unreadable:
+        raise ConfigurationError(f"{' '.join(str(unreadable).split())}: no setting has that name") from None
     except ValidationError as invalid:
         problem = invalid.errors(include_url=False, include_context=False)[0]
     field = str(problem["loc"][0])
-    should_be = _SHOULD_BE.get(field, "set and not empty")
+    should_be = Settings.model_fields[field].description or "set and not empty"
     if problem["type"] == "missing":
         where = path if path.exists() else f"{path}, which does not exist: run 'make services' or copy .env.example"
         raise ConfigurationError(f"{field.upper()} is not set; it should be {should_be} (looked in {where})")

@@ -13,17 +13,10 @@ from cassandra.connection import DefaultEndPoint
 from cassandra.policies import ConstantReconnectionPolicy, DCAwareRoundRobinPolicy, TokenAwarePolicy
 from mysql.connector import errorcode
 from mysql.connector.abstracts import MySQLConnectionAbstract
-from pydantic import SecretStr
 
 from tickledger.errors import ConfigurationError, StoreUnavailable
-from tickledger.secured import (
-    account_of,
-    cassandra_options,
-    certificate_refused,
-    check_cassandra_certificate,
-    mysql_options,
-)
-from tickledger.settings import NO_FILE, Settings
+from tickledger.secured import cassandra_options, certificate_refused, check_cassandra_certificate, mysql_options
+from tickledger.settings import NO_FILE, Account, Settings
 
 CONNECT_SECONDS = 5
 #: A MySQL server that hangs counts as down after this long; longer than any statement or lock wait of ours takes.
@@ -31,42 +24,28 @@ ANSWER_SECONDS = 20
 CASSANDRA_REQUEST_SECONDS = 15
 
 
-def credentials(settings: Settings, account: str) -> tuple[str, SecretStr]:
-    """Name and password of the account whose settings begin so. Raises ConfigurationError where one is not set."""
-    name, password = account_of(settings, account)
-    if not name or not password.get_secret_value():
-        missing, kind = (f"{account}_PASSWORD", "its password") if name else (f"{account}_USER", "an account's name")
-        raise ConfigurationError(
-            f"{missing} is not set; it should be {kind}: 'make services' adds to .env what .env.example has"
-        )
-    return name, password
-
-
 def connect_mysql(
     settings: Settings,
+    account: Account | None = None,
     *,
-    user: str | None = None,
-    password: SecretStr | None = None,
     database: str | None = None,
     answer_seconds: int = ANSWER_SECONDS,
-    account: str = "MYSQL",
 ) -> MySQLConnectionAbstract:
     """Open a MySQL connection in UTC, without autocommit, at READ COMMITTED.
 
-    `account` is how the settings of user and password begin, unless both are given. A server that takes longer than
-    `answer_seconds` for one answer counts as down. Raises ConfigurationError for a missing or wrong user or password or
+    `account` is the stream's unless another is given. A server that takes longer than `answer_seconds` for one answer
+    counts as down. Raises ConfigurationError for a missing or wrong user or password or
     a wrong database, and StoreUnavailable where nothing answers.
     """
     where = f"{settings.mysql_host}:{settings.mysql_port}"
-    if user is None or password is None:
-        user, password = credentials(settings, account)
+    account = (account or settings.mysql).required()
     database = settings.mysql_database if database is None else database
     try:
         connection: Any = mysql.connector.connect(
             host=settings.mysql_host,
             port=settings.mysql_port,
-            user=user,
-            password=password.get_secret_value(),
+            user=account.user,
+            password=account.password.get_secret_value(),
             database=database or None,
             charset="utf8mb4",
             collation="utf8mb4_bin",
@@ -83,13 +62,13 @@ def connect_mysql(
     except mysql.connector.Error as error:
         if error.errno == errorcode.ER_ACCESS_DENIED_ERROR:
             raise ConfigurationError(
-                f"{account}_USER is {user!r}; MySQL at {where} refuses it: "
-                f"{account}_USER and {account}_PASSWORD should name an account of that server"
+                f"{account.prefix}_USER is {account.user!r}; MySQL at {where} refuses it: "
+                f"{account.prefix}_USER and {account.prefix}_PASSWORD should name an account of that server"
             ) from None
         if error.errno in (errorcode.ER_BAD_DB_ERROR, errorcode.ER_DBACCESS_DENIED_ERROR):
             raise ConfigurationError(
-                f"MYSQL_DATABASE is {database!r}; it should be a database of MySQL at {where} that {user!r} may use: "
-                "'dbt seed' and 'dbt run' make its tables and grant them"
+                f"MYSQL_DATABASE is {database!r}; it should be a database of MySQL at {where} that {account.user!r}"
+                " may use: 'dbt seed' and 'dbt run' make its tables and grant them"
             ) from None
         if settings.mysql_ca_file != NO_FILE and re.search(r"SSL|TLS|certificate", str(error.msg)):
             reason = first_sentence(error)
@@ -115,33 +94,25 @@ def first_sentence(error: mysql.connector.Error) -> str:
     return " ".join(str(error.msg).split()).partition(". ")[0]
 
 
-def connect_cassandra(
-    settings: Settings,
-    *,
-    user: str | None = None,
-    password: SecretStr | None = None,
-    keyspace: str | None = None,
-    account: str = "CASSANDRA",
-) -> Session:
+def connect_cassandra(settings: Settings, account: Account | None = None, *, keyspace: str | None = None) -> Session:
     """Open a Cassandra session on the settings' keyspace or another; an empty `keyspace` opens it on none.
 
-    `account` is how the settings of user and password begin, unless both are given.
-    The session reconnects by itself. Raises ConfigurationError for a missing or wrong user or password or a wrong
-    keyspace, and StoreUnavailable where nothing answers. Close it with `session.cluster.shutdown()`.
+    `account` is the stream's unless another is given. The session reconnects by itself; close it with
+    `session.cluster.shutdown()`. Raises ConfigurationError for a missing or wrong user or password or a wrong keyspace,
+    and StoreUnavailable where nothing answers.
     """
     # The driver logs every failed attempt with a traceback; callers say it in one line.
     logging.getLogger("cassandra").setLevel(logging.CRITICAL)
-    if user is None or password is None:
-        user, password = credentials(settings, account)
+    account = (account or settings.cassandra).required()
     keyspace = settings.cassandra_keyspace if keyspace is None else keyspace
     where = f"{','.join(settings.cassandra_hosts)}:{settings.cassandra_port}"
-    cluster = _cluster(settings, PlainTextAuthProvider(user, password.get_secret_value()))
+    cluster = _cluster(settings, PlainTextAuthProvider(account.user, account.password.get_secret_value()))
     try:
         return cluster.connect(keyspace or None)
     except Exception as error:
         cluster.shutdown()
         check_cassandra_certificate(settings)
-        raise _cassandra_error(error, where, user, keyspace, account) from None
+        raise _cassandra_error(error, where, keyspace, account) from None
 
 
 def _cluster(settings: Settings, accounts: PlainTextAuthProvider) -> Cluster:
@@ -168,15 +139,15 @@ def _cluster(settings: Settings, accounts: PlainTextAuthProvider) -> Cluster:
     )
 
 
-def _cassandra_error(error: Exception, where: str, user: str, keyspace: str, account: str) -> Exception:
+def _cassandra_error(error: Exception, where: str, keyspace: str, account: Account) -> Exception:
     if isinstance(error, NoHostAvailable) and isinstance(error.errors, list):
         # So the driver says that hosts answered, but none took the keyspace.
         return ConfigurationError(f"CASSANDRA_KEYSPACE is {keyspace!r}; it should be a keyspace at {where}")
     causes: list[Any] = list(error.errors.values()) if isinstance(error, NoHostAvailable) else [error]
     if any(isinstance(cause, AuthenticationFailed | Unauthorized) for cause in causes):
         return ConfigurationError(
-            f"{account}_USER is {user!r}; Cassandra at {where} refuses it: "
-            f"{account}_USER and {account}_PASSWORD should name a role of that cluster"
+            f"{account.prefix}_USER is {account.user!r}; Cassandra at {where} refuses it: "
+            f"{account.prefix}_USER and {account.prefix}_PASSWORD should name a role of that cluster"
         )
     if any(isinstance(cause, InvalidRequest) for cause in causes):
         return ConfigurationError(f"CASSANDRA_KEYSPACE is {keyspace!r}; it should be a keyspace at {where}")

@@ -10,8 +10,8 @@ from kafka.admin import ConfigResource, ConfigResourceType
 from kafka.errors import AuthorizationError, KafkaError, SaslAuthenticationFailedError
 
 from tickledger.errors import ConfigurationError, StoreUnavailable, TickledgerError, TopicChanged, TopicMissing
-from tickledger.secured import check_kafka_certificate, kafka_account, kafka_options
-from tickledger.settings import Settings
+from tickledger.secured import check_kafka_certificate, kafka_options
+from tickledger.settings import Account, Settings
 
 REQUEST_MS = 10_000
 BOOTSTRAP_MS = 6_000
@@ -49,14 +49,15 @@ class TopicFacts:
         )
 
 
-def describe_topic(settings: Settings, account: str = "KAFKA") -> TopicFacts:
-    """Ask the broker; `account` is how the settings of Kafka's user and password begin.
+def describe_topic(settings: Settings, account: Account | None = None) -> TopicFacts:
+    """Ask the broker, with KAFKA_USER or another account.
 
     Raises StoreUnavailable where none answers, ConfigurationError where the topic is missing or the account or the
     broker's certificate is refused.
     """
     # kafka-python logs every refused connection; callers say it in one line.
     logging.getLogger("kafka").setLevel(logging.CRITICAL)
+    account = account or settings.kafka
     check_kafka_certificate(settings)
     refusals = _Refusals()
     try:
@@ -76,13 +77,13 @@ def takes_any_time(settings: Settings) -> bool:
     Raises StoreUnavailable where no broker answers, ConfigurationError where KAFKA_USER may not ask (DESCRIBE_CONFIGS).
     """
     try:
-        admin = _admin(settings)
+        admin = _admin(settings, settings.kafka)
         try:
             return bool(topics_of_any_time(admin, [settings.kafka_topic]))
         finally:
             admin.close()
     except KafkaError as error:
-        raise kafka_error(settings, error) from None
+        raise kafka_error(settings, error, settings.kafka) from None
 
 
 def topics_of_any_time(admin: KafkaAdminClient, topics: Iterable[str]) -> list[str]:
@@ -121,7 +122,7 @@ class _Refusals(logging.Handler):
         self._logger.propagate = True
 
 
-def _admin(settings: Settings, account: str = "KAFKA", answer_ms: int = REQUEST_MS) -> KafkaAdminClient:
+def _admin(settings: Settings, account: Account, answer_ms: int = REQUEST_MS) -> KafkaAdminClient:
     return KafkaAdminClient(
         bootstrap_servers=settings.kafka_bootstrap_servers.split(","),
         bootstrap_timeout_ms=min(BOOTSTRAP_MS, answer_ms),
@@ -130,13 +131,13 @@ def _admin(settings: Settings, account: str = "KAFKA", answer_ms: int = REQUEST_
     )
 
 
-def kafka_error(settings: Settings, error: KafkaError, account: str = "KAFKA") -> TickledgerError:
+def kafka_error(settings: Settings, error: KafkaError, account: Account) -> TickledgerError:
     """What a client's error means: a refused account is a setting to mend, anything else a broker that is silent."""
     if isinstance(error, SaslAuthenticationFailedError | AuthorizationError):
         return ConfigurationError(
-            f"{account}_USER is {kafka_account(settings, account)[0]!r}; Kafka at "
-            f"{settings.kafka_bootstrap_servers} refuses it ({type(error).__name__}): {account}_USER and "
-            f"{account}_PASSWORD should name an account of that broker that may do this"
+            f"{account.prefix}_USER is {account.user!r}; Kafka at {settings.kafka_bootstrap_servers} refuses it"
+            f" ({type(error).__name__}): {account.prefix}_USER and {account.prefix}_PASSWORD should name an account of"
+            " that broker that may do this"
         )
     return StoreUnavailable(
         f"Kafka at {settings.kafka_bootstrap_servers} (KAFKA_BOOTSTRAP_SERVERS) does not answer: {type(error).__name__}"
@@ -179,11 +180,11 @@ class TopicWatch:
         """Raises TopicChanged where the topic was deleted or created anew, StoreUnavailable without an answer."""
         try:
             if self._admin is None:
-                self._admin = _admin(self._settings)
+                self._admin = _admin(self._settings, self._settings.kafka)
             found = self._admin.describe_topics([self._settings.kafka_topic])[0]
         except KafkaError as error:
             self.close()
-            raise kafka_error(self._settings, error) from None
+            raise kafka_error(self._settings, error, self._settings.kafka) from None
         if found["error_code"] or str(found["topic_id"]) != self._topic_id:
             raise TopicChanged(
                 f"KAFKA_TOPIC {self._settings.kafka_topic!r} was deleted or created anew under the stream; nothing of"
@@ -204,9 +205,9 @@ class LagMeter:
     then.
     """
 
-    def __init__(self, settings: Settings, account: str = "KAFKA") -> None:
+    def __init__(self, settings: Settings, account: Account | None = None) -> None:
         self._settings = settings
-        self._account = account
+        self._account = account or settings.kafka
         self._admin: KafkaAdminClient | None = None
         self._lock = threading.Lock()
 

@@ -440,7 +440,7 @@ def ledger_restored(run: Run, number: int) -> None:
 
 
 def _backup(pipeline: Pipeline) -> dict[str, list[tuple[Any, ...]]]:
-    connection: Any = connect_mysql(pipeline.settings, account="DBT_MYSQL")
+    connection: Any = connect_mysql(pipeline.settings, pipeline.settings.dbt_mysql)
     try:
         cursor = connection.cursor()
         cursor.execute("SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ")
@@ -455,7 +455,7 @@ def _backup(pipeline: Pipeline) -> dict[str, list[tuple[Any, ...]]]:
 
 
 def _restore(pipeline: Pipeline, backup: dict[str, list[tuple[Any, ...]]]) -> None:
-    connection: Any = connect_mysql(pipeline.settings, account="DBT_MYSQL")
+    connection: Any = connect_mysql(pipeline.settings, pipeline.settings.dbt_mysql)
     try:
         cursor = connection.cursor()
         # In the order in which a commit takes its locks, or the two would wait for each other.
@@ -511,7 +511,7 @@ def dbt_beside(run: Run, _number: int) -> None:
 
 def _poll(run: Run, over: threading.Event) -> None:
     """Read the view and the seed every 50 ms; an error, or a profile that is not whole, is a problem."""
-    connection: Any = connect_mysql(run.pipeline.settings, account="DBT_MYSQL")
+    connection: Any = connect_mysql(run.pipeline.settings, run.pipeline.settings.dbt_mysql)
     connection.autocommit = True
     companies = len(run.pipeline.rows("SELECT ticker FROM profile"))
     cursor = connection.cursor()

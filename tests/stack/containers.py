@@ -113,7 +113,7 @@ class Containers:
 
     def checked(self) -> int:
         """The newest batch that has a verdict; 0 where none has."""
-        connection = connect_mysql(self.settings, account="DBT_MYSQL")
+        connection = connect_mysql(self.settings, self.settings.dbt_mysql)
         try:
             query = "SELECT COALESCE(MAX(batch_id), 0) FROM landed_batches WHERE verdict <> 'unchecked'"
             return int(fetch_rows(connection, query)[0][0])

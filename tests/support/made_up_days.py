@@ -58,7 +58,7 @@ class Filler:
     def __init__(self, settings: Settings, seed: int = 5) -> None:
         self._settings = settings
         self._ledger = Ledger(settings)
-        self._mysql = connect_mysql(settings, account="DBT_MYSQL")
+        self._mysql = connect_mysql(settings, settings.dbt_mysql)
         self._session = connect_cassandra(settings)
         self._sink = TickSink(self._session)
         companies = read_companies(settings)

@@ -19,6 +19,7 @@ from cassandra.cluster import Session
 from kafka import KafkaAdminClient, KafkaProducer, TopicPartition
 from kafka.admin import ConfigResource, ConfigResourceType, NewTopic
 from mysql.connector.abstracts import MySQLConnectionAbstract
+from pydantic import SecretStr
 
 from services.cassandra_roles import keyspace_rights
 from services.environment import write_dbt_profile
@@ -57,7 +58,7 @@ class Database:
 
     def connect(self) -> MySQLConnectionAbstract:
         """A new connection on the database, with the account that may do everything in it."""
-        return connect_mysql(self.settings, account="DBT_MYSQL")
+        return connect_mysql(self.settings, self.settings.dbt_mysql)
 
     def dbt(self, *arguments: str, project: Path = PROJECT_ROOT / "dbt_project") -> "subprocess.CompletedProcess[str]":
         """Run a dbt command on the database, in a subprocess, as a user would."""
@@ -91,13 +92,13 @@ class Pipeline:
 
     def mysql(self) -> MySQLConnectionAbstract:
         """A new connection on the pipeline's database, with dbt's account; closed after the test."""
-        connection = connect_mysql(self.settings, account="DBT_MYSQL")
+        connection = connect_mysql(self.settings, self.settings.dbt_mysql)
         self._connections.append(connection)
         return connection
 
     def rows(self, query: str, values: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
         """What a query on the pipeline's database returns now."""
-        connection = connect_mysql(self.settings, account="DBT_MYSQL")
+        connection = connect_mysql(self.settings, self.settings.dbt_mysql)
         try:
             cursor: Any = connection.cursor()
             cursor.execute(query, values)
@@ -108,7 +109,7 @@ class Pipeline:
     def execute(self, statement: str, values: tuple[Any, ...] = ()) -> None:
         """Run one statement on the pipeline's database, with dbt's account, and commit."""
         # One that stays open after an error keeps its locks, and the database could not be dropped.
-        with contextlib.closing(connect_mysql(self.settings, account="DBT_MYSQL")) as connection:
+        with contextlib.closing(connect_mysql(self.settings, self.settings.dbt_mysql)) as connection:
             connection.cursor().execute(statement, values)
             connection.commit()
 
@@ -265,6 +266,12 @@ class StreamProcess:
         self._reader.join(10)
 
 
+def with_account(settings: Settings, name: str, **changes: str) -> Settings:
+    """The settings with another `user` or `password` of the account of that name, such as `dbt_mysql`."""
+    known = {key: SecretStr(value) if key == "password" else value for key, value in changes.items()}
+    return settings.model_copy(update={name: getattr(settings, name).model_copy(update=known)})
+
+
 @contextlib.contextmanager
 def fresh_database(services: Instance, settings: Settings, profiles: Path) -> Iterator[Database]:
     """An empty database with a dbt profile in the folder `profiles`; dropped in the end."""
@@ -322,7 +329,7 @@ def fresh_pipeline(
         }
     )
     _as_dbt(settings_of_all, f"CREATE DATABASE {settings.mysql_database} CHARACTER SET utf8mb4 COLLATE utf8mb4_bin")
-    connection = connect_mysql(settings, account="DBT_MYSQL")
+    connection = connect_mysql(settings, settings.dbt_mysql)
     for statement in template:
         connection.cursor().execute(statement)
     connection.commit()
@@ -361,9 +368,7 @@ def _kafka_admin(settings: Settings) -> Iterator[KafkaAdminClient]:
 @contextlib.contextmanager
 def cassandra_admin(settings: Settings) -> Iterator[Session]:
     """A session with the superuser, for what no part of the pipeline may do."""
-    admin = connect_cassandra(
-        settings, user="tickledger_admin", password=settings.cassandra_admin_password, keyspace="system"
-    )
+    admin = connect_cassandra(settings, settings.cassandra_admin, keyspace="system")
     try:
         yield admin
     finally:
@@ -381,11 +386,11 @@ def _create_keyspace(settings: Settings) -> None:
 
 def connect_root(settings: Settings) -> MySQLConnectionAbstract:
     """A connection with the account that may do everything on the server, on the settings' database."""
-    return connect_mysql(settings, user="root", password=settings.mysql_root_password)
+    return connect_mysql(settings, settings.mysql_root)
 
 
 def _as_dbt(settings: Settings, statement: str) -> None:
-    connection = connect_mysql(settings, answer_seconds=600, account="DBT_MYSQL")
+    connection = connect_mysql(settings, settings.dbt_mysql, answer_seconds=600)
     connection.cursor().execute(statement)
     connection.close()
 
