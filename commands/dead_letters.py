@@ -23,7 +23,7 @@ from tickledger.ledger import Ledger
 from tickledger.plain_text import plain, print_table
 from tickledger.secured import kafka_options
 from tickledger.settings import Settings, load_settings
-from tickledger.stores import connect_cassandra
+from tickledger.stores import cassandra
 from tickledger.tick import DEAD_LETTER_TABLE, TOO_LARGE_TO_KEEP, WHOLE_MESSAGE
 from tickledger.topic import describe_topic
 
@@ -159,8 +159,7 @@ def list_command(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line, all of them.")] = False,
 ) -> None:
     """Show the dead letters, the newest first, and how many there are of each reason."""
-    session = connect_cassandra(load_settings())
-    try:
+    with cassandra(load_settings()) as session:
         letters = sorted(read_dead_letters(session, reason=reason, since=since), key=lambda one: one.dead_at)[::-1]
         if as_json:
             for letter in letters:
@@ -168,8 +167,6 @@ def list_command(
                 print(json.dumps(vars(letter) | {"raw_value": raw}, default=str))
             return
         _print([(letter, raw_value(session, letter)[: SHOWN + 1]) for letter in letters[:limit]])
-    finally:
-        session.cluster.shutdown()
     counts = Counter(letter.reason for letter in letters)
     for name, count in counts.most_common():
         print(f"{count:8,}  {plain(name)}")
@@ -190,15 +187,12 @@ def replay_command(
     if not (reason or since or everything):
         raise ConfigurationError("nothing is chosen; name --reason, --since or --all")
     settings = load_settings()
-    session = connect_cassandra(settings)
-    try:
+    with cassandra(settings) as session:
         letters = sorted(
             read_dead_letters(session, reason=reason, since=since, replayed=False),
             key=lambda one: (one.partition, one.offset, one.position),
         )
         done = replay(settings, letters, session)
-    finally:
-        session.cluster.shutdown()
     too_large = f"; {done.too_large:,} are too large to be sent and stay" if done.too_large else ""
     print(f"sent {done.sent:,} ticks again; {done.still_dead:,} are still not valid and stay{too_large}")
 

@@ -3,7 +3,6 @@
 import shutil
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime
 from importlib.metadata import metadata, version
@@ -11,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import typer
-from mysql.connector.abstracts import MySQLConnectionAbstract
 from packaging.specifiers import SpecifierSet
 from rich.console import Console
 from rich.markup import escape
@@ -19,13 +17,13 @@ from rich.markup import escape
 from commands.run_dbt import misfit
 from services.java import java_home, java_version
 from tickledger.command_line import AsJson, print_json
-from tickledger.contract_drift import cassandra_differences, mysql_differences, mysql_errors
+from tickledger.contract_drift import cassandra_differences, mysql_differences
 from tickledger.errors import ConfigurationError, TickledgerError
 from tickledger.here import DBT, RUN, SET_UP, STREAM
 from tickledger.ledger import Ledger, utc_now
 from tickledger.settings import Settings, env_file, load_settings
 from tickledger.start_up import check_continuity
-from tickledger.stores import connect_cassandra, connect_mysql, fetch_rows
+from tickledger.stores import cassandra, fetch_rows, mysql
 from tickledger.topic import TOPIC_CONFIGS, LagMeter, describe_topic, takes_any_time
 
 #: Less than this on the disk of the scratch folder stops Spark soon.
@@ -68,23 +66,20 @@ def examine(settings: Settings) -> Iterator[Fact]:
     yield _fact("versions", _versions, "make setup")
     yield _fact("Java", lambda: f"{java_version()} in {java_home()}", "install a Java 17, or unset JAVA_HOME")
     yield _fact("scratch folder", lambda: _scratch(settings.stream_scratch_dir), "set STREAM_SCRATCH_DIR in .env")
-    yield (kafka := _fact("Kafka and topic", lambda: _topic(settings), SERVERS))
-    yield (cassandra := _fact("Cassandra", lambda: _cassandra(settings), SERVERS))
-    if cassandra.good:
+    yield (kafka_fact := _fact("Kafka and topic", lambda: _topic(settings), SERVERS))
+    yield (cassandra_fact := _fact("Cassandra", lambda: _cassandra(settings), SERVERS))
+    if cassandra_fact.good:
         yield _fact("Cassandra's tables", lambda: _tables(cassandra_differences(settings)), SERVERS)
-    yield (mysql := _fact("MySQL", lambda: _mysql(settings), SERVERS))
-    if cassandra.good and mysql.good:
+    yield (mysql_fact := _fact("MySQL", lambda: _mysql(settings), SERVERS))
+    if cassandra_fact.good and mysql_fact.good:
         yield _fact("accounts", lambda: _accounts(settings), SERVERS)
-    if mysql.good:
-        with closing(connect_mysql(settings)) as connection:
-            yield from _examine_ledger(settings, connection, there_is_a_topic=kafka.good)
+    if mysql_fact.good:
+        yield from _examine_ledger(settings, there_is_a_topic=kafka_fact.good)
 
 
-def _examine_ledger(
-    settings: Settings, connection: MySQLConnectionAbstract, *, there_is_a_topic: bool
-) -> Iterator[Fact]:
-    yield _fact("clock", lambda: _clock(connection), "set this machine's clock, or MySQL's")
-    tables = _fact("contract", lambda: _contract(connection), DBT)
+def _examine_ledger(settings: Settings, *, there_is_a_topic: bool) -> Iterator[Fact]:
+    yield _fact("clock", lambda: _clock(settings), "set this machine's clock, or MySQL's")
+    tables = _fact("contract", lambda: _contract(settings), DBT)
     yield tables
     if not tables.good:
         return
@@ -95,10 +90,8 @@ def _examine_ledger(
             lambda: _ledger(settings),
             "as the line says; docs/runbook.md, 'Go on without what is lost'",
         )
-        yield _fact("lag", lambda: _lag(settings, connection), STREAM)
-    yield _fact(
-        "verdicts", lambda: _verdicts(settings, connection), f"{RUN}great_expectations checkpoint run landed_batch"
-    )
+        yield _fact("lag", lambda: _lag(settings), STREAM)
+    yield _fact("verdicts", lambda: _verdicts(settings), f"{RUN}great_expectations checkpoint run landed_batch")
 
 
 def _fact(what: str, look: Callable[[], str], mend: str) -> Fact:
@@ -144,37 +137,38 @@ def _topic(settings: Settings) -> str:
 
 
 def _cassandra(settings: Settings) -> str:
-    session = connect_cassandra(settings)
-    release = session.execute("SELECT release_version FROM system.local").one()[0]
-    session.cluster.shutdown()
+    with cassandra(settings) as session:
+        release = session.execute("SELECT release_version FROM system.local").one()[0]
     where = f"{','.join(settings.cassandra_hosts)}:{settings.cassandra_port}"
     return f"{release} at {where}, keyspace {settings.cassandra_keyspace}, as {settings.cassandra.user}"
 
 
 def _accounts(settings: Settings) -> str:
     for account in (settings.dbt_mysql, settings.producer_mysql, settings.dashboard_mysql):
-        connect_mysql(settings, account, database="").close()
-    connect_cassandra(settings, settings.dashboard_cassandra, keyspace="").cluster.shutdown()
-    return "dbt, producer and dashboard log in, each with its own"
+        with mysql(settings, account, database=""):
+            pass
+    with cassandra(settings, settings.dashboard_cassandra, keyspace=""):
+        return "dbt, producer and dashboard log in, each with its own"
 
 
 def _mysql(settings: Settings) -> str:
-    with closing(connect_mysql(settings)) as connection:
+    with mysql(settings) as connection:
         number = fetch_rows(connection, "SELECT VERSION()")[0][0]
     where = f"{settings.mysql_host}:{settings.mysql_port}"
     return f"{number} at {where}, database {settings.mysql_database}, as {settings.mysql.user}"
 
 
-def _clock(connection: MySQLConnectionAbstract) -> str:
-    theirs: datetime = fetch_rows(connection, "SELECT UTC_TIMESTAMP(3)")[0][0]
+def _clock(settings: Settings) -> str:
+    with mysql(settings) as connection:
+        theirs: datetime = fetch_rows(connection, "SELECT UTC_TIMESTAMP(3)")[0][0]
     off = (utc_now() - theirs).total_seconds()
     if abs(off) > CLOCK_SECONDS:
         raise Ill(f"this machine is {off:+.1f} s from MySQL's clock", "set this machine's clock, or MySQL's")
     return f"{off:+.1f} s from MySQL's"
 
 
-def _contract(connection: MySQLConnectionAbstract) -> str:
-    with mysql_errors():
+def _contract(settings: Settings) -> str:
+    with mysql(settings) as connection:
         return _tables(mysql_differences(connection))
 
 
@@ -202,11 +196,12 @@ def _ledger(settings: Settings) -> str:
     return f"batch {head.batch_id:,}; the topic goes on where it ends" if head.batch_id else "nothing has landed yet"
 
 
-def _lag(settings: Settings, connection: MySQLConnectionAbstract) -> str:
+def _lag(settings: Settings) -> str:
     meter = LagMeter(settings)
     lag = meter.behind(Ledger(settings).head().topic_offsets)
     meter.close()
-    newest = fetch_rows(connection, "SELECT landed_at FROM landed_batches ORDER BY batch_id DESC LIMIT 1")
+    with mysql(settings) as connection:
+        newest = fetch_rows(connection, "SELECT landed_at FROM landed_batches ORDER BY batch_id DESC LIMIT 1")
     age = (utc_now() - newest[0][0]).total_seconds() if newest else None
     said = f"{lag:,} messages; " if lag is not None else "unknown; "
     said += "no batch yet" if age is None else f"the newest batch is {age:,.0f} s old"
@@ -217,15 +212,16 @@ def _lag(settings: Settings, connection: MySQLConnectionAbstract) -> str:
     return said
 
 
-def _verdicts(settings: Settings, connection: MySQLConnectionAbstract) -> str:
-    newest = fetch_rows(connection, "SELECT batch_id, verdict FROM landed_batches ORDER BY batch_id DESC LIMIT 1")
+def _verdicts(settings: Settings) -> str:
+    with mysql(settings) as connection:
+        newest = fetch_rows(connection, "SELECT batch_id, verdict FROM landed_batches ORDER BY batch_id DESC LIMIT 1")
+        waiting = fetch_rows(
+            connection,
+            "SELECT COUNT(*), MIN(batch_id) FROM landed_batches WHERE verdict = 'unchecked'"
+            f" AND landed_at < UTC_TIMESTAMP(3) - INTERVAL {QUIET_SECONDS:.0f} SECOND",
+        )[0]
     if not newest:
         return "no batch yet"
-    waiting = fetch_rows(
-        connection,
-        "SELECT COUNT(*), MIN(batch_id) FROM landed_batches WHERE verdict = 'unchecked'"
-        f" AND landed_at < UTC_TIMESTAMP(3) - INTERVAL {QUIET_SECONDS:.0f} SECOND",
-    )[0]
     if waiting[0] and settings.checks_enabled:
         raise Ill(
             f"{waiting[0]:,} batches are unchecked, the first is {waiting[1]:,}",

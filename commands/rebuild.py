@@ -19,7 +19,7 @@ from tickledger.contract import insert_statement
 from tickledger.errors import LedgerMoved
 from tickledger.ledger import SectorVolume, aggregate_row, utc_now
 from tickledger.settings import Settings, load_settings
-from tickledger.stores import connect_cassandra, connect_mysql
+from tickledger.stores import cassandra, mysql
 from tickledger.tick import RAW_TABLE
 
 #: What the ticks of one day add up to, by batch and sector.
@@ -32,8 +32,7 @@ def rebuild_day(settings: Settings, day: date) -> tuple[int, int]:
     Raises StoreUnavailable where a store is away and LedgerMoved where batches that landed meanwhile were rolled up
     (run it again); nothing is changed then.
     """
-    connection: Any = connect_mysql(settings, settings.dbt_mysql)
-    try:
+    with mysql(settings, settings.dbt_mysql) as connection:
         ranges = read_ranges(connection)
         connection.rollback()
         sums = _sums(settings, day, ranges)
@@ -46,8 +45,6 @@ def rebuild_day(settings: Settings, day: date) -> tuple[int, int]:
         moved, days = add_to_days(connection, 1, newest_moved)
         connection.commit()
         return before, len(sums) - moved + days
-    finally:
-        connection.close()
 
 
 def _delete_day(connection: Any, day: date, newest_batch: int) -> int:
@@ -68,9 +65,8 @@ def _insert_aggregates(connection: Any, sums: BatchSums) -> None:
 
 
 def _sums(settings: Settings, day: date, ranges: OffsetRanges) -> BatchSums:
-    session = connect_cassandra(settings)
-    try:
-        ticks: dict[tuple[int, str], list[tuple[int, datetime]]] = defaultdict(list)
+    ticks: dict[tuple[int, str], list[tuple[int, datetime]]] = defaultdict(list)
+    with cassandra(settings) as session:
         for ticker in _tickers(session, day):
             rows = session.execute(
                 f"SELECT sector, volume, created_at, kafka_partition, kafka_offset FROM {RAW_TABLE}"
@@ -81,8 +77,6 @@ def _sums(settings: Settings, day: date, ranges: OffsetRanges) -> BatchSums:
                 batch_id = ranges.batch_of(partition, offset)
                 if batch_id is not None:
                     ticks[batch_id, sector].append((volume, created_at))
-    finally:
-        session.cluster.shutdown()
     return {
         (batch_id, sector): SectorVolume(
             date=day,

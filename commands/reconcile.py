@@ -24,7 +24,7 @@ from commands.roll_up import newest_rolled_up
 from tickledger.command_line import AsJson, print_json
 from tickledger.plain_text import plain
 from tickledger.settings import Settings, load_settings
-from tickledger.stores import connect_cassandra, connect_mysql, fetch_rows
+from tickledger.stores import cassandra, fetch_rows, mysql
 from tickledger.tick import DEAD_LETTER_TABLE, RAW_TABLE
 
 
@@ -98,7 +98,7 @@ class OffsetRanges:
 def reconcile(settings: Settings) -> Books:
     """Read both stores and compare them. Raises ConfigurationError or StoreUnavailable where one cannot be read."""
     books = Books()
-    with connect_mysql(settings) as connection:
+    with mysql(settings) as connection:
         connection.cursor().execute("SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ")
         ranges = read_ranges(connection)
         batches = fetch_rows(
@@ -116,12 +116,9 @@ def reconcile(settings: Settings) -> Books:
                 f" UNION ALL SELECT {ROLLED_UP}, date, sector, ticks, total_volume FROM daily_volume",
             )
         }
-    session = connect_cassandra(settings)
-    try:
+    with cassandra(settings) as session:
         ticks = _ticks_by_slice(session, ranges, newest_moved)
         dead = _dead_by_batch(session, ranges)
-    finally:
-        session.cluster.shutdown()
     _add_up(books, batches, aggregates, ticks)
     books.differences.extend(ranges.gaps())
     books.differences.extend(_compare_slices(aggregates, ticks))

@@ -6,19 +6,16 @@ before, while and after, and the ledger says of each batch in which table its vo
 """
 
 from collections.abc import Callable
-from contextlib import closing
 from datetime import datetime, timedelta
 from typing import Annotated, Any
 
-import mysql.connector
 import typer
 from mysql.connector.abstracts import MySQLConnectionAbstract
 
 from tickledger.contract import insert_statement
-from tickledger.errors import StoreUnavailable
 from tickledger.ledger import utc_now
 from tickledger.settings import Settings, load_settings
-from tickledger.stores import connect_mysql, fetch_rows, first_sentence
+from tickledger.stores import fetch_rows, mysql
 
 #: Batches that move in one transaction, for which the stream's commits wait.
 BATCHES_A_STEP = 1000
@@ -77,18 +74,15 @@ def roll_up(settings: Settings, keep_days: int, told: Callable[[str], None] = la
     """
     keep_from = utc_now().replace(hour=0, minute=0, second=0, microsecond=0) - timedelta(days=keep_days)
     rows = 0
-    with closing(connect_mysql(settings, settings.dbt_mysql)) as connection:
-        try:
-            while True:
-                first = newest_rolled_up(connection, lock=True) + 1
-                last, why = _last_to_move(connection, first, keep_from)
-                if last < first:
-                    return rows, why.format(batch_id=last + 1, keep_days=keep_days)
-                moved = _move(connection, first, last)
-                rows += moved
-                told(f"batches {first:,} to {last:,}: {moved:,} rows of aggregated_data rolled up")
-        except mysql.connector.Error as error:
-            raise StoreUnavailable(f"MySQL does not answer: {first_sentence(error)}") from None
+    with mysql(settings, settings.dbt_mysql) as connection:
+        while True:
+            first = newest_rolled_up(connection, lock=True) + 1
+            last, why = _last_to_move(connection, first, keep_from)
+            if last < first:
+                return rows, why.format(batch_id=last + 1, keep_days=keep_days)
+            moved = _move(connection, first, last)
+            rows += moved
+            told(f"batches {first:,} to {last:,}: {moved:,} rows of aggregated_data rolled up")
 
 
 def newest_rolled_up(connection: MySQLConnectionAbstract, *, lock: bool = False) -> int:

@@ -1,6 +1,5 @@
 """`tickledger trace`: the batches, offsets, findings and verdicts behind one number of the dashboard."""
 
-from contextlib import closing
 from datetime import UTC, date, datetime
 from typing import Annotated, Any
 
@@ -12,7 +11,7 @@ from tickledger.command_line import AsJson, print_json
 from tickledger.errors import ConfigurationError
 from tickledger.plain_text import plain, print_table
 from tickledger.settings import load_settings
-from tickledger.stores import connect_mysql, fetch_rows
+from tickledger.stores import fetch_rows, mysql
 
 _BY_BATCH = """
 SELECT a.batch_id, a.ticks, a.total_volume, b.landed_at, b.verdict,
@@ -81,7 +80,7 @@ def main(
 def _rows(day: date, sector: str) -> tuple[list[tuple[Any, ...]], int, list[str]]:
     """The table's rows, of how many batches they are, and what was given up beside those."""
     rows, rolled_up, bounds = [], 0, []
-    with closing(connect_mysql(load_settings())) as connection:
+    with mysql(load_settings()) as connection:
         spans = "SELECT first_batch_id, last_batch_id FROM daily_volume WHERE date = %s AND sector = %s"
         for first, last in fetch_rows(connection, spans, (day, sector)):
             names = {"day": day, "sector": sector, "first": first, "last": last}

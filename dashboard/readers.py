@@ -9,22 +9,16 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any, cast
 
-import mysql.connector
-from cassandra import DriverException, InvalidRequest, RequestExecutionException, Unauthorized
-from cassandra.cluster import NoHostAvailable, Session
+from cassandra.cluster import Session
 from cassandra.query import PreparedStatement
-from mysql.connector import errorcode
 from mysql.connector.abstracts import MySQLConnectionAbstract
+from mysql.connector.errors import Error, InterfaceError, OperationalError
 
-from tickledger.errors import ConfigurationError, StoreUnavailable
-from tickledger.here import SET_UP
 from tickledger.settings import Settings
-from tickledger.stores import connect_cassandra, connect_mysql
+from tickledger.stores import cassandra_errors, connect_cassandra, connect_mysql, mysql_errors
 
 #: A page that waits longer for one answer than this looks frozen.
 ANSWER_SECONDS = 4
-
-_NOT_THERE = (errorcode.ER_NO_SUCH_TABLE, errorcode.ER_BAD_FIELD_ERROR, errorcode.ER_TABLEACCESS_DENIED_ERROR)
 
 
 class MySQLReader:
@@ -37,17 +31,17 @@ class MySQLReader:
 
     def rows(self, statement: str, parameters: Mapping[str, Any] | None = None) -> list[tuple[Any, ...]]:
         """All rows of one SELECT."""
-        with self._lock:
+        with self._lock, mysql_errors(self._settings):
             try:
                 if self._connection is not None:
                     # The server may have closed the connection, or started anew, since the question before.
-                    with suppress(mysql.connector.OperationalError, mysql.connector.InterfaceError):
+                    with suppress(OperationalError, InterfaceError):
                         return self._read(statement, parameters or {})
                     self._drop()
                 return self._read(statement, parameters or {})
-            except mysql.connector.Error as error:
+            except Error:
                 self._drop()
-                raise self._explained(error) from None
+                raise
 
     def _read(self, statement: str, parameters: Mapping[str, Any]) -> list[tuple[Any, ...]]:
         if self._connection is None:
@@ -64,18 +58,8 @@ class MySQLReader:
     def _drop(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:
-            with suppress(mysql.connector.Error, OSError):
+            with suppress(Error, OSError):
                 connection.shutdown()
-
-    def _explained(self, error: mysql.connector.Error) -> ConfigurationError | StoreUnavailable:
-        where = f"{self._settings.mysql_host}:{self._settings.mysql_port}"
-        if error.errno in _NOT_THERE:
-            return ConfigurationError(
-                f"MYSQL_DATABASE is {self._settings.mysql_database!r}; it should hold the project's tables "
-                f"('dbt seed' and 'dbt run' create them): {error.msg}"
-            )
-        reason = " ".join(str(error.msg).split())
-        return StoreUnavailable(f"MySQL at {where} (MYSQL_HOST, MYSQL_PORT) does not answer: {reason}")
 
     def close(self) -> None:
         """Close the connection; the next question opens another."""
@@ -94,20 +78,10 @@ class CassandraReader:
 
     def rows(self, statement: str, parameters: Sequence[tuple[Any, ...]]) -> list[Any]:
         """All rows of one SELECT, asked once for each of `parameters`, at the same time."""
-        try:
+        with cassandra_errors():
             session, prepared = self._prepared(statement)
             answers = [session.execute_async(prepared, values, timeout=ANSWER_SECONDS) for values in parameters]
             return [row for answer in answers for row in answer.result()]
-        except (InvalidRequest, Unauthorized) as error:
-            raise ConfigurationError(
-                f"CASSANDRA_KEYSPACE is {self._settings.cassandra_keyspace!r}; it should hold the project's tables "
-                f"('{SET_UP}' creates them) and DASHBOARD_CASSANDRA_USER should be allowed to read them: {error}"
-            ) from None
-        except (NoHostAvailable, DriverException, RequestExecutionException) as error:
-            where = f"{','.join(self._settings.cassandra_hosts)}:{self._settings.cassandra_port}"
-            raise StoreUnavailable(
-                f"Cassandra at {where} (CASSANDRA_HOSTS, CASSANDRA_PORT) does not answer: {type(error).__name__}"
-            ) from None
 
     def _prepared(self, statement: str) -> tuple[Session, PreparedStatement]:
         with self._lock:

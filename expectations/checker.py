@@ -3,22 +3,19 @@
 import logging
 import os
 from collections.abc import Collection, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import mysql.connector
-
-from expectations.read_back import ReadBack, RolledUp, UnknownBatch, mysql_errors
+from expectations.read_back import ReadBack, RolledUp, UnknownBatch
 from expectations.spared_work import repeated_work_spared
 from expectations.suites import CHECKPOINT, PROJECT_FOLDER, ROW_NAMES, is_asked_for
 from tickledger.errors import TickledgerError
 from tickledger.ledger import utc_now
 from tickledger.settings import Settings
-from tickledger.stores import connect_cassandra, connect_mysql
+from tickledger.stores import connect_cassandra, fetch_rows, mysql
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -113,46 +110,32 @@ class Checker:
         self._session.cluster.shutdown()
 
     def _batch_ids(self, query: str, *values: Any) -> list[int]:
-        with mysql_errors(self._settings):
-            connection = connect_mysql(self._settings)
-            try:
-                cursor: Any = connection.cursor()
-                cursor.execute(query, values)
-                return [int(batch_id) for (batch_id,) in cursor.fetchall()]
-            finally:
-                connection.close()
+        with mysql(self._settings) as connection:
+            return [int(batch_id) for (batch_id,) in fetch_rows(connection, query, values)]
 
     def _write(self, verdict: Verdict) -> None:
-        with mysql_errors(self._settings):
-            connection = connect_mysql(self._settings)
-            try:
-                cursor: Any = connection.cursor()
-                # The batch's row comes first: its lock makes two checks of one batch take turns.
+        with mysql(self._settings) as connection:
+            # The batch's row comes first: its lock makes two checks of one batch take turns.
+            query = "SELECT rolled_up_at FROM landed_batches WHERE batch_id = %s FOR UPDATE"
+            found = fetch_rows(connection, query, (verdict.batch_id,))
+            if not found:
+                raise UnknownBatch(f"the ledger has no batch {verdict.batch_id} any more")
+            if found[0][0] is not None:
+                # Rolled up while it was read: what was read is no ground for a verdict.
+                raise RolledUp(verdict.batch_id)
+            cursor = connection.cursor()
+            cursor.execute(
+                "UPDATE landed_batches SET verdict = %s, checked_at = %s WHERE batch_id = %s",
+                (verdict.verdict, utc_now(), verdict.batch_id),
+            )
+            cursor.execute("DELETE FROM batch_findings WHERE batch_id = %s", (verdict.batch_id,))
+            for result in verdict.findings:
                 cursor.execute(
-                    "SELECT rolled_up_at FROM landed_batches WHERE batch_id = %s FOR UPDATE", (verdict.batch_id,)
+                    "INSERT INTO batch_findings (batch_id, expectation, severity, observed, expected)"
+                    " VALUES (%s, %s, %s, %s, %s)",
+                    (verdict.batch_id, result.expectation, result.severity, result.observed, result.expected),
                 )
-                found = cursor.fetchone()
-                if found is None:
-                    raise UnknownBatch(f"the ledger has no batch {verdict.batch_id} any more")
-                if found[0] is not None:
-                    # Rolled up while it was read: what was read is no ground for a verdict.
-                    raise RolledUp(verdict.batch_id)
-                cursor.execute(
-                    "UPDATE landed_batches SET verdict = %s, checked_at = %s WHERE batch_id = %s",
-                    (verdict.verdict, utc_now(), verdict.batch_id),
-                )
-                cursor.execute("DELETE FROM batch_findings WHERE batch_id = %s", (verdict.batch_id,))
-                for result in verdict.findings:
-                    cursor.execute(
-                        "INSERT INTO batch_findings (batch_id, expectation, severity, observed, expected)"
-                        " VALUES (%s, %s, %s, %s, %s)",
-                        (verdict.batch_id, result.expectation, result.severity, result.observed, result.expected),
-                    )
-                connection.commit()
-            finally:
-                # Closing rolls back what is not committed; a lost connection needs no closing.
-                with suppress(mysql.connector.Error):
-                    connection.close()
+            connection.commit()
 
 
 class _Suite:

@@ -10,7 +10,7 @@ from expectations.checker import CheckFailedToRun, one_line, open_project
 from expectations.read_back import ReadBack
 from expectations.suites import CHECKPOINT, PROJECT_FOLDER, is_asked_for
 from tickledger.settings import Settings
-from tickledger.stores import connect_cassandra
+from tickledger.stores import cassandra
 
 SITE = "local_site"
 
@@ -60,11 +60,8 @@ def _site(folder: Path) -> dict[str, object]:
 def _validate(context: object, settings: Settings, batch_id: int) -> None:
     from great_expectations.core.run_identifier import RunIdentifier
 
-    session = connect_cassandra(settings)
-    try:
+    with cassandra(settings) as session:
         frames = ReadBack(settings, session).frames(batch_id)
-    finally:
-        session.cluster.shutdown()
     for definition in context.checkpoints.get(CHECKPOINT).validation_definitions:  # type: ignore[attr-defined]
         definition.run(
             batch_parameters={"dataframe": frames[definition.suite.name]},

@@ -2,14 +2,11 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
-import mysql.connector
-from cassandra import DriverException, InvalidRequest, RequestExecutionException, Unauthorized
-from cassandra.cluster import EXEC_PROFILE_DEFAULT, NoHostAvailable, Session
+from cassandra.cluster import EXEC_PROFILE_DEFAULT, Session
 from cassandra.concurrent import execute_concurrent_with_args
 from cassandra.protocol import NumpyProtocolHandler
 from cassandra.query import tuple_factory
@@ -25,11 +22,10 @@ from expectations.rhythm import (
     pace_to_usual,
 )
 from expectations.suites import MOST_MINUTES_BEHIND, PRICE_WINDOW, length_of
-from tickledger.errors import ConfigurationError, StoreUnavailable, TickledgerError
-from tickledger.here import SET_UP
+from tickledger.errors import ConfigurationError, TickledgerError
 from tickledger.ledger import Company
 from tickledger.settings import Settings
-from tickledger.stores import connect_mysql
+from tickledger.stores import cassandra_errors, mysql
 from tickledger.tick import (
     DEAD_LETTER_BUCKET,
     DEAD_LETTER_TABLE,
@@ -57,7 +53,6 @@ _READ_COLUMNS = {field.name: field.kind for field in TICK_FIELDS} | {
 }
 #: Numbers that Cassandra turns into floats and milliseconds itself: the driver has arrays for no others.
 _READ_AS = {"decimal": "CAST({0} AS double) AS {0}", "time": "to_unix_timestamp({0}) AS {0}"}
-_CASSANDRA_ERRORS = (DriverException, RequestExecutionException, NoHostAvailable)
 
 
 _BATCHES_BEFORE = (
@@ -187,21 +182,17 @@ class ReadBack:
         }
 
     def _ledger(self, batch_id: int) -> LedgerView:
-        with mysql_errors(self._settings):
-            connection = connect_mysql(self._settings)
-            try:
-                batches, _ = _select(connection, "SELECT * FROM landed_batches WHERE batch_id = %s", (batch_id,))
-                if not batches:
-                    raise UnknownBatch(f"the ledger has no batch {batch_id}")
-                if batches[0].get("rolled_up_at"):
-                    raise RolledUp(batch_id)
-                ranges, _ = _select(connection, "SELECT * FROM landed_offsets WHERE batch_id = %s", (batch_id,))
-                query = "SELECT * FROM aggregated_data WHERE batch_id = %s ORDER BY date, sector"
-                aggregates, columns = _select(connection, query, (batch_id,))
-                companies = _companies(connection, batches[0])
-                before, _ = _select(connection, _BATCHES_BEFORE, (batch_id, USUAL_BATCHES + 1))
-            finally:
-                connection.close()
+        with mysql(self._settings) as connection:
+            batches, _ = _select(connection, "SELECT * FROM landed_batches WHERE batch_id = %s", (batch_id,))
+            if not batches:
+                raise UnknownBatch(f"the ledger has no batch {batch_id}")
+            if batches[0].get("rolled_up_at"):
+                raise RolledUp(batch_id)
+            ranges, _ = _select(connection, "SELECT * FROM landed_offsets WHERE batch_id = %s", (batch_id,))
+            query = "SELECT * FROM aggregated_data WHERE batch_id = %s ORDER BY date, sector"
+            aggregates, columns = _select(connection, query, (batch_id,))
+            companies = _companies(connection, batches[0])
+            before, _ = _select(connection, _BATCHES_BEFORE, (batch_id, USUAL_BATCHES + 1))
         return LedgerView(
             batch=batches[0],
             ranges={r["kafka_partition"]: (r["from_offset"], r["until_offset"]) for r in ranges},
@@ -471,30 +462,3 @@ def _select(
     rows = [dict(zip(columns, row, strict=True)) for row in cursor.fetchall()]
     cursor.close()
     return rows, columns
-
-
-@contextmanager
-def mysql_errors(settings: Settings) -> Iterator[None]:
-    """Turn the driver's errors into those a user can act on."""
-    try:
-        yield
-    except mysql.connector.errors.ProgrammingError as error:
-        raise ConfigurationError(
-            f"MYSQL_DATABASE is {settings.mysql_database!r}; MySQL refuses the query: {error.msg};"
-            " run 'dbt seed' and 'dbt run' in dbt_project/"
-        ) from None
-    except mysql.connector.Error as error:
-        raise StoreUnavailable(f"MySQL does not answer: {error.msg}") from None
-
-
-@contextmanager
-def cassandra_errors() -> Iterator[None]:
-    """Turn the driver's errors into those a user can act on."""
-    try:
-        yield
-    except (InvalidRequest, Unauthorized) as error:
-        raise ConfigurationError(
-            f"Cassandra refuses the query: {' '.join(str(error).split())}; '{SET_UP}' creates its tables"
-        ) from None
-    except _CASSANDRA_ERRORS as error:
-        raise StoreUnavailable(f"Cassandra does not answer: {type(error).__name__}") from None

@@ -2,15 +2,11 @@
 
 import threading
 from contextlib import suppress
-from typing import Any
-
-import mysql.connector
-from mysql.connector import errorcode
 
 from producer.market import Company
-from tickledger.errors import ConfigurationError, StoreUnavailable, TickledgerError
+from tickledger.errors import ConfigurationError, TickledgerError
 from tickledger.settings import Settings
-from tickledger.stores import connect_mysql
+from tickledger.stores import fetch_rows, mysql
 
 #: Seconds from one look at `profile` to the next: a company that is seeded trades after so long.
 LOOK_SECONDS = 3
@@ -21,21 +17,13 @@ def read_companies(settings: Settings) -> list[Company]:
 
     Raises ConfigurationError where the table is missing or empty and StoreUnavailable where MySQL does not answer.
     """
-    where = f"table 'profile' of MySQL database {settings.mysql_database!r}"
-    connection = connect_mysql(settings, settings.producer_mysql)
-    try:
-        cursor: Any = connection.cursor()
-        cursor.execute("SELECT ticker, sector, shares FROM profile ORDER BY ticker")
-        companies = [Company(str(ticker), str(sector), int(shares)) for ticker, sector, shares in cursor.fetchall()]
-    except mysql.connector.Error as error:
-        if error.errno == errorcode.ER_NO_SUCH_TABLE:
-            raise ConfigurationError(f"there is no {where}: run 'dbt seed' in dbt_project") from None
-        raise StoreUnavailable(f"cannot read {where}: {error.msg}") from None
-    finally:
-        connection.close()
-    if not companies:
-        raise ConfigurationError(f"there is no company in {where}: run 'dbt seed' in dbt_project")
-    return companies
+    with mysql(settings, settings.producer_mysql) as connection:
+        rows = fetch_rows(connection, "SELECT ticker, sector, shares FROM profile ORDER BY ticker")
+    if not rows:
+        raise ConfigurationError(
+            f"MYSQL_DATABASE is {settings.mysql_database!r}; its table 'profile' should hold a company: run 'dbt seed'"
+        )
+    return [Company(str(ticker), str(sector), int(shares)) for ticker, sector, shares in rows]
 
 
 class CompanyWatch:

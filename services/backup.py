@@ -14,8 +14,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
-import mysql.connector
-
 from services.instance import Instance
 from services.jars import Say
 from services.mysql_server import MySQLServer
@@ -23,7 +21,7 @@ from services.server import Server
 from tickledger.errors import ConfigurationError, TickledgerError
 from tickledger.ledger import StreamLock
 from tickledger.settings import Settings
-from tickledger.stores import connect_mysql, fetch_rows
+from tickledger.stores import fetch_rows, mysql
 
 MYSQL_FILE, CASSANDRA_FILE = "mysql.sql", "cassandra.tar"
 
@@ -149,11 +147,7 @@ def _unpack(server: Server, file: Path) -> None:
 @contextlib.contextmanager
 def _no_stream(settings: Settings) -> Iterator[None]:
     """Hold the stream's lock, as the database itself may be gone."""
-    connection = connect_mysql(settings, settings.mysql_root, database="mysql")
-    try:
+    with mysql(settings, settings.mysql_root, database="mysql") as connection:
         if fetch_rows(connection, "SELECT GET_LOCK(%s, 1)", (StreamLock(settings).name,)) != [(1,)]:
             raise TickledgerError(f"a stream lands into {settings.mysql_database!r}; stop it first")
         yield
-    finally:
-        with contextlib.suppress(mysql.connector.Error):
-            connection.close()

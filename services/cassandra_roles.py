@@ -1,13 +1,14 @@
 """Cassandra's superuser, the roles of clients and dashboard, their keyspace and its tables, wherever the node runs."""
 
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 
 from cassandra.cluster import Session
 from pydantic import SecretStr
 
 from tickledger.errors import CertificateRefused, ConfigurationError, StoreUnavailable
 from tickledger.settings import ADMIN, Account, Settings
-from tickledger.stores import connect_cassandra
+from tickledger.stores import cassandra
 from tickledger.tick import cassandra_tables
 
 #: The superuser that every new Cassandra has, and its password.
@@ -38,18 +39,14 @@ def check_superuser(settings: Settings, *, was_set_up: bool) -> None:
     CASSANDRA_ADMIN_PASSWORD is not the data's.
     """
     try:
-        _connect_admin(settings).cluster.shutdown()
-        return
-    except CertificateRefused:
-        raise
-    except ConfigurationError:
-        if was_set_up:
-            raise ConfigurationError(
-                "CASSANDRA_ADMIN_PASSWORD is (hidden); it should be the one that the data were created with: "
-                "restore it, or delete the data with 'tickledger services clean'"
-            ) from None
+        with _as_admin(settings):
+            return
+    except ConfigurationError as refused:
+        if was_set_up or isinstance(refused, CertificateRefused):
+            raise
     try:
-        _connect_default(settings).cluster.shutdown()
+        with _as_default(settings):
+            return
     except ConfigurationError:
         # The default superuser appears a moment after the port opens.
         raise StoreUnavailable(
@@ -66,8 +63,7 @@ def create_roles_and_tables(settings: Settings) -> None:
     """
     _replace_default_superuser(settings)
     keyspace = settings.cassandra_keyspace
-    session = _connect_admin(settings)
-    try:
+    with _as_admin(settings) as session:
         for account in (settings.cassandra, settings.dashboard_cassandra):
             _renew_role(session, settings, account)
         _run(
@@ -79,8 +75,6 @@ def create_roles_and_tables(settings: Settings) -> None:
             _run(session, statement)
         for create in cassandra_tables(keyspace):
             _run(session, create)
-    finally:
-        session.cluster.shutdown()
 
 
 def keyspace_rights(settings: Settings) -> Iterator[str]:
@@ -97,20 +91,14 @@ def keyspace_rights(settings: Settings) -> Iterator[str]:
 def _replace_default_superuser(settings: Settings) -> None:
     password = _literal(settings.cassandra_admin.password)
     try:
-        session = _connect_default(settings)
+        with _as_default(settings) as session:
+            rights = "LOGIN = true AND SUPERUSER = true"
+            _run(session, f"CREATE ROLE IF NOT EXISTS {ADMIN} WITH {rights} AND PASSWORD = {password}")
     except ConfigurationError:
         return  # It cannot log in: replaced before.
-    try:
-        rights = "LOGIN = true AND SUPERUSER = true"
-        _run(session, f"CREATE ROLE IF NOT EXISTS {ADMIN} WITH {rights} AND PASSWORD = {password}")
-    finally:
-        session.cluster.shutdown()
-    session = _connect_admin(settings)
-    try:
+    with _as_admin(settings) as session:
         # A superuser cannot take this from itself, so ours does it.
         _run(session, f"ALTER ROLE {DEFAULT_ROLE} WITH SUPERUSER = false AND LOGIN = false")
-    finally:
-        session.cluster.shutdown()
 
 
 def _renew_role(session: Session, settings: Settings, account: Account) -> None:
@@ -124,18 +112,18 @@ def _renew_role(session: Session, settings: Settings, account: Account) -> None:
 
 def _can_log_in(settings: Settings, account: Account) -> bool:
     try:
-        connect_cassandra(settings, account, keyspace="").cluster.shutdown()
+        with cassandra(settings, account, keyspace=""):
+            return True
     except ConfigurationError:
         return False
-    return True
 
 
-def _connect_admin(settings: Settings) -> Session:
-    return connect_cassandra(settings, settings.cassandra_admin, keyspace="")
+def _as_admin(settings: Settings) -> AbstractContextManager[Session]:
+    return cassandra(settings, settings.cassandra_admin, keyspace="")
 
 
-def _connect_default(settings: Settings) -> Session:
-    return connect_cassandra(settings, DEFAULT_ACCOUNT, keyspace="")
+def _as_default(settings: Settings) -> AbstractContextManager[Session]:
+    return cassandra(settings, DEFAULT_ACCOUNT, keyspace="")
 
 
 def _run(session: Session, statement: str) -> None:

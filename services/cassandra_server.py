@@ -1,8 +1,6 @@
 """Cassandra on loopback: one node with password authentication."""
 
 import yaml
-from cassandra import DriverException, RequestExecutionException
-from cassandra.cluster import NoHostAvailable
 
 from services.cassandra_roles import check_superuser, create_roles_and_tables, refuse_superusers_name
 from services.jars import CASSANDRA, classpath, fetch
@@ -39,7 +37,6 @@ class CassandraServer(Server):
     name = "cassandra"
     title = "Cassandra"
     port_setting = "CASSANDRA_PORT"
-    client_errors = (DriverException, RequestExecutionException, NoHostAvailable)
 
     @property
     def port(self) -> int:

@@ -2,7 +2,8 @@
 
 import base64
 import uuid
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
 from typing import Any
 
 from kafka.admin import ConfigResource, ConfigResourceType, KafkaAdminClient, NewTopic
@@ -73,7 +74,6 @@ class KafkaServer(Server):
     name = "kafka"
     title = "Kafka"
     port_setting = "KAFKA_BOOTSTRAP_SERVERS"
-    client_errors = (KafkaError,)
 
     @property
     def port(self) -> int:
@@ -129,24 +129,15 @@ class KafkaServer(Server):
 
     def check_answers(self) -> None:
         """List the topics."""
-        try:
-            admin = self._admin()
-            try:
-                admin.list_topics()
-            finally:
-                admin.close()
-        except KafkaError as error:
-            raise StoreUnavailable(f"Kafka at {self.address}: {error}") from None
+        with self._admin() as admin:
+            admin.list_topics()
 
     def set_up(self) -> None:
         """Create KAFKA_TOPIC where it is missing, with KAFKA_PARTITIONS partitions; one that exists stays as it is."""
-        admin = self._admin()
-        try:
+        with self._admin() as admin:
             create_topic(admin, self.settings)
             if self.settings.kafka_security != "PLAINTEXT":
                 create_kafka_accounts(admin, self.settings)
-        finally:
-            admin.close()
 
     def _secured(self) -> str:
         """The lines of server.properties for SASL_SSL; none for PLAINTEXT."""
@@ -173,13 +164,19 @@ class KafkaServer(Server):
     def _logging(self) -> str:
         return f"-Dlog4j2.configurationFile={self.conf / 'log4j2.xml'}"
 
-    def _admin(self) -> KafkaAdminClient:
+    @contextmanager
+    def _admin(self) -> Iterator[KafkaAdminClient]:
         options: dict[str, Any] = {}
         if self.settings.kafka_security != "PLAINTEXT":
             options = kafka_options(self.settings, self._admin_account) | {"sasl_mechanism": "PLAIN"}
-        return KafkaAdminClient(
-            bootstrap_servers=self.address, client_id="services", request_timeout_ms=5000, **options
-        )
+        try:
+            admin = KafkaAdminClient(
+                bootstrap_servers=self.address, client_id="services", request_timeout_ms=5000, **options
+            )
+            with closing(admin):
+                yield admin
+        except KafkaError as error:
+            raise StoreUnavailable(f"Kafka at {self.address}: {error}") from None
 
 
 def create_topic(admin: KafkaAdminClient, settings: Settings) -> None:

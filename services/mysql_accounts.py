@@ -1,14 +1,11 @@
 """MySQL's accounts, one for each part, wherever the server runs. Rights on tables dbt grants to their roles."""
 
 from collections.abc import Sequence
-from contextlib import closing
 from typing import Any, NamedTuple
 
-from mysql.connector.abstracts import MySQLConnectionAbstract
-
-from tickledger.errors import CertificateRefused, ConfigurationError
+from tickledger.errors import ConfigurationError
 from tickledger.settings import Account, Settings
-from tickledger.stores import connect_mysql, fetch_rows
+from tickledger.stores import fetch_rows, mysql
 
 _DDL = (
     "SELECT, INSERT, UPDATE, DELETE, CREATE, DROP, ALTER, INDEX, CREATE VIEW, SHOW VIEW, CREATE TEMPORARY TABLES,"
@@ -54,7 +51,7 @@ def create_accounts(settings: Settings, hosts: Sequence[str]) -> None:
     root.
     """
     refuse_taken_names(settings)
-    with closing(_connect_root(settings)) as connection:
+    with mysql(settings, settings.mysql_root, database="mysql") as connection:
         cursor = connection.cursor()
         is_mariadb = "MariaDB" in fetch_rows(connection, "SELECT VERSION()")[0][0]
         for rights in rights_of(settings):
@@ -81,15 +78,3 @@ def _renew(cursor: Any, settings: Settings, rights: Rights, host: str) -> tuple[
     if rights.everywhere:
         cursor.execute(f"GRANT {rights.everywhere} ON `{pattern}`.* TO %s@%s", user)
     return user
-
-
-def _connect_root(settings: Settings) -> MySQLConnectionAbstract:
-    try:
-        return connect_mysql(settings, settings.mysql_root, database="mysql")
-    except CertificateRefused:
-        raise
-    except ConfigurationError:
-        raise ConfigurationError(
-            "MYSQL_ROOT_PASSWORD is (hidden); it should be the one that MySQL at "
-            f"{settings.mysql_host}:{settings.mysql_port} was started with"
-        ) from None

@@ -8,15 +8,14 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-import mysql.connector
 from pydantic import SecretStr
 
 from services.jars import MARIADB, fetch
 from services.mysql_accounts import create_accounts, refuse_taken_names
 from services.server import LOOPBACK, Server, run_once, write_private
-from tickledger.errors import CertificateRefused, ConfigurationError
+from tickledger.errors import ConfigurationError
 from tickledger.settings import NO_FILE
-from tickledger.stores import connect_mysql
+from tickledger.stores import mysql
 
 #: Names the server to use instead of the `mysqld` on PATH: a binary, or a launcher followed by one.
 MYSQLD_VARIABLE = "TICKLEDGER_MYSQLD"
@@ -52,7 +51,6 @@ class MySQLServer(Server):
     name = "mysql"
     title = "MySQL"
     port_setting = "MYSQL_PORT"
-    client_errors = (mysql.connector.Error,)
 
     @property
     def port(self) -> int:
@@ -100,15 +98,8 @@ class MySQLServer(Server):
 
     def check_answers(self) -> None:
         """Log in as root. Raises ConfigurationError where the running server has another password."""
-        try:
-            connect_mysql(self.settings, self.settings.mysql_root, database="mysql").close()
-        except CertificateRefused:
-            raise
-        except ConfigurationError:
-            raise ConfigurationError(
-                f"MYSQL_ROOT_PASSWORD is (hidden); it should be the one that the server at {self.address} was started "
-                "with: 'tickledger services stop' and start again make it so"
-            ) from None
+        with mysql(self.settings, self.settings.mysql_root, database="mysql"):
+            pass
 
     def set_up(self) -> None:
         """Drop the accounts that new system tables bring along; create or renew ours.
@@ -116,8 +107,7 @@ class MySQLServer(Server):
         Root's password and the database the server made from the init file.
         """
         self._init_file.unlink(missing_ok=True)
-        connection = connect_mysql(self.settings, self.settings.mysql_root, database="mysql")
-        try:
+        with mysql(self.settings, self.settings.mysql_root, database="mysql") as connection:
             cursor = connection.cursor()
             # MariaDB gives root one for the host's name and one for ::1, and none of them a password.
             cursor.execute(
@@ -126,8 +116,6 @@ class MySQLServer(Server):
             )
             for user, host in cursor.fetchall():
                 cursor.execute("DROP USER %s@%s", (str(user), str(host)))
-        finally:
-            connection.close()
         create_accounts(self.settings, ("localhost", LOOPBACK))
 
     def _encryption(self) -> list[str]:

@@ -5,17 +5,17 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-import mysql.connector
-from cassandra import DriverException, RequestExecutionException
+from cassandra import DriverException
 from kafka import KafkaAdminClient
 from kafka.errors import KafkaError
+from mysql.connector import Error
 from rich.table import Table
 
 from tickledger.errors import StoreUnavailable
 from tickledger.plain_text import plain, print_table
 from tickledger.secured import kafka_options
 from tickledger.settings import Settings
-from tickledger.stores import connect_cassandra, connect_mysql
+from tickledger.stores import cassandra, mysql
 from tickledger.topic import BOOTSTRAP_MS
 
 #: A statement's column names and rows; no columns where it returns nothing.
@@ -25,39 +25,36 @@ MOST_ROWS = 1000
 
 def sql_prompt(settings: Settings) -> None:
     """Read MySQL statements until the input ends, each up to a semicolon, and print their rows. Commits each."""
-    connection = connect_mysql(settings, settings.dbt_mysql)
+    with mysql(settings, settings.dbt_mysql) as connection:
 
-    def run(statement: str) -> Answer:
-        cursor: Any = connection.cursor()
-        try:
-            cursor.execute(statement)
-            rows = cursor.fetchall() if cursor.with_rows else []
-            connection.commit()
-            return (cursor.column_names if cursor.with_rows else ()), rows
-        except mysql.connector.Error as error:
-            connection.rollback()
-            raise ValueError(error.msg) from None
-        finally:
-            cursor.close()
+        def run(statement: str) -> Answer:
+            cursor: Any = connection.cursor()
+            try:
+                cursor.execute(statement)
+                rows = cursor.fetchall() if cursor.with_rows else []
+                connection.commit()
+                return (cursor.column_names if cursor.with_rows else ()), rows
+            except Error as error:
+                connection.rollback()
+                raise ValueError(error.msg) from None
+            finally:
+                cursor.close()
 
-    _prompt(f"sql {settings.mysql_database}> ", run)
+        _prompt(f"sql {settings.mysql_database}> ", run)
 
 
 def cql_prompt(settings: Settings) -> None:
     """Read CQL statements until the input ends, each up to a semicolon, and print their rows."""
-    session = connect_cassandra(settings)
+    with cassandra(settings) as session:
 
-    def run(statement: str) -> Answer:
-        try:
-            result = session.execute(statement)
-            return result.column_names or (), result
-        except (DriverException, RequestExecutionException) as error:
-            raise ValueError(str(error)) from None
+        def run(statement: str) -> Answer:
+            try:
+                result = session.execute(statement)
+                return result.column_names or (), result
+            except DriverException as error:
+                raise ValueError(str(error)) from None
 
-    try:
         _prompt(f"cql {settings.cassandra_keyspace}> ", run)
-    finally:
-        session.cluster.shutdown()
 
 
 def topics(settings: Settings) -> dict[str, int]:

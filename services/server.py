@@ -28,8 +28,6 @@ class Server(ABC):
     name: str
     title: str
     port_setting: str
-    #: What the server's client raises.
-    client_errors: tuple[type[Exception], ...]
 
     def __init__(self, folder: Path, settings: Settings, say: Say, cancelled: Event | None = None):
         self.settings = settings
@@ -125,7 +123,7 @@ class Server(ABC):
         self.wait_until_ready()
         try:
             self.set_up()
-        except self.client_errors as error:
+        except StoreUnavailable as error:
             raise TickledgerError(f"setting up {self.title} failed: {error} (its log is {self.log_file})") from None
         self._set_up_mark.touch()
         self._say(f"{self.title} is ready")

@@ -7,10 +7,7 @@ import logging
 from pathlib import Path
 from typing import Annotated
 
-import mysql.connector
 import typer
-from cassandra import DriverException, RequestExecutionException
-from cassandra.cluster import NoHostAvailable
 from kafka.admin import KafkaAdminClient
 from kafka.errors import KafkaError
 from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixed
@@ -46,7 +43,8 @@ def stores() -> None:
     print(f"Kafka at {settings.kafka_bootstrap_servers} has its topic", flush=True)
     _set_up_cassandra(settings)
     print(f"Cassandra at {','.join(settings.cassandra_hosts)} has its roles and tables", flush=True)
-    _set_up_mysql(settings)
+    # Clients come from other containers, and which addresses those have only Docker knows.
+    create_accounts(settings, ("%",))
     print(f"MySQL at {settings.mysql_host} has its accounts", flush=True)
 
 
@@ -72,18 +70,7 @@ def _set_up_kafka(settings: Settings) -> None:
 
 def _set_up_cassandra(settings: Settings) -> None:
     _wait_for_superuser(settings)
-    try:
-        create_roles_and_tables(settings)
-    except (DriverException, RequestExecutionException, NoHostAvailable) as error:
-        raise TickledgerError(f"setting up Cassandra failed: {error}") from None
-
-
-def _set_up_mysql(settings: Settings) -> None:
-    try:
-        # Clients come from other containers, and which addresses those have only Docker knows.
-        create_accounts(settings, ("%",))
-    except mysql.connector.Error as error:
-        raise TickledgerError(f"setting up MySQL failed: {error}") from None
+    create_roles_and_tables(settings)
 
 
 @retry(

@@ -15,7 +15,6 @@ from functools import lru_cache
 from itertools import islice
 from typing import Any, NamedTuple
 
-from cassandra import DriverException, RequestExecutionException, RequestValidationException
 from cassandra.cluster import NoHostAvailable, Session
 from cassandra.concurrent import execute_concurrent
 from cassandra.connection import ConnectionBusy
@@ -25,9 +24,9 @@ from cassandra.query import BatchStatement, BatchType, BoundStatement
 from streaming.tick_columns import TickColumns
 from streaming.tick_packing import PackedRows, pack_rows, pack_tick
 from tickledger.decode import DeadLetter
-from tickledger.errors import ConfigurationError, StoreUnavailable, TickledgerError
+from tickledger.errors import StoreUnavailable
 from tickledger.settings import Settings
-from tickledger.stores import CASSANDRA_REQUEST_SECONDS, connect_cassandra
+from tickledger.stores import CASSANDRA_ERRORS, CASSANDRA_REQUEST_SECONDS, cassandra_error, connect_cassandra
 from tickledger.tick import (
     DEAD_LETTER_BUCKET,
     DEAD_LETTER_TABLE,
@@ -64,7 +63,6 @@ FEW_TIMES, COMPANIES_A_REQUEST = 5, 50
 #: Look-ups of a task at the same time, and those whose answers it may hold.
 LOOK_UPS_IN_FLIGHT, LOOK_UPS_A_PORTION = 16, 64
 
-_ERRORS = (DriverException, RequestExecutionException, NoHostAvailable)
 _INSERT_TICK = ", ".join([one.name for one in TICK_FIELDS] + [name for name, _ in LANDING_COLUMNS])
 
 
@@ -157,8 +155,8 @@ class TickSink:
                 )
                 for one, (_, rows) in zip(some, found, strict=True):
                     yield one, [StoredTick(ticker, datetime_to_ms(at), *others) for ticker, at, *others in rows]
-            except _ERRORS as error:
-                raise _said(error) from None
+            except CASSANDRA_ERRORS as error:
+                raise cassandra_error(error) from None
 
     def _query(self, one: Moments) -> BoundStatement:
         day, times = day_to_date(one.trade_day), one.times
@@ -212,9 +210,9 @@ class TickSink:
         self._in_flight.begin(size)
         try:
             future = self._session.execute_async(statement)
-        except _ERRORS as error:
+        except CASSANDRA_ERRORS as error:
             self._in_flight.end(size)
-            raise _said(error) from None
+            raise cassandra_error(error) from None
         future.add_callbacks(lambda _: self._in_flight.end(size), lambda error: self._failed(error, statement, size))
 
     def _send_again(self) -> None:
@@ -237,13 +235,13 @@ class TickSink:
 
     def _raise_failure(self) -> None:
         if self._failure is not None:
-            raise _said(self._failure)
+            raise cassandra_error(self._failure)
 
     def _read(self, bound: Any) -> Iterator[Any]:
         try:
             yield from self._session.execute(bound)
-        except _ERRORS as error:
-            raise _said(error) from None
+        except CASSANDRA_ERRORS as error:
+            raise cassandra_error(error) from None
 
 
 class _InFlight:
@@ -323,8 +321,8 @@ def _prepare(session: Session) -> _Statements:
                 f" WHERE {dead_key} AND kafka_offset >= ? AND kafka_offset <= ?"
             ),
         )
-    except _ERRORS as error:
-        raise _said(error) from None
+    except CASSANDRA_ERRORS as error:
+        raise cassandra_error(error) from None
 
 
 def _is_slice(one: Moments) -> bool:
@@ -354,17 +352,6 @@ def _in_requests(slices: Iterable[Moments]) -> Iterator[Moments]:
     for one in slices:
         for start in range(0, len(one.times), TIMES_A_REQUEST):
             yield one._replace(times=one.times[start : start + TIMES_A_REQUEST])
-
-
-def _said(error: Exception) -> TickledgerError:
-    """What a driver's error means: a request that Cassandra refuses is nothing to wait for."""
-    inner = next(iter(error.errors.values()), error) if isinstance(error, NoHostAvailable) and error.errors else error
-    if isinstance(inner, RequestValidationException):
-        return ConfigurationError(
-            f"Cassandra refuses a request: {' '.join(str(inner).split())}; 'tickledger doctor' says what its tables and"
-            " CASSANDRA_USER lack"
-        )
-    return StoreUnavailable(f"Cassandra does not answer: {type(inner).__name__}")
 
 
 def _has_no_room(error: Exception) -> bool:

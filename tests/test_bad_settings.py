@@ -138,7 +138,7 @@ CASES: dict[str, tuple[Doctored, str]] = {
     ),
     "a wrong password of Cassandra": (
         _set(CASSANDRA_PASSWORD=SECRET),
-        "CASSANDRA_USER and CASSANDRA_PASSWORD should name a role of that cluster",
+        "CASSANDRA_USER and CASSANDRA_PASSWORD should name a role of Cassandra",
     ),
     "a role that Cassandra does not know": (
         _set(CASSANDRA_USER="nobody"),
@@ -172,7 +172,7 @@ CASES: dict[str, tuple[Doctored, str]] = {
     "no MySQL at the port": (_closed_port("MYSQL_PORT"), "MySQL at .*MYSQL_PORT.* does not answer"),
     "a wrong password of MySQL": (
         _set(MYSQL_PASSWORD=SECRET),
-        "MYSQL_USER and MYSQL_PASSWORD should name an account of that server",
+        "MYSQL_USER and MYSQL_PASSWORD should name an account of MySQL",
     ),
     "an account that MySQL does not know": (_set(MYSQL_USER="nobody"), "MYSQL_USER is 'nobody'; MySQL at .* refuses"),
     "a database that is not there": (

@@ -269,7 +269,9 @@ def test_nobody_deletes_or_creates_a_topic(secured: Secured, account: str) -> No
 
 def test_a_wrong_password_of_kafka_is_refused_with_one_line(secured: Secured) -> None:
     done = secured.run("python", "streaming/stream_ticks.py", seconds=SECONDS, KAFKA_PASSWORD="no-such-password")
-    _assert_one_line(done, "KAFKA_USER is 'tickledger'; Kafka at .* refuses it .*KAFKA_PASSWORD should name an account")
+    _assert_one_line(
+        done, "KAFKA_USER is 'tickledger'; Kafka at .* refuses it: .*KAFKA_PASSWORD should name an account"
+    )
     assert "no-such-password" not in done.stdout
 
 

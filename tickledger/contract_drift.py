@@ -6,19 +6,18 @@ rewrite types and CHECK expressions each in their own way. Changes nothing.
 
 import re
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import mysql.connector
 from cassandra.metadata import TableMetadata
 from mysql.connector import errorcode
 from mysql.connector.abstracts import MySQLConnectionAbstract
+from mysql.connector.errors import DatabaseError, OperationalError, ProgrammingError
 
 from tickledger.contract import TableContract, load_contract
-from tickledger.errors import ConfigurationError, StoreUnavailable
+from tickledger.errors import ConfigurationError
 from tickledger.settings import Settings
-from tickledger.stores import connect_cassandra, connect_mysql, first_sentence
+from tickledger.stores import cassandra, mysql
 from tickledger.tick import CASSANDRA_TABLES
 
 MISSING = "missing"
@@ -69,17 +68,8 @@ class _Parts:
 
 def differences(settings: Settings) -> list[Difference]:
     """Every difference in both stores. Raises ConfigurationError or StoreUnavailable where one cannot be read."""
-    with closing(connect_mysql(settings)) as connection, mysql_errors():
+    with mysql(settings) as connection:
         return [*mysql_differences(connection), *cassandra_differences(settings)]
-
-
-@contextmanager
-def mysql_errors() -> Iterator[None]:
-    """Turn what the driver raises into StoreUnavailable."""
-    try:
-        yield
-    except mysql.connector.Error as error:
-        raise StoreUnavailable(f"MySQL does not answer: {first_sentence(error)}") from None
 
 
 def mysql_differences(connection: MySQLConnectionAbstract) -> list[Difference]:
@@ -113,9 +103,9 @@ def _contract_parts(connection: MySQLConnectionAbstract, table: TableContract) -
     cursor = connection.cursor()
     try:
         cursor.execute(f"CREATE TEMPORARY TABLE {shadow} {table.definition()}")
-    except mysql.connector.OperationalError:
+    except OperationalError:
         raise
-    except mysql.connector.DatabaseError as error:
+    except DatabaseError as error:
         raise ConfigurationError(f"the contract of {table.name!r} is refused by MySQL: {error.msg}") from None
     finally:
         cursor.close()
@@ -130,7 +120,7 @@ def _parts(connection: MySQLConnectionAbstract, table: str) -> _Parts | None:
     try:
         cursor.execute(f"SHOW CREATE TABLE {table}")
         _, *lines, last = cursor.fetchone()[1].split("\n")
-    except mysql.connector.Error as error:
+    except ProgrammingError as error:
         if error.errno == errorcode.ER_NO_SUCH_TABLE:
             return None
         raise
@@ -149,12 +139,8 @@ def _parts(connection: MySQLConnectionAbstract, table: str) -> _Parts | None:
 
 def cassandra_differences(settings: Settings) -> list[Difference]:
     """Columns, types and primary keys of the keyspace's tables against `tickledger/tick.py`."""
-    session = connect_cassandra(settings)
-    try:
-        live = session.cluster.metadata.keyspaces[settings.cassandra_keyspace].tables
-        return list(_compare_keyspace(live))
-    finally:
-        session.cluster.shutdown()
+    with cassandra(settings) as session:
+        return list(_compare_keyspace(session.cluster.metadata.keyspaces[settings.cassandra_keyspace].tables))
 
 
 def _compare_keyspace(live: dict[str, TableMetadata]) -> Iterator[Difference]:

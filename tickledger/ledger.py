@@ -9,15 +9,15 @@ from datetime import UTC, date, datetime
 from enum import StrEnum
 from typing import Any, NamedTuple
 
-import mysql.connector
 from mysql.connector import errorcode
 from mysql.connector.abstracts import MySQLConnectionAbstract
+from mysql.connector.errors import IntegrityError
 
 from tickledger import fault_points
 from tickledger.contract import contract_hash, insert_statement
-from tickledger.errors import ConfigurationError, LedgerMoved, StoreUnavailable, TickledgerError
+from tickledger.errors import LedgerMoved, StoreUnavailable, TickledgerError
 from tickledger.settings import Settings
-from tickledger.stores import connect_mysql, fetch_rows, first_sentence
+from tickledger.stores import close_quietly, connect_mysql, fetch_rows, mysql, mysql_errors
 
 #: A stream that was killed a moment ago, or whose connection broke, may hold the advisory lock for so long.
 LOCK_SECONDS = 10
@@ -254,21 +254,13 @@ class Ledger:
 
     @contextmanager
     def _transaction(self) -> Iterator[MySQLConnectionAbstract]:
-        connection = connect_mysql(self._settings)
-        try:
-            yield connection
-        except mysql.connector.errors.IntegrityError as error:
-            if error.errno == errorcode.ER_DUP_ENTRY:
-                raise _RefusedByKey(f"a key of the ledger is taken: {error.msg}") from None
-            raise BatchClashes(f"MySQL refuses the batch: {error.msg}") from None
-        except mysql.connector.errors.ProgrammingError as error:
-            raise ConfigurationError(
-                f"MYSQL_DATABASE is {self._settings.mysql_database!r}; MySQL refuses the query: {error.msg}"
-            ) from None
-        except mysql.connector.Error as error:
-            raise StoreUnavailable(f"MySQL does not answer: {first_sentence(error)}") from None
-        finally:
-            _close_quietly(connection)
+        with mysql(self._settings) as connection:
+            try:
+                yield connection
+            except IntegrityError as error:
+                if error.errno == errorcode.ER_DUP_ENTRY:
+                    raise _RefusedByKey(f"a key of the ledger is taken: {error.msg}") from None
+                raise BatchClashes(f"MySQL refuses the batch: {error.msg}") from None
 
 
 class BatchClashes(TickledgerError):
@@ -460,12 +452,6 @@ def _to_milliseconds(seconds: float | None) -> float | None:
     return None if seconds is None else round(seconds, 3)
 
 
-def _close_quietly(connection: MySQLConnectionAbstract) -> None:
-    # A connection that is lost needs no closing.
-    with suppress(mysql.connector.Error):
-        connection.close()
-
-
 class StreamLock:
     """An advisory lock that tells a second stream on the same database "no" before it has read anything.
 
@@ -486,23 +472,20 @@ class StreamLock:
         MySQL is away.
         """
         if self._connection is not None:
-            try:
+            with suppress(StoreUnavailable), mysql_errors(self._settings):
                 self._connection.ping(reconnect=False)
                 return
-            except mysql.connector.Error:
-                self._connection = None
+            self._connection = None
         connection = connect_mysql(self._settings)
-        try:
+        with mysql_errors(self._settings):
             taken = fetch_rows(connection, "SELECT GET_LOCK(%s, %s)", (self.name, LOCK_SECONDS))[0][0]
-        except mysql.connector.Error as error:
-            raise StoreUnavailable(f"MySQL does not answer: {first_sentence(error)}") from None
         if taken != 1:
-            _close_quietly(connection)
+            close_quietly(connection)
             raise LedgerMoved(f"another stream lands into {self._settings.mysql_database!r}; stop it first")
         self._connection = connection
 
     def release(self) -> None:
         """Give the lock back."""
         if self._connection is not None:
-            _close_quietly(self._connection)
+            close_quietly(self._connection)
             self._connection = None

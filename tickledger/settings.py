@@ -46,7 +46,10 @@ FEED_RULES: tuple[str, ...] = get_args(FeedRule)
 
 
 class Account(BaseModel):
-    """An account's name and password; `prefix` is how its settings begin, `purpose` whose it is, for error lines."""
+    """An account's name and password, and what error lines say of it.
+
+    `prefix` is how its settings begin, `purpose` whose it is; `should_be` is set where its name is no setting.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -54,6 +57,7 @@ class Account(BaseModel):
     password: SecretStr = SecretStr("")
     prefix: str = ""
     purpose: str = ""
+    should_be: str = ""
 
     def required(self) -> "Account":
         """The account itself. Raises ConfigurationError where its name or its password is not set."""
@@ -65,15 +69,26 @@ class Account(BaseModel):
             " .env what .env.example has"
         )
 
+    def refused_by(self, server: str) -> ConfigurationError:
+        """The line about a server that does not let the account in."""
+        if self.should_be:
+            problem = f"{self.prefix}_PASSWORD is (hidden); {server} refuses it: it {self.should_be}"
+        else:
+            settings = f"{self.prefix}_USER and {self.prefix}_PASSWORD"
+            problem = f"{self.prefix}_USER is {self.user!r}; {server} refuses it: {settings} should name {self.purpose}"
+        return ConfigurationError(problem)
 
-def _account(purpose: str, user: str = "") -> AfterValidator:
-    def known(value: Account, info: ValidationInfo) -> Account:
-        told = {"prefix": str(info.field_name).upper(), "purpose": purpose, "user": user or value.user}
-        return value.model_copy(update=told)
 
-    return AfterValidator(known)
+def _account(purpose: str, user: str = "", should_be: str = "") -> AfterValidator:
+    known = {"purpose": purpose} | ({"user": user, "should_be": should_be} if user else {})
+
+    def described(value: Account, info: ValidationInfo) -> Account:
+        return value.model_copy(update=known | {"prefix": str(info.field_name).upper()})
+
+    return AfterValidator(described)
 
 
+_CREATED, _STARTED = (f"should be the one that the {what} with" for what in ("data were created", "server was started"))
 _CA_FILE = "a readable PEM file with the certificate of the authority that signed"
 
 
@@ -154,9 +169,19 @@ class Settings(BaseSettings):
     dashboard_mysql: Annotated[Account, _account("an account of MySQL that may only read")] = Account()
 
     # The accounts that create databases and users: services/ alone uses them.
-    kafka_admin: Annotated[Account, _account("Kafka's superuser", ADMIN)] = Account()
-    cassandra_admin: Annotated[Account, _account("Cassandra's superuser", ADMIN)] = Account()
-    mysql_root: Annotated[Account, _account("MySQL's superuser", "root")] = Account()
+    kafka_admin: Annotated[Account, _account("Kafka's superuser", ADMIN, _STARTED)] = Account()
+    cassandra_admin: Annotated[
+        Account,
+        _account(
+            "Cassandra's superuser",
+            ADMIN,
+            f"{_CREATED}: restore it, or delete the data with 'tickledger services clean'",
+        ),
+    ] = Account()
+    mysql_root: Annotated[
+        Account,
+        _account("MySQL's superuser", "root", f"{_STARTED}: 'tickledger services stop' and start again make it so"),
+    ] = Account()
 
     @field_validator("cassandra_hosts", mode="before")
     @classmethod

@@ -1,20 +1,35 @@
-"""Connections to the two stores. Every other module gets them here, so that failures read alike."""
+"""The door to each store: `with mysql(settings)` and `with cassandra(settings)` open, translate errors and close.
+
+Every other module gets its connections here, so that failures read alike: one line, ConfigurationError or
+StoreUnavailable.
+"""
 
 import logging
 import re
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Any, cast
 
-import mysql.connector
-from cassandra import AuthenticationFailed, ConsistencyLevel, InvalidRequest, Unauthorized
+import mysql.connector as mysql_driver
+from cassandra import (
+    AuthenticationFailed,
+    ConsistencyLevel,
+    DriverException,
+    InvalidRequest,
+    RequestValidationException,
+    Unauthorized,
+)
 from cassandra.auth import PlainTextAuthProvider
 from cassandra.cluster import EXEC_PROFILE_DEFAULT, Cluster, ExecutionProfile, NoHostAvailable, Session
-from cassandra.connection import DefaultEndPoint
+from cassandra.connection import ConnectionException, DefaultEndPoint
 from cassandra.policies import ConstantReconnectionPolicy, DCAwareRoundRobinPolicy, TokenAwarePolicy
 from mysql.connector import errorcode
 from mysql.connector.abstracts import MySQLConnectionAbstract
+from mysql.connector.errors import ProgrammingError
 
-from tickledger.errors import ConfigurationError, StoreUnavailable
+from tickledger.errors import ConfigurationError, StoreUnavailable, TickledgerError
+from tickledger.here import RUN
 from tickledger.secured import cassandra_options, certificate_refused, check_cassandra_certificate, mysql_options
 from tickledger.settings import NO_FILE, Account, Settings
 
@@ -22,6 +37,30 @@ CONNECT_SECONDS = 5
 #: A MySQL server that hangs counts as down after this long; longer than any statement or lock wait of ours takes.
 ANSWER_SECONDS = 20
 CASSANDRA_REQUEST_SECONDS = 15
+#: What Cassandra's driver raises.
+CASSANDRA_ERRORS = (DriverException, NoHostAvailable, ConnectionException)
+#: A view that misses a table or column, or a right to one.
+_BROKEN_VIEW = errorcode.ER_VIEW_INVALID
+
+
+@contextmanager
+def mysql(
+    settings: Settings,
+    account: Account | None = None,
+    *,
+    database: str | None = None,
+    answer_seconds: int = ANSWER_SECONDS,
+) -> Iterator[MySQLConnectionAbstract]:
+    """A connection as of :func:`connect_mysql` for the block; closing it rolls back what is not committed.
+
+    What the driver raises in the block is translated as by :func:`mysql_errors`.
+    """
+    with mysql_errors(settings):
+        connection = connect_mysql(settings, account, database=database, answer_seconds=answer_seconds)
+        try:
+            yield connection
+        finally:
+            close_quietly(connection)
 
 
 def connect_mysql(
@@ -31,17 +70,16 @@ def connect_mysql(
     database: str | None = None,
     answer_seconds: int = ANSWER_SECONDS,
 ) -> MySQLConnectionAbstract:
-    """Open a MySQL connection in UTC, without autocommit, at READ COMMITTED.
+    """Open a MySQL connection in UTC, without autocommit, at READ COMMITTED, for who keeps it longer than a block.
 
     `account` is the stream's unless another is given. A server that takes longer than `answer_seconds` for one answer
-    counts as down. Raises ConfigurationError for a missing or wrong user or password or
-    a wrong database, and StoreUnavailable where nothing answers.
+    counts as down. Raises ConfigurationError for a missing or wrong user or password or a wrong database, and
+    StoreUnavailable where nothing answers.
     """
-    where = f"{settings.mysql_host}:{settings.mysql_port}"
     account = (account or settings.mysql).required()
     database = settings.mysql_database if database is None else database
-    try:
-        connection: Any = mysql.connector.connect(
+    with mysql_errors(settings, account, database):
+        connection: Any = mysql_driver.connect(
             host=settings.mysql_host,
             port=settings.mysql_port,
             user=account.user,
@@ -59,28 +97,53 @@ def connect_mysql(
         cursor = connection.cursor()
         cursor.execute("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED")
         cursor.close()
-    except mysql.connector.Error as error:
-        if error.errno == errorcode.ER_ACCESS_DENIED_ERROR:
-            raise ConfigurationError(
-                f"{account.prefix}_USER is {account.user!r}; MySQL at {where} refuses it: "
-                f"{account.prefix}_USER and {account.prefix}_PASSWORD should name an account of that server"
-            ) from None
-        if error.errno in (errorcode.ER_BAD_DB_ERROR, errorcode.ER_DBACCESS_DENIED_ERROR):
-            raise ConfigurationError(
-                f"MYSQL_DATABASE is {database!r}; it should be a database of MySQL at {where} that {account.user!r}"
-                " may use: 'dbt seed' and 'dbt run' make its tables and grant them"
-            ) from None
-        if settings.mysql_ca_file != NO_FILE and re.search(r"SSL|TLS|certificate", str(error.msg)):
-            reason = first_sentence(error)
-            raise certificate_refused("MYSQL_CA_FILE", settings.mysql_ca_file, where, reason, "MYSQL_HOST") from None
-        raise StoreUnavailable(
-            f"MySQL at {where} (MYSQL_HOST, MYSQL_PORT) does not answer: {first_sentence(error)}"
-        ) from None
-    return cast(MySQLConnectionAbstract, connection)
+        return cast(MySQLConnectionAbstract, connection)
+
+
+@contextmanager
+def mysql_errors(settings: Settings, account: Account | None = None, database: str | None = None) -> Iterator[None]:
+    """Turn what MySQL's driver raises into ConfigurationError where only the user can help, else StoreUnavailable."""
+    try:
+        yield
+    except mysql_driver.Error as error:
+        raise _mysql_error(error, settings, account or settings.mysql, database or settings.mysql_database) from None
+
+
+def _mysql_error(error: mysql_driver.Error, settings: Settings, account: Account, database: str) -> TickledgerError:
+    where = f"MySQL at {settings.mysql_host}:{settings.mysql_port}"
+    if error.errno == errorcode.ER_ACCESS_DENIED_ERROR:
+        return account.refused_by(where)
+    if error.errno in (errorcode.ER_BAD_DB_ERROR, errorcode.ER_DBACCESS_DENIED_ERROR):
+        return ConfigurationError(
+            f"MYSQL_DATABASE is {database!r}; it should be a database of {where} that {account.user!r} may use: "
+            "'dbt seed' and 'dbt run' make its tables and grant them"
+        )
+    if (isinstance(error, ProgrammingError) and _is_the_servers(error.errno)) or error.errno == _BROKEN_VIEW:
+        return ConfigurationError(
+            f"MYSQL_DATABASE is {database!r}; {where} refuses a statement: {first_sentence(error)};"
+            " 'dbt seed' and 'dbt run' make its tables and grant them"
+        )
+    if settings.mysql_ca_file != NO_FILE and re.search(r"SSL|TLS|certificate", str(error.msg)):
+        address = f"{settings.mysql_host}:{settings.mysql_port}"
+        return certificate_refused(
+            "MYSQL_CA_FILE", settings.mysql_ca_file, address, first_sentence(error), "MYSQL_HOST"
+        )
+    return StoreUnavailable(f"{where} (MYSQL_HOST, MYSQL_PORT) does not answer: {first_sentence(error)}")
+
+
+def _is_the_servers(errno: int) -> bool:
+    # Numbers from 2000 on are the driver's: for it, a cursor whose connection is gone is a programming error too.
+    return 1000 <= errno < 2000 or errno >= 3000
+
+
+def close_quietly(connection: MySQLConnectionAbstract) -> None:
+    """Close a connection; one that is lost needs no closing."""
+    with suppress(mysql_driver.Error, OSError):
+        connection.close()
 
 
 def fetch_rows(connection: MySQLConnectionAbstract, query: str, values: Any = ()) -> list[Any]:
-    """All rows of one query, with its values bound by place or name. Raises mysql.connector.Error."""
+    """All rows of one query, with its values bound by place or name. Raises what the driver raises."""
     cursor = connection.cursor()
     try:
         cursor.execute(query, values)
@@ -89,13 +152,27 @@ def fetch_rows(connection: MySQLConnectionAbstract, query: str, values: Any = ()
         cursor.close()
 
 
-def first_sentence(error: mysql.connector.Error) -> str:
+def first_sentence(error: mysql_driver.Error) -> str:
     """What the connector says, without the advice that it adds for programmers on further lines."""
     return " ".join(str(error.msg).split()).partition(". ")[0]
 
 
+@contextmanager
+def cassandra(settings: Settings, account: Account | None = None, *, keyspace: str | None = None) -> Iterator[Session]:
+    """A session as of :func:`connect_cassandra` for the block.
+
+    What the driver raises in the block is translated as by :func:`cassandra_errors`.
+    """
+    with cassandra_errors():
+        session = connect_cassandra(settings, account, keyspace=keyspace)
+        try:
+            yield session
+        finally:
+            session.cluster.shutdown()
+
+
 def connect_cassandra(settings: Settings, account: Account | None = None, *, keyspace: str | None = None) -> Session:
-    """Open a Cassandra session on the settings' keyspace or another; an empty `keyspace` opens it on none.
+    """Open a session on the settings' keyspace or another, for who keeps it longer than a block; '' opens it on none.
 
     `account` is the stream's unless another is given. The session reconnects by itself; close it with
     `session.cluster.shutdown()`. Raises ConfigurationError for a missing or wrong user or password or a wrong keyspace,
@@ -112,7 +189,28 @@ def connect_cassandra(settings: Settings, account: Account | None = None, *, key
     except Exception as error:
         cluster.shutdown()
         check_cassandra_certificate(settings)
-        raise _cassandra_error(error, where, keyspace, account) from None
+        raise _connect_error(error, where, keyspace, account) from None
+
+
+@contextmanager
+def cassandra_errors() -> Iterator[None]:
+    """Turn what Cassandra's driver raises into ConfigurationError or StoreUnavailable, as :func:`cassandra_error`."""
+    try:
+        yield
+    except CASSANDRA_ERRORS as error:
+        raise cassandra_error(error) from None
+
+
+def cassandra_error(error: Exception) -> TickledgerError:
+    """What one of :data:`CASSANDRA_ERRORS` means: a request that Cassandra refuses is nothing to wait for."""
+    causes = error.errors if isinstance(error, NoHostAvailable) else {}
+    inner = next(iter(causes.values()), error) if isinstance(causes, dict) else error
+    if isinstance(inner, RequestValidationException):
+        return ConfigurationError(
+            f"Cassandra refuses a request: {' '.join(str(inner).split())}; '{RUN}tickledger doctor' says what its"
+            " tables and roles lack"
+        )
+    return StoreUnavailable(f"Cassandra (CASSANDRA_HOSTS, CASSANDRA_PORT) does not answer: {type(inner).__name__}")
 
 
 def _cluster(settings: Settings, accounts: PlainTextAuthProvider) -> Cluster:
@@ -139,16 +237,13 @@ def _cluster(settings: Settings, accounts: PlainTextAuthProvider) -> Cluster:
     )
 
 
-def _cassandra_error(error: Exception, where: str, keyspace: str, account: Account) -> Exception:
+def _connect_error(error: Exception, where: str, keyspace: str, account: Account) -> TickledgerError:
     if isinstance(error, NoHostAvailable) and isinstance(error.errors, list):
         # So the driver says that hosts answered, but none took the keyspace.
         return ConfigurationError(f"CASSANDRA_KEYSPACE is {keyspace!r}; it should be a keyspace at {where}")
     causes: list[Any] = list(error.errors.values()) if isinstance(error, NoHostAvailable) else [error]
     if any(isinstance(cause, AuthenticationFailed | Unauthorized) for cause in causes):
-        return ConfigurationError(
-            f"{account.prefix}_USER is {account.user!r}; Cassandra at {where} refuses it: "
-            f"{account.prefix}_USER and {account.prefix}_PASSWORD should name a role of that cluster"
-        )
+        return account.refused_by(f"Cassandra at {where}")
     if any(isinstance(cause, InvalidRequest) for cause in causes):
         return ConfigurationError(f"CASSANDRA_KEYSPACE is {keyspace!r}; it should be a keyspace at {where}")
     why = f": {type(causes[0]).__name__}" if causes else ""

@@ -9,7 +9,7 @@ from kafka import IsolationLevel, KafkaAdminClient, OffsetSpec, TopicPartition
 from kafka.admin import ConfigResource, ConfigResourceType
 from kafka.errors import AuthorizationError, KafkaError, SaslAuthenticationFailedError
 
-from tickledger.errors import ConfigurationError, StoreUnavailable, TickledgerError, TopicChanged, TopicMissing
+from tickledger.errors import StoreUnavailable, TickledgerError, TopicChanged, TopicMissing
 from tickledger.secured import check_kafka_certificate, kafka_options
 from tickledger.settings import Account, Settings
 
@@ -134,11 +134,7 @@ def _admin(settings: Settings, account: Account, answer_ms: int = REQUEST_MS) ->
 def kafka_error(settings: Settings, error: KafkaError, account: Account) -> TickledgerError:
     """What a client's error means: a refused account is a setting to mend, anything else a broker that is silent."""
     if isinstance(error, SaslAuthenticationFailedError | AuthorizationError):
-        return ConfigurationError(
-            f"{account.prefix}_USER is {account.user!r}; Kafka at {settings.kafka_bootstrap_servers} refuses it"
-            f" ({type(error).__name__}): {account.prefix}_USER and {account.prefix}_PASSWORD should name an account of"
-            " that broker that may do this"
-        )
+        return account.refused_by(f"Kafka at {settings.kafka_bootstrap_servers} ({type(error).__name__})")
     return StoreUnavailable(
         f"Kafka at {settings.kafka_bootstrap_servers} (KAFKA_BOOTSTRAP_SERVERS) does not answer: {type(error).__name__}"
     )

@@ -8,8 +8,10 @@ from contextlib import suppress
 class Gate:
     """A way to a server that a test can shut: a forwarded port of an address on loopback, any free one for 0."""
 
-    def __init__(self, target: int, host: str = "127.0.0.1", port: int = 0) -> None:
+    def __init__(self, target: int, host: str = "127.0.0.1", port: int = 0, *, closes_at: bytes | None = None) -> None:
         self._target = target
+        #: What a client sends that closes the gate, before the server sees it.
+        self._closes_at = closes_at
         self._listener = socket.create_server((host, port))
         self._open: list[socket.socket] = []
         self.port = self._listener.getsockname()[1]
@@ -32,10 +34,12 @@ class Gate:
                 for source, sink in ((inside, outside), (outside, inside)):
                     threading.Thread(target=self._forward, args=(source, sink), daemon=True).start()
 
-    @staticmethod
-    def _forward(source: socket.socket, sink: socket.socket) -> None:
+    def _forward(self, source: socket.socket, sink: socket.socket) -> None:
         with suppress(OSError):
             while data := source.recv(65536):
+                if self._closes_at is not None and self._closes_at in data:
+                    self.close()
+                    return
                 sink.sendall(data)
             sink.shutdown(socket.SHUT_RDWR)
 
