@@ -5,19 +5,24 @@ from rich.table import Table
 
 from tickledger.command_line import AsJson, print_json
 from tickledger.contract import insert_statement, load_contract
-from tickledger.contract_drift import Difference, differences
+from tickledger.contract_drift import differences
 from tickledger.ledger import filled_columns
 from tickledger.plain_text import plain, print_table
 from tickledger.settings import load_settings
+from tickledger.table_facts import Difference
 from tickledger.tick import CASSANDRA_TABLES
+
+
+def _row(one: Difference) -> dict[str, str]:
+    return {"store": one.store, "table": one.table, "what": one.what, "contract": one.contract, "live": one.live}
 
 
 def _print(found: list[Difference]) -> None:
     table = Table(title="Live tables that differ from their contract", title_justify="left")
-    for column in Difference._fields:
+    for column in _row(found[0]):
         table.add_column(column, overflow="fold")
     for one in found:
-        table.add_row(*map(plain, one))
+        table.add_row(*map(plain, _row(one).values()))
     print_table(table)
 
 
@@ -28,7 +33,7 @@ def main(as_json: AsJson = False) -> None:
     """
     found = differences(load_settings())
     if as_json:
-        print_json(one._asdict() for one in found)
+        print_json(map(_row, found))
     elif found:
         _print(found)
     if found:

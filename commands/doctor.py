@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from importlib.metadata import metadata, version
 from pathlib import Path
-from typing import Any
 
 import typer
 from packaging.specifiers import SpecifierSet
@@ -24,6 +23,7 @@ from tickledger.ledger import Ledger, utc_now
 from tickledger.settings import Settings, env_file, load_settings
 from tickledger.start_up import check_continuity
 from tickledger.stores import cassandra, fetch_rows, mysql
+from tickledger.table_facts import Difference, Kind
 from tickledger.topic import TOPIC_CONFIGS, LagMeter, describe_topic, takes_any_time
 
 #: Less than this on the disk of the scratch folder stops Spark soon.
@@ -168,15 +168,14 @@ def _clock(settings: Settings) -> str:
 
 
 def _contract(settings: Settings) -> str:
-    with mysql(settings) as connection:
-        return _tables(mysql_differences(connection))
+    return _tables(mysql_differences(settings))
 
 
-def _tables(found: list[Any]) -> str:
+def _tables(found: list[Difference]) -> str:
     if found:
         first, more = found[0], f" and {len(found) - 1} more" if len(found) > 1 else ""
         mend = DBT if first.store == "MySQL" else SERVERS
-        if first.what != "table":
+        if first.kind != Kind.TABLE:
             mend = f"{RUN}tickledger check-contract"
         raise Ill(f"{first.table}, {first.what}: {first.live}; it should be {first.contract}{more}", mend)
     return "every table follows its definition"

@@ -18,17 +18,16 @@ class Rights(NamedTuple):
 
     account: Account
     role: str
-    everywhere: str
+    everywhere: str = ""
 
 
 def rights_of(settings: Settings) -> tuple[Rights, ...]:
     """Each account's. The roles are those of `grants` in dbt_project/: a table's rights are given where it is made."""
     return (
         Rights(settings.dbt_mysql, "", _DDL),
-        # The contract is compared as the server itself writes it, in a temporary table that only its session sees.
-        Rights(settings.mysql, "role_stream", "CREATE TEMPORARY TABLES"),
-        Rights(settings.producer_mysql, "role_producer", ""),
-        Rights(settings.dashboard_mysql, "role_dashboard", ""),
+        Rights(settings.mysql, "role_stream"),
+        Rights(settings.producer_mysql, "role_producer"),
+        Rights(settings.dashboard_mysql, "role_dashboard"),
     )
 
 
@@ -70,10 +69,10 @@ def _renew(cursor: Any, settings: Settings, rights: Rights, host: str) -> tuple[
     pattern = settings.mysql_database.replace("_", r"\_") + "%"
     cursor.execute("CREATE USER IF NOT EXISTS %s@%s IDENTIFIED BY %s", (*user, password.get_secret_value()))
     cursor.execute("ALTER USER %s@%s IDENTIFIED BY %s", (*user, password.get_secret_value()))
-    cursor.execute("SELECT COUNT(*) FROM mysql.db WHERE user = %s AND host = %s AND select_priv = 'Y'", user)
-    had_all = cursor.fetchone()[0] > 0
+    cursor.execute("SELECT COUNT(*) FROM mysql.db WHERE user = %s AND host = %s", user)
+    ((had_all,),) = cursor.fetchall()
     if rights.role and had_all:
-        # Before dbt had an account, these had rights in the whole database.
+        # An older tickledger gave rights in the whole database.
         cursor.execute("REVOKE ALL PRIVILEGES, GRANT OPTION FROM %s@%s", user)
     if rights.everywhere:
         cursor.execute(f"GRANT {rights.everywhere} ON `{pattern}`.* TO %s@%s", user)

@@ -20,7 +20,7 @@ from services.environment import write_dbt_profile
 from tests.support.batches import Lander, assert_books_agree, tick
 from tests.support.pipeline import Database, Pipeline
 from tickledger import contract
-from tickledger.contract_drift import differences, mysql_differences
+from tickledger.contract_drift import differences, landing_differences, mysql_differences
 from tickledger.errors import ConfigurationError
 from tickledger.settings import PROJECT_ROOT
 from tickledger.start_up import check_tables
@@ -77,9 +77,9 @@ DRIFT: dict[str, tuple[str, set[tuple[str, str]]]] = {
     ),
     "the primary key is another": (
         "ALTER TABLE landed_offsets DROP PRIMARY KEY, ADD PRIMARY KEY (kafka_partition, batch_id)",
-        {("landed_offsets", "key")},
+        {("landed_offsets", "primary key")},
     ),
-    "an index is gone": ("ALTER TABLE landed_batches DROP INDEX verdict", {("landed_batches", "key")}),
+    "an index is gone": ("ALTER TABLE landed_batches DROP INDEX verdict", {("landed_batches", "index")}),
     "a check more": ("ALTER TABLE landed_offsets ADD CHECK (batch_id < 10)", {("landed_offsets", "check")}),
     "the seed's table has another type": (
         "ALTER TABLE profile MODIFY company_name varchar(100) NOT NULL",
@@ -99,7 +99,10 @@ def test_drift_of_mysqls_tables_is_found_and_nothing_else(
         for one in (*dbt_template, statement):
             cursor.execute(one)
             _ = cursor.fetchall() if cursor.with_rows else None
-        assert {(one.table, one.what) for one in mysql_differences(connection)} == expected
+    assert {(one.table, one.what) for one in mysql_differences(database.settings)} == expected
+    # Landing depends on neither.
+    needed = {(table, what) for table, what in expected if what not in ("index", "check")}
+    assert {(one.table, one.what) for one in landing_differences(database.settings)} == needed
 
 
 @pytest.mark.integration
@@ -111,9 +114,9 @@ def test_a_check_that_is_gone_is_found(database: Database, dbt_template: list[st
         cursor.execute("SHOW CREATE TABLE landed_offsets")
         (name,) = re.findall(r"CONSTRAINT `(\w+)` CHECK \(+`until_offset`.*`from_offset`", cursor.fetchone()[1])
         cursor.execute(f"ALTER TABLE landed_offsets DROP CONSTRAINT `{name}`")
-        ((_, table, what, wanted, live),) = mysql_differences(connection)
-    assert (table, what, live) == ("landed_offsets", "check", "missing")
-    assert "until_offset" in wanted
+    (found,) = mysql_differences(database.settings)
+    assert (found.table, found.what, found.live) == ("landed_offsets", "check", "missing")
+    assert "until_offset" in found.contract
 
 
 @pytest.mark.integration
@@ -200,10 +203,6 @@ BROKEN: dict[str, tuple[dict[str, tuple[str, str]], str]] = {
         {"landed_offsets": ("        data_type: int\n", "")},
         r"landed_offsets\.yml: .*data_type",
     ),
-    "an unknown type": (
-        {"landed_offsets": ("data_type: int\n", "data_type: wholenumber\n")},
-        "the contract of 'landed_offsets' is refused by MySQL: .*wholenumber",
-    ),
     "an unknown constraint": (
         {"landed_offsets": ("type: primary_key", "type: first_key")},
         "the contract of 'landed_offsets' has a constraint of type 'first_key'",
@@ -249,6 +248,16 @@ def test_a_contract_that_cannot_hold_stops_the_start_with_one_line(
     with pytest.raises(ConfigurationError, match=line) as refusal:
         check_tables(database.settings.model_copy(update={"cassandra_keyspace": keyspace}))
     assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.integration
+def test_a_type_that_no_server_knows_is_found(
+    pipeline: Pipeline, tmp_path: Path, dbt_folder: Callable[[Path], None]
+) -> None:
+    dbt_folder(dbt_project(tmp_path, landed_offsets=("data_type: int\n", "data_type: wholenumber\n")))
+
+    with pytest.raises(ConfigurationError, match=r"contract of 'landed_offsets' is refused by MySQL: .*wholenumber"):
+        mysql_differences(pipeline.settings)
 
 
 @pytest.mark.integration

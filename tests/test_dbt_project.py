@@ -536,7 +536,7 @@ def test_a_change_that_landed_rows_cannot_follow_is_refused(database: Database, 
         refusal = database.dbt(*command, *within(changed))
         assert refusal.returncode == 1
         for reason in (
-            "column total_volume is `total_volume` decimal(20,0)",
+            "column total_volume is decimal(20,0) NOT NULL",
             "new column spark_version is NOT NULL",
             "the table lacks CHECK",
             "column expected is not in the contract any more",

@@ -35,6 +35,7 @@ MYSQL: dict[str, tuple[str, str, int]] = {
     "producer may not write profile": (PRODUCER, "UPDATE profile SET shares = 1", 1142),
     "producer may not create a table": (PRODUCER, "CREATE TABLE more (id INT)", 1142),
     "producer may not create a temporary table": (PRODUCER, "CREATE TEMPORARY TABLE more (id INT)", 1044),
+    "stream may not create a temporary table": (STREAM, "CREATE TEMPORARY TABLE more (id INT)", 1044),
     "dashboard may not insert into the ledger": (DASHBOARD, "INSERT INTO landed_batches (batch_id) VALUES (1)", 1142),
     "dashboard may not set a verdict": (DASHBOARD, "UPDATE landed_batches SET verdict = 'passed'", 1142),
     "dashboard may not delete from aggregated_data": (DASHBOARD, "DELETE FROM aggregated_data", 1142),

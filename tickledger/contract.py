@@ -45,11 +45,19 @@ class TableContract:
             if any(one["type"] in ("not_null", "primary_key") for one in column.get("constraints", ()))
         }
 
-    def definition(self) -> str:
-        """The body of CREATE TABLE, as dbt writes it; a test makes every table both ways and compares them.
+    def unique_keys(self) -> Iterator[tuple[str, list[str]]]:
+        """`primary key` or `unique key`, and the columns of each."""
+        kinds = {"primary_key": "primary key", "unique": "unique key"}
+        for column in self.yaml["columns"]:
+            for one in column.get("constraints", ()):
+                if one["type"] in kinds:
+                    yield kinds[one["type"]], [column["name"]]
+        for one in self.yaml.get("constraints", ()):
+            if one["type"] in kinds:
+                yield kinds[one["type"]], one["columns"]
 
-        Raises ConfigurationError where a constraint is of a type that no table here has.
-        """
+    def definition(self) -> str:
+        """The body of CREATE TABLE, as dbt writes it; a test makes every table both ways and compares them."""
         columns = {column["name"]: column.get("constraints", ()) for column in self.yaml["columns"]}
         parts = [" ".join([name, self.types[name], *self._rendered(columns[name])]) for name in self.types]
         parts += self._rendered(self.yaml.get("constraints", ()))
@@ -59,15 +67,8 @@ class TableContract:
     def _rendered(self, constraints: Iterable[dict[str, Any]]) -> Iterator[str]:
         for one in constraints:
             columns = f" ({', '.join(one['columns'])})" if "columns" in one else ""
-            if one["type"] == "check":
-                yield f"check ({one['expression']})"
-            elif one["type"] in ("not_null", "primary_key", "unique"):
-                yield one["type"].replace("_", " ") + columns
-            else:
-                raise ConfigurationError(
-                    f"the contract of {self.name!r} has a constraint of type {one['type']!r};"
-                    " it should be not_null, check, primary_key or unique"
-                )
+            is_check = one["type"] == "check"
+            yield f"check ({one['expression']})" if is_check else one["type"].replace("_", " ") + columns
 
 
 def load_contract() -> dict[str, TableContract]:
@@ -120,6 +121,13 @@ def _table_contract(model: dict[str, Any], path: Path) -> TableContract:
     except (KeyError, TypeError, AttributeError) as problem:
         missing = problem.args[0] if isinstance(problem, KeyError) else "list of columns, each with name and data_type"
         raise ConfigurationError(f"{path}: {model['name']!r}, or a column of it, has no {missing}") from None
+    for part in (*model["columns"], model):
+        for constraint in part.get("constraints", ()):
+            if constraint["type"] not in ("not_null", "check", "primary_key", "unique"):
+                raise ConfigurationError(
+                    f"the contract of {model['name']!r} has a constraint of type {constraint['type']!r};"
+                    " it should be not_null, check, primary_key or unique"
+                )
     return TableContract(model["name"], types, model)
 
 

@@ -3,11 +3,12 @@
 from dataclasses import dataclass
 
 from tickledger.contract import insert_statement
-from tickledger.contract_drift import MISSING, Difference, differences, is_addition
+from tickledger.contract_drift import cassandra_differences, landing_differences
 from tickledger.errors import ConfigurationError
 from tickledger.here import RUN, SET_UP
 from tickledger.ledger import LedgerHead, Skip, SkipKind, filled_columns
 from tickledger.settings import Settings
+from tickledger.table_facts import MISSING, Difference, Kind, is_addition
 from tickledger.topic import TopicFacts
 
 WAYS_ON = f"bring back what is gone, or accept its loss with '{RUN}tickledger give-up', which names it first"
@@ -21,14 +22,14 @@ def check_tables(settings: Settings) -> None:
     """
     for table, filled in filled_columns().items():
         insert_statement(table, filled)
-    found = differences(settings)
+    found = [*landing_differences(settings), *cassandra_differences(settings)]
     grave = [one for one in found if not is_addition(one, found) or _is_needed(one)]
     if not grave:
         for one in found:
             _tell(one)
         return
     first, more = grave[0], f" and {len(grave) - 1} more" if len(grave) > 1 else ""
-    if first.what == "table":
+    if first.kind == Kind.TABLE:
         repair = "'dbt seed' and 'dbt run' in dbt_project/" if first.store == "MySQL" else f"'{SET_UP}'"
         raise ConfigurationError(f"{first.store} has no table {first.table!r}{more}; run {repair}")
     raise ConfigurationError(
@@ -39,13 +40,13 @@ def check_tables(settings: Settings) -> None:
 
 
 def _is_needed(one: Difference) -> bool:
-    return one.live == MISSING and one.new_column in filled_columns().get(one.table, ())
+    return one.live == MISSING and one.is_new_column and one.name in filled_columns().get(one.table, ())
 
 
 def _tell(one: Difference) -> None:
-    if one.new_column and one.live == MISSING:
+    if one.is_new_column and one.live == MISSING:
         print(f"table {one.table!r} lacks {one.what} of its contract; 'dbt run' adds it", flush=True)
-    elif one.new_column:
+    elif one.is_new_column:
         print(f"table {one.table!r} has a {one.what} that its contract lacks; it stays null", flush=True)
 
 

@@ -13,11 +13,13 @@ from typing import Any
 
 import dbt.adapters.factory
 import mysql.connector
-from dbt.adapters.base import AdapterPlugin, BaseAdapter
+from dbt.adapters.base import AdapterPlugin, BaseAdapter, available
 from dbt.adapters.contracts.connection import Connection, Credentials
 from dbt.adapters.exceptions import FailedToConnectError
 from dbt_common.exceptions import DbtRuntimeError
 from dotenv import find_dotenv
+
+from tickledger.table_facts import changes_to, table_facts
 
 NAME = "tickledger"
 
@@ -121,6 +123,11 @@ class TickledgerAdapter(MySQLAdapter):
     """dbt-mysql's adapter on such connections. dbt finds its module by the class's name."""
 
     ConnectionManager = TickledgerConnectionManager
+
+    @available
+    def contract_changes(self, contract: str, live: str) -> dict[str, list[str]]:
+        """What brings a live table to its contract, from what SHOW CREATE TABLE says of each."""
+        return changes_to(table_facts(contract), table_facts(live))._asdict()
 
     # dbt-mysql's own takes the manifest, as in dbt 1.7; what it does for each schema fits as it is.
     get_catalog = BaseAdapter.get_catalog

@@ -78,72 +78,29 @@
 
 {#
   The ALTER clauses that bring the live table to the contract; a compilation error where additions are not enough.
-  The contract is compared as the server itself writes it, through a temporary table made from it: servers rewrite
-  types and CHECK expressions each in their own way. An index that only the live table has may stay.
+  tickledger/table_facts.py compares the two as the server itself writes them, the contract through a temporary table.
 #}
 {% macro contract_additions(target) %}
   {%- set shadow = target.incorporate(path={'identifier': target.identifier ~ '__contract'}) -%}
   {% do run_query('create temporary table ' ~ shadow ~ ' ' ~ contract_table_definition()) %}
-  {%- set wanted = table_parts(shadow) -%}
+  {%- set wanted = show_create_table(shadow) -%}
   {% do run_query('drop temporary table ' ~ shadow) %}
-  {%- set live = table_parts(target) -%}
-  {%- set additions, new_names, problems, by_hand = [], [], [], [] -%}
-
-  {%- for name, definition in wanted.columns.items() -%}
-    {%- if name not in live.columns and ' NOT NULL' in definition -%}
-      {%- do problems.append('new column ' ~ name ~ ' is NOT NULL; landed rows have no value for it, so it must be nullable') -%}
-      {%- do by_hand.append('add column ' ~ definition ~ ' default <the value of landed rows>') -%}
-    {%- elif name not in live.columns -%}
-      {%- do new_names.append('`' ~ name ~ '`') -%}
-      {%- do additions.append('add column ' ~ definition) -%}
-    {%- elif live.columns[name] != definition -%}
-      {%- do problems.append('column ' ~ name ~ ' is ' ~ live.columns[name] ~ '; the contract makes it ' ~ definition) -%}
-      {%- do by_hand.append('modify column ' ~ definition) -%}
-    {%- endif -%}
-  {%- endfor -%}
-  {%- for name in live.columns if name not in wanted.columns -%}
-    {%- do problems.append('column ' ~ name ~ ' is not in the contract any more') -%}
-    {%- do by_hand.append('drop column `' ~ name ~ '`') -%}
-  {%- endfor -%}
-
-  {%- for rule in wanted.rules if rule not in live.rules -%}
-    {%- if rule.startswith('KEY') or (new_names | select('in', rule) | list and not rule.startswith('PRIMARY')) -%}
-      {%- do additions.append('add ' ~ rule) -%}
-    {%- else -%}
-      {%- do problems.append('the table lacks ' ~ rule) -%}
-      {%- do by_hand.append('add ' ~ rule) -%}
-    {%- endif -%}
-  {%- endfor -%}
-  {%- for rule in live.rules if rule not in wanted.rules and not rule.startswith('KEY') -%}
-    {%- do problems.append('the contract lacks ' ~ rule) -%}
-    {%- do by_hand.append('drop constraint <the name that show create table gives ' ~ rule ~ '>') -%}
-  {%- endfor -%}
-
-  {%- if problems -%}
+  {%- set changes = adapter.contract_changes(wanted, show_create_table(target)) -%}
+  {%- if changes.problems -%}
     {% do exceptions.raise_compiler_error(
-      target ~ " holds streamed rows and differs from its contract in more than additions:\n  - " ~ problems | join('\n  - ')
+      target ~ " holds streamed rows and differs from its contract in more than additions:\n  - "
+      ~ changes.problems | join('\n  - ')
       ~ "\nNothing was changed. Restore the contract, or migrate the table by hand:"
       ~ "\n  1. stop the stream, and back the table up"
-      ~ "\n  2. alter table " ~ target ~ "\n       " ~ by_hand | join(",\n       ") ~ ";"
+      ~ "\n  2. alter table " ~ target ~ "\n       " ~ changes.by_hand | join(",\n       ") ~ ";"
       ~ "\n  3. dbt run, then tickledger check-contract, which must find no difference"
       ~ "\n  4. start the stream"
     ) %}
   {%- endif -%}
-  {{ return(additions) }}
+  {{ return(changes.additions) }}
 {% endmacro %}
 
 
-{#- A table as SHOW CREATE TABLE writes it: `columns` by name, and `rules` (keys and checks) without their generated names. -#}
-{% macro table_parts(relation) %}
-  {%- set columns, rules = {}, [] -%}
-  {%- set definition = run_query('show create table ' ~ relation).columns[1].values()[0] -%}
-  {%- for raw_line in definition.split('\n')[1:-1] -%}
-    {%- set line = raw_line.strip().rstrip(',') -%}
-    {%- if line.startswith('`') -%}
-      {%- do columns.update({line.split('`')[1]: line.replace(' CHARACTER SET utf8mb4 ', ' ')}) -%}
-    {%- else -%}
-      {%- do rules.append(modules.re.sub('^(?:CONSTRAINT `[^`]*` )?(CHECK|(?:UNIQUE )?KEY)(?: `[^`]*`)? ', '\\1 ', line)) -%}
-    {%- endif -%}
-  {%- endfor -%}
-  {{ return({'columns': columns, 'rules': rules}) }}
+{% macro show_create_table(relation) %}
+  {{ return(run_query('show create table ' ~ relation).columns[1].values()[0]) }}
 {% endmacro %}

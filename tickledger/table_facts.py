@@ -1,0 +1,151 @@
+"""A table of MySQL as SHOW CREATE TABLE writes it, and what differs between two: the one place that compares them.
+
+Servers rewrite types and CHECK expressions each in their own way. So a contract is compared as the server itself writes
+it, which takes a temporary table made from it. dbt asks here, by its adapter, before it alters a live table;
+tickledger/contract_drift.py asks for everybody else.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import NamedTuple
+
+MISSING = "missing"
+
+
+class Kind(StrEnum):
+    """What of a table differs."""
+
+    TABLE = "table"
+    COLUMN = "column"
+    PRIMARY_KEY = "primary key"
+    UNIQUE_KEY = "unique key"
+    INDEX = "index"
+    CHECK = "check"
+    OPTIONS = "options"
+
+
+@dataclass(frozen=True)
+class TableFacts:
+    """Columns by name, each with its definition; keys and checks without their names, each with its kind; options.
+
+    A definition lacks what every column of ours has: the character set and collation of utf8mb4_bin, and the width
+    that some servers show of whole numbers. `NOT NULL` is in it, `DEFAULT NULL` is not.
+    """
+
+    columns: dict[str, str]
+    rules: dict[str, Kind]
+    options: str
+
+
+class Difference(NamedTuple):
+    """One row per fact in which a live table and its contract differ. Where one side has nothing, it is `missing`."""
+
+    store: str
+    table: str
+    kind: Kind
+    name: str
+    contract: str
+    live: str
+
+    @property
+    def what(self) -> str:
+        """The kind, and the column's name."""
+        return f"{self.kind} {self.name}".rstrip()
+
+    @property
+    def found(self) -> str:
+        """What the side that has something has; both sides may."""
+        return self.live if self.contract == MISSING else self.contract
+
+    @property
+    def is_new_column(self) -> bool:
+        """Whether it is a nullable column that one side has more."""
+        is_column = (self.store, self.kind) == ("MySQL", Kind.COLUMN)
+        return is_column and MISSING in (self.contract, self.live) and "NOT NULL" not in self.found
+
+
+def is_addition(one: Difference, found: list[Difference]) -> bool:
+    """Whether rows and writers can do without it: a nullable column that one side has more, or a check or key on one.
+
+    `found` holds all differences.
+    """
+    names = [f"`{other.name}`" for other in found if other.table == one.table and other.is_new_column]
+    is_rule = one.kind in (Kind.CHECK, Kind.UNIQUE_KEY, Kind.INDEX)
+    return one.is_new_column or (is_rule and any(name in one.found for name in names))
+
+
+def table_facts(definition: str) -> TableFacts:
+    """What SHOW CREATE TABLE says of a table."""
+    _, *lines, last = definition.split("\n")
+    columns, rules = {}, {}
+    for line in (line.strip().rstrip(",") for line in lines):
+        rule = line
+        if line.startswith("`"):
+            _, name, whole = line.split("`", 2)
+            # MariaDB shows a column's check beside the column.
+            text, _, rule = whole.strip().partition(" CHECK ")
+            text = re.sub(" CHARACTER SET utf8mb4| COLLATE utf8mb4_bin| DEFAULT NULL", "", text)
+            columns[name] = re.sub(r"int\(\d+\)", "int", text)
+            rule = f"CHECK {rule}" if rule else ""
+        rule = re.sub(r"^(?:CONSTRAINT `[^`]*` )?(CHECK|(?:UNIQUE )?KEY)(?: `[^`]*`)? ", r"\1 ", rule)
+        if rule:
+            rules[rule] = _KINDS[rule.split()[0]]
+    return TableFacts(columns, rules, " ".join(re.findall(r"ENGINE=\w+|CHARSET=\w+|COLLATE=\w+", last)))
+
+
+_KINDS = {"PRIMARY": Kind.PRIMARY_KEY, "UNIQUE": Kind.UNIQUE_KEY, "KEY": Kind.INDEX, "CHECK": Kind.CHECK}
+
+
+def differences_of(table: str, contract: TableFacts, live: TableFacts) -> Iterator[Difference]:
+    """Each in which they differ, columns first. An index that only the live table has may stay."""
+    for name in dict.fromkeys([*contract.columns, *live.columns]):
+        here, there = contract.columns.get(name, MISSING), live.columns.get(name, MISSING)
+        if here != there:
+            yield Difference("MySQL", table, Kind.COLUMN, name, here, there)
+    for rule, kind in sorted((contract.rules | live.rules).items()):
+        here, there = (rule if rule in facts.rules else MISSING for facts in (contract, live))
+        if here != there and (kind, here) != (Kind.INDEX, MISSING):
+            yield Difference("MySQL", table, kind, "", here, there)
+    if contract.options != live.options:
+        yield Difference("MySQL", table, Kind.OPTIONS, "", contract.options, live.options)
+
+
+class Changes(NamedTuple):
+    """What brings a live table to its contract: the clauses of one ALTER; or why none can, and the clauses by hand."""
+
+    additions: list[str]
+    problems: list[str]
+    by_hand: list[str]
+
+
+def changes_to(contract: TableFacts, live: TableFacts) -> Changes:
+    """New nullable columns, the checks and unique keys on them, and indexes are added; landed rows follow no other."""
+    found = list(differences_of("", contract, live))
+    changes = Changes([], [], [])
+    for one in found:
+        clause = f"add column `{one.name}` {one.contract}" if one.kind == Kind.COLUMN else f"add {one.contract}"
+        if one.live == MISSING and (one.kind == Kind.INDEX or is_addition(one, found)):
+            changes.additions.append(clause)
+            continue
+        problem, by_hand = _by_hand(one, clause)
+        changes.problems.append(problem)
+        changes.by_hand.append(by_hand)
+    return changes
+
+
+def _by_hand(one: Difference, clause: str) -> tuple[str, str]:
+    if one.kind == Kind.OPTIONS:
+        return f"the table is {one.live}; the contract makes it {one.contract}", one.contract
+    if one.kind != Kind.COLUMN:
+        if one.live == MISSING:
+            return f"the table lacks {one.contract}", clause
+        return f"the contract lacks {one.live}", f"drop constraint <the name that show create table gives {one.live}>"
+    if one.live == MISSING:
+        why = "landed rows have no value for it, so it must be nullable"
+        return f"new column {one.name} is NOT NULL; {why}", f"{clause} default <the value of landed rows>"
+    if one.contract == MISSING:
+        return f"column {one.name} is not in the contract any more", f"drop column `{one.name}`"
+    problem = f"column {one.name} is {one.live}; the contract makes it {one.contract}"
+    return problem, f"modify column `{one.name}` {one.contract}"
