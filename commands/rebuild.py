@@ -15,9 +15,8 @@ from cassandra.cluster import Session
 
 from commands.reconcile import OffsetRanges, read_ranges
 from commands.roll_up import add_to_days, newest_rolled_up
-from tickledger.contract import insert_statement
 from tickledger.errors import LedgerMoved
-from tickledger.ledger import SectorVolume, aggregate_row, utc_now
+from tickledger.ledger import SectorVolume, aggregate_row, insert_into, utc_now
 from tickledger.settings import Settings, load_settings
 from tickledger.stores import cassandra, mysql
 from tickledger.tick import RAW_TABLE
@@ -61,7 +60,7 @@ def _insert_aggregates(connection: Any, sums: BatchSums) -> None:
     last_id, rebuilt_at = int(cursor.fetchone()[0]), utc_now()
     for number, ((batch_id, _), one) in enumerate(sorted(sums.items()), start=1):
         row = aggregate_row(batch_id, rebuilt_at, one, last_id + number)
-        cursor.execute(insert_statement("aggregated_data", row), row)
+        cursor.execute(insert_into("aggregated_data"), row)
 
 
 def _sums(settings: Settings, day: date, ranges: OffsetRanges) -> BatchSums:

@@ -7,6 +7,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from expectations.checker_process import PROJECT_FOLDER, CheckerProcess
@@ -147,7 +148,7 @@ class BatchChecks:
         if self._metrics is not None:
             self._metrics.behind(behind)
         if self._waiting or self._lands_a_backlog() or time.monotonic() > self._last_begin_at:
-            self._note(batch, None, behind)
+            self._note(batch, behind)
             print(_line(batch, behind, "check waits"), flush=True)
             self._waiting.append((batch, behind))
         else:
@@ -163,7 +164,7 @@ class BatchChecks:
             check_seconds = None if verdict == "unchecked" else seconds
             if self._metrics is not None:
                 self._metrics.checked(verdict, check_seconds)
-            self._note(batch, check_seconds, behind)
+            self._note(replace(batch, phases={**batch.phases, "check": check_seconds}), behind)
             print(line(_in_words(verdict, seconds)), flush=True)
         finally:
             self._places.release()
@@ -198,10 +199,10 @@ class BatchChecks:
                 )
             )
 
-    def _note(self, batch: LandedBatch, check_seconds: float | None, behind: int | None) -> None:
+    def _note(self, batch: LandedBatch, behind: int | None) -> None:
         """Note a batch's figures in its row of the ledger."""
         try:
-            self._ledger.note(batch, check_seconds, behind)
+            self._ledger.note(batch, behind)
         except TickledgerError as error:
             self._say_once(f"batch {batch.batch_id} keeps no figures of its check and lag: {error}")
 

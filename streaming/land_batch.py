@@ -99,12 +99,12 @@ class BatchLander:
         if not reports:
             self._skip([_nothing_to_read(*one, reached) for one in ranges.items()])
             return None
-        batch = replace(self._batch(reports, ranges, started), waiting_seconds=waiting, job_seconds=job_seconds)
+        batch = replace(self._batch(reports, ranges, started), phases={"waiting": waiting, "job": job_seconds})
         commit_started = time.monotonic()
         self._patience.wait_for(lambda: self._ledger.commit(batch))
         self._ended = time.monotonic()
         self._advance(batch)
-        return replace(batch, commit_seconds=self._ended - commit_started)
+        return replace(batch, phases={**batch.phases, "commit": self._ended - commit_started})
 
     def run(self, frame: DataFrame, ranges: Mapping[int, tuple[int, int]]) -> list[PartitionReport]:
         """Write what of a micro-batch goes into the next batch to Cassandra; the ledger knows nothing of it yet."""

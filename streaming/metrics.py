@@ -41,8 +41,8 @@ class Metrics:
             count.inc(1 if name == "batches" else getattr(batch, name))
         self._batch.set(batch.batch_id)
         self._landed.set(time.time())
-        for phase in ("waiting", "job", "commit"):
-            self._observe(phase, getattr(batch, f"{phase}_seconds"))
+        for phase, seconds in batch.phases.items():
+            self._observe(phase, seconds)
 
     def checked(self, verdict: str, check_seconds: float | None) -> None:
         """Count a landed batch's verdict, also where it is `unchecked`."""

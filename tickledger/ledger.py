@@ -2,11 +2,12 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, date, datetime
 from enum import StrEnum
+from functools import cache
 from typing import Any, NamedTuple
 
 from mysql.connector import errorcode
@@ -99,13 +100,17 @@ class SectorVolume:
     last_created_at: datetime
 
 
+#: What a batch goes through: it waits for the one before it (a stream's first does not), Spark's job, the ledger's
+#: transaction, the check. Each has a column of `landed_batches`.
+PHASES = ("waiting", "job", "commit", "check")
+
+
 @dataclass(frozen=True)
 class LandedBatch:
     """What a batch brings to the ledger. `ranges` maps a partition to its offsets [from, until).
 
     `companies` is the profile, by ticker, that its ticks were held against; the ledger keeps it for the batch's checks.
-    Durations in seconds: `waiting_seconds` since the batch before it, None for a stream's first; `job_seconds` of the
-    Spark job; `commit_seconds` of the ledger's transaction, known once that has ended.
+    `phases` are seconds by phase, as far as they have ended: those of :data:`PHASES`.
     """
 
     batch_id: int
@@ -120,9 +125,7 @@ class LandedBatch:
     sectors: list[SectorVolume]
     landed_at: datetime
     landing_seconds: float
-    waiting_seconds: float | None = None
-    job_seconds: float | None = None
-    commit_seconds: float | None = None
+    phases: Mapping[str, float | None] = field(default_factory=dict)
     companies: Mapping[str, Company] = field(default_factory=dict)
 
     @property
@@ -213,17 +216,19 @@ class Ledger:
             cursor = connection.cursor()
             for skip in skips:
                 _guard_range(found, skip.kafka_partition, skip.from_offset)
-                row = _skip_row(head, skip, skipped_at)
-                cursor.execute(insert_statement("skipped_offsets", row), row)
+                place = {"topic": head.topic, "topic_id": head.topic_id, "batch_id": head.batch_id}
+                row = asdict(skip) | place | {"kind": skip.kind.value, "skipped_at": skipped_at}
+                cursor.execute(insert_into("skipped_offsets"), row)
             cursor.close()
             connection.commit()
 
-    def note(self, batch: LandedBatch, check_seconds: float | None, messages_behind: int | None) -> None:
+    def note(self, batch: LandedBatch, messages_behind: int | None) -> None:
         """Add to a landed batch's row what is known only afterwards. Noting again replaces it.
 
         Raises StoreUnavailable; then it may be missing for good, and nothing else.
         """
-        row = _late_figures(batch, check_seconds, messages_behind)
+        row: dict[str, Any] = {f"{phase}_seconds": _rounded(batch.phases.get(phase)) for phase in PHASES}
+        row["messages_behind"] = messages_behind
         columns = ", ".join(f"{column} = %({column})s" for column in row)
         with self._transaction() as connection:
             cursor = connection.cursor()
@@ -336,14 +341,19 @@ def _insert(connection: MySQLConnectionAbstract, batch: LandedBatch) -> None:
     cursor = connection.cursor()
     cursor.execute("SELECT COALESCE(MAX(processing_id), 0) FROM aggregated_data")
     last_id = int(cursor.fetchone()[0])  # type: ignore[index,arg-type]
-    for table, row in _rows_of(batch, last_id):
-        cursor.execute(insert_statement(table, row), row)
+    for number, sector in enumerate(batch.sectors, start=1):
+        row = aggregate_row(batch.batch_id, batch.landed_at, sector, last_id + number)
+        cursor.execute(insert_into("aggregated_data"), row)
+    cursor.execute(insert_into("landed_batches"), {name: of(batch) for name, of in _OF_A_BATCH.items()})
+    for partition, (start, until) in batch.ranges.items():
+        place: dict[str, Any] = {"batch_id": batch.batch_id, "kafka_partition": partition}
+        cursor.execute(insert_into("landed_offsets"), place | {"from_offset": start, "until_offset": until})
     version = profile_version(batch.companies)
-    if version and not fetch_rows(
-        connection, "SELECT 1 FROM profile_versions WHERE profile_version = %s LIMIT 1", (version,)
-    ):
-        rows = list(_version_rows(version, batch.companies))
-        cursor.executemany(insert_statement("profile_versions", rows[0]), rows)
+    known = "SELECT 1 FROM profile_versions WHERE profile_version = %s LIMIT 1"
+    if version and not fetch_rows(connection, known, (version,)):
+        named = {"profile_version": version}
+        rows = [named | {"ticker": ticker, **company._asdict()} for ticker, company in batch.companies.items()]
+        cursor.executemany(insert_into("profile_versions"), rows)
     cursor.close()
 
 
@@ -354,50 +364,52 @@ def profile_version(companies: Mapping[str, Company]) -> str | None:
     return hashlib.sha256(json.dumps(sorted(companies.items())).encode()).hexdigest()
 
 
-def _version_rows(version: str, companies: Mapping[str, Company]) -> Iterator[dict[str, Any]]:
-    for ticker, company in companies.items():
-        yield {"profile_version": version, "ticker": ticker, **company._asdict()}
+#: How each column of a batch's row follows from the batch, as it is inserted.
+_OF_A_BATCH: dict[str, Callable[[LandedBatch], Any]] = {
+    "batch_id": lambda batch: batch.batch_id,
+    "topic": lambda batch: batch.topic,
+    "topic_id": lambda batch: batch.topic_id,
+    "messages": lambda batch: batch.messages,
+    "ticks_read": lambda batch: batch.ticks_read,
+    "ticks_landed": lambda batch: batch.ticks_landed,
+    "dead_letters": lambda batch: batch.dead_letters,
+    "duplicates": lambda batch: batch.duplicates,
+    "late_ticks": lambda batch: batch.late_ticks,
+    "volume": lambda batch: batch.volume,
+    "first_created_at": lambda batch: min((sector.first_created_at for sector in batch.sectors), default=None),
+    "last_created_at": lambda batch: max((sector.last_created_at for sector in batch.sectors), default=None),
+    "landed_at": lambda batch: batch.landed_at,
+    "landing_seconds": lambda batch: _rounded(batch.landing_seconds),
+    "waiting_seconds": lambda batch: _rounded(batch.phases.get("waiting")),
+    "job_seconds": lambda batch: _rounded(batch.phases.get("job")),
+    "contract_hash": lambda _: contract_hash(),
+    "profile_version": lambda batch: profile_version(batch.companies),
+    "verdict": lambda _: "unchecked",
+}
+#: The columns that the stream fills as it inserts a row, by table. What else a contract has must be nullable.
+INSERTED = {
+    "aggregated_data": (
+        *("processing_id", "processed_at", "sector", "total_volume", "date", "batch_id", "ticks"),
+        *("first_created_at", "last_created_at"),
+    ),
+    "landed_batches": tuple(_OF_A_BATCH),
+    "landed_offsets": ("batch_id", "kafka_partition", "from_offset", "until_offset"),
+    "skipped_offsets": (
+        *("kafka_partition", "from_offset", "until_offset", "topic_offset", "kind", "reason"),
+        *("topic", "topic_id", "batch_id", "skipped_at"),
+    ),
+    "profile_versions": ("profile_version", "ticker", "sector", "shares"),
+}
+#: Those and the ones that it fills later.
+FILLED = INSERTED | {
+    "landed_batches": (*_OF_A_BATCH, "commit_seconds", "check_seconds", "messages_behind", "checked_at")
+}
 
 
-def _rows_of(batch: LandedBatch, last_id: int) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Each row that a batch leaves, with its table; `last_id` is the newest processing_id."""
-    for number, sector in enumerate(batch.sectors, start=1):
-        yield "aggregated_data", aggregate_row(batch.batch_id, batch.landed_at, sector, last_id + number)
-    yield "landed_batches", _batch_row(batch)
-    for partition, (start, until) in batch.ranges.items():
-        yield (
-            "landed_offsets",
-            {
-                "batch_id": batch.batch_id,
-                "kafka_partition": partition,
-                "from_offset": start,
-                "until_offset": until,
-            },
-        )
-
-
-def _skip_row(head: LedgerHead, skip: Skip, skipped_at: datetime) -> dict[str, Any]:
-    return {
-        **asdict(skip),
-        "kind": skip.kind.value,
-        "topic": head.topic,
-        "topic_id": head.topic_id,
-        "batch_id": head.batch_id,
-        "skipped_at": skipped_at,
-    }
-
-
-def filled_columns() -> dict[str, set[str]]:
-    """The columns that the stream fills, by table. What else a contract has must be nullable."""
-    moment = datetime(1970, 1, 1)
-    sectors = [SectorVolume(moment.date(), "", 0, 0, moment, moment)]
-    nothing = LandedBatch(0, "", "", {0: (0, 0)}, 0, 0, 0, 0, 0, sectors, moment, 0)
-    filled = {table: set(row) for table, row in _rows_of(nothing, 0)}
-    filled["landed_batches"] |= _late_figures(nothing, None, None).keys()
-    skip = Skip(0, 0, 1, 1, SkipKind.NOTHING_TO_READ, "")
-    filled["skipped_offsets"] = set(_skip_row(LedgerHead(), skip, moment))
-    filled["profile_versions"] = set(next(_version_rows("", {"": Company("", 0)})))
-    return filled
+@cache
+def insert_into(table: str) -> str:
+    """The INSERT of one row of such a table, whose values are bound by column name."""
+    return insert_statement(table, INSERTED[table])
 
 
 def aggregate_row(batch_id: int, processed_at: datetime, sector: SectorVolume, processing_id: int) -> dict[str, Any]:
@@ -415,40 +427,7 @@ def aggregate_row(batch_id: int, processed_at: datetime, sector: SectorVolume, p
     }
 
 
-def _batch_row(batch: LandedBatch) -> dict[str, Any]:
-    return {
-        "batch_id": batch.batch_id,
-        "topic": batch.topic,
-        "topic_id": batch.topic_id,
-        "messages": batch.messages,
-        "ticks_read": batch.ticks_read,
-        "ticks_landed": batch.ticks_landed,
-        "dead_letters": batch.dead_letters,
-        "duplicates": batch.duplicates,
-        "late_ticks": batch.late_ticks,
-        "volume": batch.volume,
-        "first_created_at": min((sector.first_created_at for sector in batch.sectors), default=None),
-        "last_created_at": max((sector.last_created_at for sector in batch.sectors), default=None),
-        "landed_at": batch.landed_at,
-        "landing_seconds": round(batch.landing_seconds, 3),
-        "waiting_seconds": _to_milliseconds(batch.waiting_seconds),
-        "job_seconds": _to_milliseconds(batch.job_seconds),
-        "contract_hash": contract_hash(),
-        "profile_version": profile_version(batch.companies),
-        "verdict": "unchecked",
-        "checked_at": None,
-    }
-
-
-def _late_figures(batch: LandedBatch, check_seconds: float | None, messages_behind: int | None) -> dict[str, Any]:
-    return {
-        "commit_seconds": _to_milliseconds(batch.commit_seconds),
-        "check_seconds": _to_milliseconds(check_seconds),
-        "messages_behind": messages_behind,
-    }
-
-
-def _to_milliseconds(seconds: float | None) -> float | None:
+def _rounded(seconds: float | None) -> float | None:
     return None if seconds is None else round(seconds, 3)
 
 

@@ -6,7 +6,7 @@ from tickledger.contract import insert_statement
 from tickledger.contract_drift import cassandra_differences, landing_differences
 from tickledger.errors import ConfigurationError
 from tickledger.here import RUN, SET_UP
-from tickledger.ledger import LedgerHead, Skip, SkipKind, filled_columns
+from tickledger.ledger import FILLED, LedgerHead, Skip, SkipKind
 from tickledger.settings import Settings
 from tickledger.table_facts import MISSING, Difference, Kind, is_addition
 from tickledger.topic import TopicFacts
@@ -20,7 +20,7 @@ def check_tables(settings: Settings) -> None:
 
     A nullable column that only the contract has, or only the live table, stops nothing: it is told, and stays null.
     """
-    for table, filled in filled_columns().items():
+    for table, filled in FILLED.items():
         insert_statement(table, filled)
     found = [*landing_differences(settings), *cassandra_differences(settings)]
     grave = [one for one in found if not is_addition(one, found) or _is_needed(one)]
@@ -40,7 +40,7 @@ def check_tables(settings: Settings) -> None:
 
 
 def _is_needed(one: Difference) -> bool:
-    return one.live == MISSING and one.is_new_column and one.name in filled_columns().get(one.table, ())
+    return one.live == MISSING and one.is_new_column and one.name in FILLED.get(one.table, ())
 
 
 def _tell(one: Difference) -> None:

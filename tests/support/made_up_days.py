@@ -143,8 +143,7 @@ class Filler:
             sectors=sectors,
             landed_at=landed_at,
             landing_seconds=took,
-            waiting_seconds=max(2 - took, 0),
-            job_seconds=0.8 * took,
+            phases={"waiting": max(2 - took, 0), "job": 0.8 * took},
         )
         self._ledger.commit(batch)
 
