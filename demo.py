@@ -207,7 +207,7 @@ class Demo:
         say("stopping the stream")
         stream_code = stream.stop(signal.SIGTERM)
         books = reconcile(settings)
-        run = _difference(before, books)
+        run = books.since(before)
         problems = list(books.differences)
         if run.ticks_read != run.ticks_landed + run.dead_letters + run.duplicates:
             problems.append("read is not landed + dead letters + duplicates")
@@ -246,20 +246,6 @@ def print_summary(sent: int, run: Books, books: Books, problems: list[str]) -> N
 def say(line: str) -> None:
     """One line of the demo itself."""
     console.print(f"[bold cyan]demo[/bold cyan]      │ {line}", soft_wrap=True)
-
-
-def _difference(before: Books, after: Books) -> Books:
-    return Books(
-        batches=after.batches - before.batches,
-        messages=after.messages - before.messages,
-        ticks_read=after.ticks_read - before.ticks_read,
-        ticks_landed=after.ticks_landed - before.ticks_landed,
-        dead_letters=after.dead_letters - before.dead_letters,
-        duplicates=after.duplicates - before.duplicates,
-        cassandra=after.cassandra.minus(before.cassandra),
-        mysql=after.mysql.minus(before.mysql),
-        verdicts={verdict: count - before.verdicts.get(verdict, 0) for verdict, count in after.verdicts.items()},
-    )
 
 
 def _unchecked(settings: Settings) -> bool:

@@ -5,9 +5,9 @@ were rolled up are compared together, by date and sector. Reads only.
 """
 
 from bisect import bisect_right
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import date
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -37,9 +37,26 @@ class Amount(NamedTuple):
     def __add__(self, other: Any) -> "Amount":
         return Amount(self.ticks + other[0], self.volume + other[1])
 
-    def minus(self, other: "Amount") -> "Amount":
-        """What is left without the other amount."""
+    def __sub__(self, other: "Amount") -> "Amount":
         return Amount(self.ticks - other.ticks, self.volume - other.volume)
+
+
+class BatchRow(NamedTuple):
+    """What the ledger says of a batch: its row of `landed_batches`, as far as it is compared."""
+
+    batch_id: int
+    messages: int
+    ticks_read: int
+    ticks_landed: int
+    dead_letters: int
+    duplicates: int
+    volume: int
+    verdict: str
+
+    @property
+    def landed(self) -> Amount:
+        """Its landed ticks."""
+        return Amount(self.ticks_landed, int(self.volume))
 
 
 #: Stands for all batches that were rolled up.
@@ -63,10 +80,15 @@ class Books:
     duplicates: int = 0
     cassandra: Amount = field(default_factory=Amount)
     mysql: Amount = field(default_factory=Amount)
-    verdicts: dict[str, int] = field(default_factory=dict)
+    verdicts: Counter[str] = field(default_factory=Counter)
     #: What was lost and accepted as such, one line each: no difference.
     given_up: list[str] = field(default_factory=list)
     differences: list[str] = field(default_factory=list)
+
+    def since(self, before: "Books") -> "Books":
+        """What has come to these books since those before: counts and amounts alone."""
+        counted = [one.name for one in fields(self) if one.name not in ("given_up", "differences")]
+        return Books(**{name: getattr(self, name) - getattr(before, name) for name in counted})
 
 
 class OffsetRanges:
@@ -97,17 +119,13 @@ class OffsetRanges:
 
 def reconcile(settings: Settings) -> Books:
     """Read both stores and compare them. Raises ConfigurationError or StoreUnavailable where one cannot be read."""
-    books = Books()
     with mysql(settings) as connection:
         connection.cursor().execute("SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ")
         ranges = read_ranges(connection)
-        batches = fetch_rows(
-            connection,
-            "SELECT batch_id, messages, ticks_read, ticks_landed, dead_letters, duplicates, volume, verdict"
-            " FROM landed_batches ORDER BY batch_id",
-        )
+        query = f"SELECT {', '.join(BatchRow._fields)} FROM landed_batches ORDER BY batch_id"
+        batches = [BatchRow(*row) for row in fetch_rows(connection, query)]
         newest_moved = newest_rolled_up(connection)
-        books.given_up = given_up(connection)
+        lost = given_up(connection)
         aggregates = {
             (int(batch_id), day, sector): Amount(int(ticks), int(volume))
             for batch_id, day, sector, ticks, volume in fetch_rows(
@@ -119,11 +137,23 @@ def reconcile(settings: Settings) -> Books:
     with cassandra(settings) as session:
         ticks = _ticks_by_slice(session, ranges, newest_moved)
         dead = _dead_by_batch(session, ranges)
-    _add_up(books, batches, aggregates, ticks)
-    books.differences.extend(ranges.gaps())
-    books.differences.extend(_compare_slices(aggregates, ticks))
-    books.differences.extend(_compare_batches(batches, aggregates, dead, newest_moved))
-    return books
+    return Books(
+        batches=len(batches),
+        messages=sum(batch.messages for batch in batches),
+        ticks_read=sum(batch.ticks_read for batch in batches),
+        ticks_landed=sum(batch.ticks_landed for batch in batches),
+        dead_letters=sum(batch.dead_letters for batch in batches),
+        duplicates=sum(batch.duplicates for batch in batches),
+        cassandra=sum(ticks.values(), Amount()),
+        mysql=sum(aggregates.values(), Amount()),
+        verdicts=Counter(batch.verdict for batch in batches),
+        given_up=lost,
+        differences=[
+            *ranges.gaps(),
+            *_compare_slices(aggregates, ticks),
+            *_compare_batches(batches, aggregates, dead, newest_moved),
+        ],
+    )
 
 
 def read_ranges(connection: MySQLConnectionAbstract) -> OffsetRanges:
@@ -135,21 +165,6 @@ def read_ranges(connection: MySQLConnectionAbstract) -> OffsetRanges:
             " UNION ALL SELECT NULL, kafka_partition, from_offset, until_offset FROM skipped_offsets",
         )
     )
-
-
-def _add_up(
-    books: Books, batches: list[Any], aggregates: dict[SliceKey, Amount], ticks: dict[SliceKey, Amount]
-) -> None:
-    books.batches = len(batches)
-    for _, messages, read, landed, dead, duplicates, _, verdict in batches:
-        books.messages += messages
-        books.ticks_read += read
-        books.ticks_landed += landed
-        books.dead_letters += dead
-        books.duplicates += duplicates
-        books.verdicts[verdict] = books.verdicts.get(verdict, 0) + 1
-    books.cassandra = sum(ticks.values(), Amount())
-    books.mysql = sum(aggregates.values(), Amount())
 
 
 def _compare_slices(aggregates: dict[SliceKey, Amount], ticks: dict[SliceKey, Amount]) -> Iterator[str]:
@@ -164,32 +179,35 @@ def _compare_slices(aggregates: dict[SliceKey, Amount], ticks: dict[SliceKey, Am
 
 
 def _compare_batches(
-    batches: list[Any], aggregates: dict[SliceKey, Amount], dead: dict[int, int], newest_moved: int
+    batches: list[BatchRow], aggregates: dict[SliceKey, Amount], dead: dict[int, int], newest_moved: int
 ) -> Iterator[str]:
     landed: dict[int, Amount] = defaultdict(Amount)
     for (batch_id, _, _), amount in aggregates.items():
         landed[batch_id] += amount
-    moved = sum((Amount(ticks, int(volume)) for _, _, _, ticks, _, _, volume, _ in batches[:newest_moved]), Amount())
+    moved = sum((batch.landed for batch in batches[:newest_moved]), Amount())
     if landed[ROLLED_UP] != moved:
         yield (
             f"batches 1 to {newest_moved}, rolled up: the ledger says {moved.ticks:,} ticks of {moved.volume:,} shares,"
             f" daily_volume {landed[ROLLED_UP].ticks:,} of {landed[ROLLED_UP].volume:,}"
         )
-    for expected, (batch_id, _, read, ticks, dead_letters, duplicates, volume, _) in enumerate(batches, start=1):
-        if batch_id != expected:
-            yield f"batch {expected} is missing from the ledger, which goes on with {batch_id}"
+    for expected, batch in enumerate(batches, start=1):
+        if batch.batch_id != expected:
+            yield f"batch {expected} is missing from the ledger, which goes on with {batch.batch_id}"
             return
-        if read != ticks + dead_letters + duplicates:
-            parts = f"landed {ticks:,} + dead letters {dead_letters:,} + duplicates {duplicates:,}"
-            yield f"batch {batch_id}: read {read:,} is not {parts}"
-        if landed[batch_id] != (Amount(ticks, int(volume)) if batch_id > newest_moved else Amount()):
-            yield (
-                f"batch {batch_id}: the ledger says {ticks:,} ticks of {volume:,} shares, aggregated_data"
-                f" {landed[batch_id].ticks:,} of {landed[batch_id].volume:,}"
-            )
-        if dead.get(batch_id, 0) != dead_letters:
-            stored = dead.get(batch_id, 0)
-            yield f"batch {batch_id}: the ledger says {dead_letters:,} dead letters, Cassandra has {stored:,}"
+        yield from _compare_batch(batch, landed[expected], dead.get(expected, 0), rolled_up=expected <= newest_moved)
+
+
+def _compare_batch(batch: BatchRow, found: Amount, dead: int, *, rolled_up: bool) -> Iterator[str]:
+    if batch.ticks_read != batch.ticks_landed + batch.dead_letters + batch.duplicates:
+        parts = f"{batch.ticks_landed:,} + dead letters {batch.dead_letters:,} + duplicates {batch.duplicates:,}"
+        yield f"batch {batch.batch_id}: read {batch.ticks_read:,} is not landed {parts}"
+    if found != (Amount() if rolled_up else batch.landed):
+        yield (
+            f"batch {batch.batch_id}: the ledger says {batch.ticks_landed:,} ticks of {batch.volume:,} shares,"
+            f" aggregated_data {found.ticks:,} of {found.volume:,}"
+        )
+    if dead != batch.dead_letters:
+        yield f"batch {batch.batch_id}: the ledger says {batch.dead_letters:,} dead letters, Cassandra has {dead:,}"
 
 
 def _name(batch_id: int) -> str:
