@@ -1,4 +1,4 @@
-"""`tickledger doctor`: is this set-up fit to land? One line a fact, and below a bad one the command that mends it."""
+"""`tickledger doctor`: is this set-up fit to land? One line a fact, and below a bad one the command that fixes it."""
 
 import shutil
 import sys
@@ -36,30 +36,30 @@ QUIET_SECONDS = 60.0
 SERVERS = f"{SET_UP}, or correct .env"
 
 
-class Ill(Exception):
-    """A fact that is bad: what was found, and the command that mends it."""
+class Problem(Exception):
+    """A fact that is bad: what was found, and the command that fixes it."""
 
-    def __init__(self, found: str, mend: str) -> None:
+    def __init__(self, found: str, fix: str) -> None:
         super().__init__(found)
-        self.found, self.mend = found, mend
+        self.found, self.fix = found, fix
 
 
 @dataclass(frozen=True)
 class Fact:
-    """One line: what was looked at, what was found, and (where that is bad) how to mend it."""
+    """One line: what was looked at, what was found, and (where that is bad) how to fix it."""
 
     what: str
     found: str
-    mend: str = ""
+    fix: str = ""
 
     @property
     def good(self) -> bool:
-        """Whether nothing needs to be mended."""
-        return not self.mend
+        """Whether nothing needs to be fixed."""
+        return not self.fix
 
 
 def examine(settings: Settings) -> Iterator[Fact]:
-    """Look at everything, in an order in which what is mended first is named first.
+    """Look at everything, in the order in which problems are best fixed.
 
     What cannot be looked at because something before it is bad has no line. Changes nothing.
     """
@@ -94,21 +94,21 @@ def _examine_ledger(settings: Settings, *, there_is_a_topic: bool) -> Iterator[F
     yield _fact("verdicts", lambda: _verdicts(settings), f"{RUN}great_expectations checkpoint run landed_batch")
 
 
-def _fact(what: str, look: Callable[[], str], mend: str) -> Fact:
+def _fact(what: str, look: Callable[[], str], fix: str) -> Fact:
     try:
         return Fact(what, look())
-    except Ill as ill:
-        return Fact(what, ill.found, ill.mend)
+    except Problem as problem:
+        return Fact(what, problem.found, problem.fix)
     except TickledgerError as error:
-        return Fact(what, str(error), mend)
+        return Fact(what, str(error), fix)
 
 
 def _versions() -> str:
     python, wanted = sys.version.split()[0], metadata("tickledger")["Requires-Python"]
     if python not in SpecifierSet(wanted):
-        raise Ill(f"Python {python}; it should be {wanted}", "make setup PYTHON=/path/to/python3.13")
+        raise Problem(f"Python {python}; it should be {wanted}", "make setup PYTHON=/path/to/python3.13")
     if found := misfit():
-        raise Ill(found, "make setup")
+        raise Problem(found, "make setup")
     packages = ("pyspark", "dbt-core", "dbt-mysql", "great-expectations", "streamlit")
     return f"Python {python}, {', '.join(f'{name} {version(name)}' for name in packages)}"
 
@@ -116,10 +116,10 @@ def _versions() -> str:
 def _scratch(folder: Path) -> str:
     existing = next(path for path in (folder, *folder.parents) if path.exists())
     if not existing.is_dir():
-        raise Ill(f"STREAM_SCRATCH_DIR is '{folder}'; it should be a folder", "set STREAM_SCRATCH_DIR in .env")
+        raise Problem(f"STREAM_SCRATCH_DIR is '{folder}'; it should be a folder", "set STREAM_SCRATCH_DIR in .env")
     free = shutil.disk_usage(existing).free
     if free < FREE_BYTES:
-        raise Ill(
+        raise Problem(
             f"{free / 1024**3:.1f} GiB free in {folder}; it should be at least {FREE_BYTES / 1024**3:.0f} GiB",
             "delete something there, or set STREAM_SCRATCH_DIR in .env",
         )
@@ -132,7 +132,7 @@ def _topic(settings: Settings) -> str:
     where = f"{settings.kafka_topic} at {settings.kafka_bootstrap_servers}"
     if takes_any_time(settings):
         wanted = ", ".join(f"{name}={value}" for name, value in TOPIC_CONFIGS.items())
-        raise Ill(f"{where}: it takes messages whose time Spark cannot read; it should have {wanted}", SERVERS)
+        raise Problem(f"{where}: it takes messages whose time Spark cannot read; it should have {wanted}", SERVERS)
     return f"{where}: {held:,} messages in {len(topic.ends)} partitions"
 
 
@@ -163,7 +163,7 @@ def _clock(settings: Settings) -> str:
         theirs: datetime = fetch_rows(connection, "SELECT UTC_TIMESTAMP(3)")[0][0]
     off = (utc_now() - theirs).total_seconds()
     if abs(off) > CLOCK_SECONDS:
-        raise Ill(f"this machine is {off:+.1f} s from MySQL's clock", "set this machine's clock, or MySQL's")
+        raise Problem(f"this machine is {off:+.1f} s from MySQL's clock", "set this machine's clock, or MySQL's")
     return f"{off:+.1f} s from MySQL's"
 
 
@@ -174,17 +174,17 @@ def _contract(settings: Settings) -> str:
 def _tables(found: list[Difference]) -> str:
     if found:
         first, more = found[0], f" and {len(found) - 1} more" if len(found) > 1 else ""
-        mend = DBT if first.store == "MySQL" else SERVERS
+        fix = DBT if first.store == "MySQL" else SERVERS
         if first.kind != Kind.TABLE:
-            mend = f"{RUN}tickledger check-contract"
-        raise Ill(f"{first.table}, {first.what}: {first.live}; it should be {first.contract}{more}", mend)
+            fix = f"{RUN}tickledger check-contract"
+        raise Problem(f"{first.table}, {first.what}: {first.live}; it should be {first.contract}{more}", fix)
     return "every table follows its definition"
 
 
 def _profile(settings: Settings) -> str:
     companies = Ledger(settings).sectors()
     if not companies:
-        raise Ill("no company: every tick would be a dead letter", DBT)
+        raise Problem("no company: every tick would be a dead letter", DBT)
     return f"{len(companies)} companies in {len(set(companies.values()))} sectors"
 
 
@@ -205,9 +205,9 @@ def _lag(settings: Settings) -> str:
     said = f"{lag:,} messages; " if lag is not None else "unknown; "
     said += "no batch yet" if age is None else f"the newest batch is {age:,.0f} s old"
     if lag is None:
-        raise Ill(said, SERVERS)
+        raise Problem(said, SERVERS)
     if lag and (age is None or age > max(QUIET_SECONDS, 3 * settings.stream_trigger_seconds)):
-        raise Ill(said, STREAM)
+        raise Problem(said, STREAM)
     return said
 
 
@@ -222,13 +222,13 @@ def _verdicts(settings: Settings) -> str:
     if not newest:
         return "no batch yet"
     if waiting[0] and settings.checks_enabled:
-        raise Ill(
+        raise Problem(
             f"{waiting[0]:,} batches are unchecked, the first is {waiting[1]:,}",
             f"{RUN}great_expectations checkpoint run landed_batch --unchecked",
         )
     batch_id, verdict = newest[0]
     if verdict == "failed":
-        raise Ill(
+        raise Problem(
             f"batch {batch_id:,}, the newest, failed its checks",
             f"{RUN}great_expectations checkpoint run landed_batch --batch {batch_id}",
         )
@@ -238,7 +238,7 @@ def _verdicts(settings: Settings) -> str:
 def main(as_json: AsJson = False) -> None:
     """Look at versions, Java, disk, Kafka, both stores, clock, contract, topic, lag and verdicts; change nothing.
 
-    Prints one line each, good or bad, and below a bad one the command that mends it. Exit code 0: all good. 1: not.
+    Prints one line each, good or bad, and below a bad one the command that fixes it. Exit code 0: all good. 1: not.
     """
     console = Console(highlight=False, soft_wrap=True, quiet=as_json)
     try:
@@ -253,7 +253,7 @@ def main(as_json: AsJson = False) -> None:
             facts.append(fact)
             _print(console, fact)
     bad = sum(not fact.good for fact in facts)
-    console.print(f"[red]{bad} to mend[/red]" if bad else "[green]fit to land[/green]")
+    console.print(f"[red]{bad} to fix[/red]" if bad else "[green]fit to land[/green]")
     if as_json:
         print_json(vars(fact) | {"good": fact.good} for fact in facts)
     if bad:
@@ -263,5 +263,5 @@ def main(as_json: AsJson = False) -> None:
 def _print(console: Console, fact: Fact) -> None:
     sign = "[green]good[/green]" if fact.good else "[red]bad [/red]"
     console.print(f"{sign}  {fact.what:19} {escape(fact.found)}")
-    if fact.mend:
-        console.print(f"{'':26}[bold]{escape(fact.mend)}[/bold]")
+    if fact.fix:
+        console.print(f"{'':26}[bold]{escape(fact.fix)}[/bold]")

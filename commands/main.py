@@ -19,12 +19,12 @@ class Entry(NamedTuple):
 #: What one wants to do → the commands for it.
 COMMANDS = {
     "Look at what has landed": {
-        "doctor": Entry("commands.doctor", "Is this set-up fit to land? What mends it?"),
+        "doctor": Entry("commands.doctor", "Is this set-up fit to land? What fixes it?"),
         "reconcile": Entry("commands.reconcile", "Do both stores and the ledger agree?"),
         "trace": Entry("commands.trace", "Which batches is a number made of?"),
         "check-contract": Entry("commands.check_contract", "Do the live tables follow their definition?"),
     },
-    "Mend and tidy": {
+    "Repair and tidy": {
         "dead-letters": Entry("commands.dead_letters", "List what could not land; send it again."),
         "rebuild": Entry("commands.rebuild", "Make a day's aggregates anew from Cassandra."),
         "give-up": Entry("commands.give_up", "Name what was lost before it landed; go on without it."),

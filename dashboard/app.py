@@ -27,7 +27,7 @@ def page() -> None:
     except ConfigurationError as error:
         st.title(TITLE)
         st.error(f"The settings do not hold. {as_text(str(error))}", icon=":material/settings_alert:")
-        st.caption("Mend the setting and reload this page.")
+        st.caption("Fix the setting and reload this page.")
         return
     sources = sources_of(settings)
     with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):

@@ -1,6 +1,6 @@
 """A reader for each store: one connection, made when first needed, with an account that may only read.
 
-Both raise StoreUnavailable while their store does not answer and ConfigurationError for what only the user can mend;
+Both raise StoreUnavailable while their store does not answer and ConfigurationError for what only the user can fix;
 asking again later is always safe.
 """
 

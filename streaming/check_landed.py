@@ -16,7 +16,7 @@ from streaming.webhook import Webhook
 from tickledger import fault_points
 from tickledger.errors import TickledgerError
 from tickledger.ledger import LandedBatch, Ledger
-from tickledger.patience import Patience
+from tickledger.retry_policy import RetryPolicy
 from tickledger.settings import Settings
 
 #: So many landed batches wait for their checks at most; the next one waits until one of them is checked.
@@ -45,13 +45,13 @@ class BatchChecks:
     def __init__(
         self,
         settings: Settings,
-        patience: Patience,
+        retry_policy: RetryPolicy,
         on_failure: Callable[[TickledgerError], None],
         metrics: Metrics | None = None,
         project: Path = PROJECT_FOLDER,
     ) -> None:
         self._settings = settings
-        self._patience = patience
+        self._retry_policy = retry_policy
         self._on_failure = on_failure
         self._metrics = metrics
         self._ledger = Ledger(settings)
@@ -78,7 +78,7 @@ class BatchChecks:
         if self._thread.ident is None:
             self._messages_behind = messages_behind
             if self._settings.checks_enabled:
-                self._earlier.extend(self._patience.wait_for(self._ledger.unchecked))
+                self._earlier.extend(self._retry_policy.call(self._ledger.unchecked))
             self._thread.start()
 
     def landed(self, batch: LandedBatch, lag: Lag) -> None:
@@ -181,7 +181,7 @@ class BatchChecks:
         started = time.monotonic()
         fault_points.reached("before_check")
         try:
-            verdict = self._patience.wait_for(lambda: self._checker.check(batch_id))
+            verdict = self._retry_policy.call(lambda: self._checker.check(batch_id))
         except TickledgerError as error:
             self._say_once(f"batch {batch_id} stays unchecked: {error}")
             return "unchecked", time.monotonic() - started

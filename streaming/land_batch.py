@@ -17,7 +17,7 @@ from streaming.tick_columns import TickKey
 from tickledger import fault_points
 from tickledger.errors import ConfigurationError, LedgerMoved, StoreUnavailable
 from tickledger.ledger import LandedBatch, Ledger, LedgerHead, SectorVolume, Skip, SkipKind, utc_now
-from tickledger.patience import Patience
+from tickledger.retry_policy import RetryPolicy
 from tickledger.settings import Settings
 from tickledger.start_up import begun
 from tickledger.tick import datetime_to_ms, day_to_date, ms_to_datetime, trade_day_of
@@ -58,13 +58,13 @@ class BatchLander:
         settings: Settings,
         ledger: Ledger,
         topic: TopicFacts,
-        patience: Patience,
+        retry_policy: RetryPolicy,
         confirm_topic: Callable[[], None],
     ) -> None:
         self._settings = settings
         self._ledger = ledger
         self._topic_id = topic.topic_id
-        self._patience = patience
+        self._retry_policy = retry_policy
         self._confirm_topic = confirm_topic
         self._companies = ledger.companies()
         head = ledger.head()
@@ -86,14 +86,14 @@ class BatchLander:
         """
         started = time.monotonic()
         waiting = None if self._ended is None else started - self._ended
-        self._companies = self._patience.wait_for(self._ledger.companies) or self._companies
+        self._companies = self._retry_policy.call(self._ledger.companies) or self._companies
         fault_points.reached("before_cassandra")
         job_started = time.monotonic()
         ranges = self.progress.ranges(reached)
-        reports = self._patience.wait_for(lambda: self.run(frame, ranges))
+        reports = self._retry_policy.call(lambda: self.run(frame, ranges))
         job_seconds = time.monotonic() - job_started
         fault_points.reached("between_stores")
-        self._patience.wait_for(self._confirm_topic)
+        self._retry_policy.call(self._confirm_topic)
         self._skip(self._before)
         self._before = []
         if not reports:
@@ -101,7 +101,7 @@ class BatchLander:
             return None
         batch = replace(self._batch(reports, ranges, started), phases={"waiting": waiting, "job": job_seconds})
         commit_started = time.monotonic()
-        self._patience.wait_for(lambda: self._ledger.commit(batch))
+        self._retry_policy.call(lambda: self._ledger.commit(batch))
         self._ended = time.monotonic()
         self._advance(batch)
         return replace(batch, phases={**batch.phases, "commit": self._ended - commit_started})
@@ -128,7 +128,7 @@ class BatchLander:
 
     def _skip(self, skips: list[Skip]) -> None:
         if skips:
-            self._patience.wait_for(lambda: self._ledger.skip(self.progress.head, skips))
+            self._retry_policy.call(lambda: self._ledger.skip(self.progress.head, skips))
             ends = {skip.kafka_partition: skip.until_offset for skip in skips}
             self.progress.head = replace(self.progress.head, ends=self.progress.head.ends | ends)
 

@@ -28,7 +28,7 @@ from tickledger import fault_points
 from tickledger.command_line import run_app
 from tickledger.errors import ConfigurationError, StoreUnavailable, TickledgerError
 from tickledger.ledger import LandedBatch, Ledger, LedgerHead, StreamLock
-from tickledger.patience import GaveUp, Patience
+from tickledger.retry_policy import GaveUp, RetryPolicy
 from tickledger.secured import spark_kafka_options
 from tickledger.settings import Settings, load_settings
 from tickledger.start_up import begun, check_continuity, check_tables, starting_offsets
@@ -45,7 +45,7 @@ class SparkDied(TickledgerError):
 
 
 class ScratchDamaged(TickledgerError):
-    """Somebody deleted or changed what Spark has written to its checkpoint; a new one mends it."""
+    """Somebody deleted or changed what Spark has written to its checkpoint; a new one replaces it."""
 
 
 class TickStream:
@@ -59,7 +59,7 @@ class TickStream:
         self._landed_all = False
         self._landing = threading.Lock()
         self._failure: BaseException | None = None
-        self._patience = Patience(settings.stream_store_retry_seconds, self._stopping)
+        self._retry_policy = RetryPolicy(settings.stream_store_retry_seconds, self._stopping)
         self._ledger = Ledger(settings)
         self._lock = StreamLock(settings)
         self._lag = LagMeter(settings)
@@ -70,7 +70,7 @@ class TickStream:
         """Land batches until asked to stop. Raises TickledgerError."""
         head, topic = self.check_start_up()
         self._lock.hold()
-        self._checks = BatchChecks(self._settings, self._patience, self._fail, self._metrics)
+        self._checks = BatchChecks(self._settings, self._retry_policy, self._fail, self._metrics)
         spark = SparkSession.builder.appName("tickledger").getOrCreate()
         try:
             self._handle_signals(spark)
@@ -78,7 +78,7 @@ class TickStream:
             while not self._stopping.is_set():
                 self._run_query(spark, topic)
                 if not self._stopping.is_set():
-                    topic = self._patience.wait_for(lambda: self._topic_going_on(head))
+                    topic = self._retry_policy.call(lambda: self._topic_going_on(head))
         except (Py4JError, OSError) as error:
             raise SparkDied(
                 f"Spark's JVM ended ({type(error).__name__}); the next start goes on from the ledger"
@@ -128,12 +128,12 @@ class TickStream:
 
     def _run_query(self, spark: SparkSession, topic: TopicFacts) -> None:
         watch = TopicWatch(self._settings, topic.topic_id)
-        self._lander = BatchLander(self._settings, self._ledger, topic, self._patience, watch.confirm)
+        self._lander = BatchLander(self._settings, self._ledger, topic, self._retry_policy, watch.confirm)
         self._topic = topic
         self._checks.begin(self._behind())
         if self._stop_once_landed():
             return
-        self._scratch = self._patience.wait_for(lambda: _new_scratch(self._settings.stream_scratch_dir))
+        self._scratch = self._retry_policy.call(lambda: _new_scratch(self._settings.stream_scratch_dir))
         try:
             query = self._start_query(spark, topic)
             while query.isActive and not self._stopping.wait(0.2):
@@ -191,7 +191,7 @@ class TickStream:
 
     def _land_batch(self, frame: DataFrame, reached: dict[int, int]) -> LandedBatch | None:
         assert self._lander is not None
-        self._patience.wait_for(self._lock.hold)
+        self._retry_policy.call(self._lock.hold)
         batch = self._lander.land(frame, reached)
         self._deaths = 0
         ends = self._lander.progress.head.topic_offsets

@@ -57,7 +57,7 @@ class Landing:
     """Lands small batches in the background until told to stop, and waits for a store that is away."""
 
     def __init__(self, spark: SparkSession, pipeline: Pipeline) -> None:
-        self._lander = Lander(spark, pipeline, patience=120)
+        self._lander = Lander(spark, pipeline, retry_seconds=120)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._land)
         self.problem: Exception | None = None

@@ -233,7 +233,7 @@ CASES: dict[str, tuple[Doctored, str]] = {
         _set(STREAM_MAX_MEGABYTES_PER_BATCH="0"),
         "STREAM_MAX_MEGABYTES_PER_BATCH is '0'; it should be a number of megabytes above 0",
     ),
-    "a patience below zero": (_set(STREAM_STORE_RETRY_SECONDS="-5"), "STREAM_STORE_RETRY_SECONDS is '-5'; it should"),
+    "a retry time below zero": (_set(STREAM_STORE_RETRY_SECONDS="-5"), "STREAM_STORE_RETRY_SECONDS is '-5'; it should"),
     "a scratch folder below a file": (
         _scratch_in_a_file,
         "STREAM_SCRATCH_DIR is '.*'; it should be a folder that can be written: Not a directory",

@@ -90,7 +90,7 @@ def _no_raw_table(pipeline: Pipeline, _folder: Path) -> Settings:
 
 
 DOCTORED: dict[str, tuple[Callable[[Pipeline, Path], Settings], str, str, str]] = {
-    # (what was done, the line that is bad, what it says, what mends it)
+    # (what was done, the line that is bad, what it says, what fixes it)
     "a topic that is not there": (_with(kafka_topic="nowhere"), "Kafka and topic", "KAFKA_TOPIC is", "make services"),
     "a topic that takes messages of any time": (
         _any_time,
@@ -158,14 +158,14 @@ IN_THE_STORES = {
 
 @pytest.mark.parametrize("case", DOCTORED)
 def test_what_is_wrong_is_named_with_what_mends_it(request: pytest.FixtureRequest, tmp_path: Path, case: str) -> None:
-    doctored, what, found, mend = DOCTORED[case]
+    doctored, what, found, fix = DOCTORED[case]
     pipeline: Pipeline = request.getfixturevalue("pipeline" if case in IN_THE_STORES else "stores")
 
     (fact,) = bad(doctored(pipeline, tmp_path))
 
     assert fact.what == what
     assert found in fact.found
-    assert mend in fact.mend
+    assert fix in fact.fix
     assert "wrong" not in fact.found.replace("wrong_", "")
 
 
@@ -204,7 +204,7 @@ def test_the_command_ends_with_1_and_says_how_many(pipeline: Pipeline) -> None:
     assert done.returncode == 1, done.stderr
     assert "bad   profile" in done.stdout
     assert "\n                          cd dbt_project && dbt seed && dbt run\n" in done.stdout
-    assert done.stdout.endswith("1 to mend\n")
+    assert done.stdout.endswith("1 to fix\n")
 
 
 def test_a_setting_that_does_not_hold_is_its_only_line(stores: Pipeline) -> None:
@@ -214,7 +214,7 @@ def test_a_setting_that_does_not_hold_is_its_only_line(stores: Pipeline) -> None
     assert done.stdout.startswith(
         "bad   settings            MYSQL_PORT is 'all'; it should be a port from 1 to 65535\n"
     )
-    assert done.stdout.endswith("1 to mend\n")
+    assert done.stdout.endswith("1 to fix\n")
 
 
 def _doctor(environment: dict[str, str]) -> "subprocess.CompletedProcess[str]":

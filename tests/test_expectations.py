@@ -33,7 +33,7 @@ from tests.support.healthy_batch import (
 from tests.support.pipeline import Pipeline
 from tickledger.errors import StoreUnavailable
 from tickledger.ledger import LandedBatch
-from tickledger.patience import Patience
+from tickledger.retry_policy import RetryPolicy
 from tickledger.settings import FEED_RULES
 from tickledger.tick import DEAD_LETTER_BUCKET
 
@@ -559,7 +559,7 @@ def checks_of(pipeline: Pipeline) -> Callable[..., BatchChecks]:
 
     def make(stopped: list[Exception] | None = None, **settings: Any) -> BatchChecks:
         changed = pipeline.settings.model_copy(update={"stream_max_offsets_per_trigger": 100, **settings})
-        return BatchChecks(changed, Patience(30, threading.Event()), ([] if stopped is None else stopped).append)
+        return BatchChecks(changed, RetryPolicy(30, threading.Event()), ([] if stopped is None else stopped).append)
 
     return make
 
@@ -720,7 +720,7 @@ def test_broken_checks_leave_batches_landed_and_unchecked_and_are_told_once(
     document["expectations"][0] |= {"type": "expect_column_values_to_not_be_null"} | (change or {})
     suite.write_text(json.dumps(document) if change else "{")
 
-    checks = BatchChecks(pipeline.settings, Patience(5, threading.Event()), lambda _: None, project=tmp_path)
+    checks = BatchChecks(pipeline.settings, RetryPolicy(5, threading.Event()), lambda _: None, project=tmp_path)
     checks.begin()
     checks.close()
 

@@ -18,7 +18,7 @@ from tests.support.pipeline import Pipeline
 from tests.support.poison import BAD_TICKS, ODD_BUT_GOOD, UNREADABLE, mutated
 from tickledger.errors import LedgerMoved, StoreUnavailable
 from tickledger.ledger import BatchClashes, LandedBatch, Ledger, LedgerHead, SectorVolume
-from tickledger.patience import GaveUp, Patience
+from tickledger.retry_policy import GaveUp, RetryPolicy
 from tickledger.tick import MS_A_DAY, Tick, datetime_to_ms
 
 pytestmark = pytest.mark.integration
@@ -270,7 +270,7 @@ def test_an_empty_profile_is_never_adopted(lander: Lander) -> None:
 def test_a_store_that_stays_away_is_given_up_with_nothing_in_the_ledger(
     spark: SparkSession, pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lander = Lander(spark, pipeline, patience=1)
+    lander = Lander(spark, pipeline, retry_seconds=1)
     closed = pipeline.settings.model_copy(update={"cassandra_port": 9})
     monkeypatch.setattr(lander._lander, "_settings", closed)
 
@@ -280,7 +280,7 @@ def test_a_store_that_stays_away_is_given_up_with_nothing_in_the_ledger(
     assert lander.ledger.head().batch_id == 0
 
 
-def test_patience_ends_when_the_stream_is_asked_to_stop() -> None:
+def test_retries_end_when_the_stream_is_asked_to_stop() -> None:
     stopping = threading.Event()
     calls = []
 
@@ -290,7 +290,7 @@ def test_patience_ends_when_the_stream_is_asked_to_stop() -> None:
         raise StoreUnavailable("away")
 
     with pytest.raises(GaveUp, match="away"):
-        Patience(60, stopping).wait_for(away)
+        RetryPolicy(60, stopping).call(away)
     assert len(calls) == 1
 
 

@@ -19,7 +19,7 @@ from streaming.webhook import Webhook
 from tests.support.healthy_batch import land_ticks
 from tests.support.pipeline import Pipeline
 from tickledger.errors import ConfigurationError
-from tickledger.patience import Patience
+from tickledger.retry_policy import RetryPolicy
 from tickledger.settings import PROJECT_ROOT, load_settings
 
 LOST = CheckResult("books.ticks_are_in_cassandra", "critical", False, "ticks_in_cassandra = 1", "every landed tick")
@@ -73,7 +73,7 @@ def test_failed_batches_are_told_once_with_their_findings(pipeline: Pipeline, re
     pipeline.execute("UPDATE landed_batches SET volume = volume + 1 WHERE batch_id = 2")
     settings = pipeline.settings.model_copy(update={"checks_webhook_url": SecretStr(receiver.url)})
 
-    checks = BatchChecks(settings, Patience(30, threading.Event()), lambda _: None)
+    checks = BatchChecks(settings, RetryPolicy(30, threading.Event()), lambda _: None)
     checks.begin()
     checks.close()
 

@@ -14,7 +14,7 @@ class TickledgerError(Exception):
 
 
 class ConfigurationError(TickledgerError):
-    """A setting, credential or missing object that only the user can mend. Exit code 2."""
+    """A setting, credential or missing object that only the user can fix. Exit code 2."""
 
     exit_code = 2
 

@@ -1,4 +1,4 @@
-"""What a person types to mend something: on a machine, or with docker-compose.yml, whose image sets a variable."""
+"""What a person types to fix something: on a machine, or with docker-compose.yml, whose image sets a variable."""
 
 import os
 

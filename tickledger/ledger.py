@@ -190,7 +190,7 @@ class Ledger:
                 raise BatchClashes(
                     f"batch {batch.batch_id} cannot land, and no other stream has landed it: MySQL takes two of its"
                     f" rows for one, or has kept one of that number ({error}); where two sectors of 'profile' differ by"
-                    " too little, mend the seed and run 'dbt seed'"
+                    " too little, fix the seed and run 'dbt seed'"
                 ) from None
 
     def skip(self, head: LedgerHead, skips: Sequence[Skip]) -> None:

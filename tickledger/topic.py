@@ -132,7 +132,7 @@ def _admin(settings: Settings, account: Account, answer_ms: int = REQUEST_MS) ->
 
 
 def kafka_error(settings: Settings, error: KafkaError, account: Account) -> TickledgerError:
-    """What a client's error means: a refused account is a setting to mend, anything else a broker that is silent."""
+    """What a client's error means: a refused account is a setting to fix, anything else a silent broker."""
     if isinstance(error, SaslAuthenticationFailedError | AuthorizationError):
         return account.refused_by(f"Kafka at {settings.kafka_bootstrap_servers} ({type(error).__name__})")
     return StoreUnavailable(

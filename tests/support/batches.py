@@ -11,7 +11,7 @@ from commands.reconcile import reconcile
 from streaming.land_batch import BatchLander
 from tests.support.pipeline import Pipeline
 from tickledger.ledger import LandedBatch, Ledger
-from tickledger.patience import Patience
+from tickledger.retry_policy import RetryPolicy
 from tickledger.topic import TopicFacts
 
 NOON = datetime(2026, 3, 2, 5, 0, tzinfo=UTC)
@@ -29,7 +29,7 @@ class Lander:
         pipeline: Pipeline,
         *,
         topic: TopicFacts = TOPIC,
-        patience: float = 30,
+        retry_seconds: float = 30,
         **changed: Any,
     ) -> None:
         """`changed` are settings that differ from the pipeline's."""
@@ -41,7 +41,7 @@ class Lander:
             pipeline.settings.model_copy(update=changed),
             self.ledger,
             topic,
-            Patience(patience, threading.Event()),
+            RetryPolicy(retry_seconds, threading.Event()),
             lambda: None,
         )
 

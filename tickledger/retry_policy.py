@@ -15,14 +15,14 @@ class GaveUp(TickledgerError):
     """A store stayed away for longer than the settings allow. Exit code 1."""
 
 
-class Patience:
+class RetryPolicy:
     """Calls an action again while it raises StoreUnavailable, for at most `seconds`, until `stopping` is set."""
 
     def __init__(self, seconds: float, stopping: threading.Event) -> None:
         self._seconds = seconds
         self._stopping = stopping
 
-    def wait_for(self, action: Callable[[], Result]) -> Result:
+    def call(self, action: Callable[[], Result]) -> Result:
         """Return what `action` returns, sooner or later. Raises GaveUp, or what else the action raises."""
         attempts = Retrying(
             retry=retry_if_exception_type(StoreUnavailable),
