@@ -71,18 +71,22 @@ def examine(settings: Settings) -> Iterator[Fact]:
     if cassandra_fact.good:
         yield _fact("Cassandra's tables", lambda: _tables(cassandra_differences(settings)), SERVERS)
     yield (mysql_fact := _fact("MySQL", lambda: _mysql(settings), SERVERS))
+    accounts_are_good = True
     if cassandra_fact.good and mysql_fact.good:
-        yield _fact("accounts", lambda: _accounts(settings), SERVERS)
-    if mysql_fact.good:
-        yield from _examine_ledger(settings, there_is_a_topic=kafka_fact.good)
+        yield (accounts := _fact("accounts", lambda: _accounts(settings), SERVERS))
+        accounts_are_good = accounts.good
+    if not mysql_fact.good:
+        return
+    yield _fact("clock", lambda: _clock(settings), "set this machine's clock, or MySQL's")
+    if accounts_are_good:
+        # With dbt's account.
+        yield (tables := _fact("contract", lambda: _tables(mysql_differences(settings)), DBT))
+        if not tables.good:
+            return
+    yield from _examine_ledger(settings, there_is_a_topic=kafka_fact.good)
 
 
 def _examine_ledger(settings: Settings, *, there_is_a_topic: bool) -> Iterator[Fact]:
-    yield _fact("clock", lambda: _clock(settings), "set this machine's clock, or MySQL's")
-    tables = _fact("contract", lambda: _contract(settings), DBT)
-    yield tables
-    if not tables.good:
-        return
     yield _fact("profile", lambda: _profile(settings), DBT)
     if there_is_a_topic:
         yield _fact(
@@ -165,10 +169,6 @@ def _clock(settings: Settings) -> str:
     if abs(off) > CLOCK_SECONDS:
         raise Problem(f"this machine is {off:+.1f} s from MySQL's clock", "set this machine's clock, or MySQL's")
     return f"{off:+.1f} s from MySQL's"
-
-
-def _contract(settings: Settings) -> str:
-    return _tables(mysql_differences(settings))
 
 
 def _tables(found: list[Difference]) -> str:
