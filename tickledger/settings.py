@@ -36,10 +36,8 @@ Seconds = Annotated[float, Field(ge=0, description="a number of seconds, 0 or mo
 Switch = Annotated[bool, Field(description="true or false")]
 Name = Annotated[str, Field(min_length=1)]
 #: Names that are written into SQL and CQL as identifiers.
-Identifier = Annotated[
-    str,
-    Field(pattern=r"^[a-z][a-z0-9_]{0,47}$", description="a lower-case name of letters, digits and '_', at most 48"),
-]
+_IDENTIFIER = "a lower-case name of letters, digits and '_', at most 48"
+Identifier = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,47}$", description=_IDENTIFIER)]
 #: Expectations that hold for some feeds alone: expectations/suites.py has them, FEED_RULES asks for them.
 FeedRule = Literal["id_is_unique", "one_tick_a_symbol_and_round", "size_is_usual"]
 FEED_RULES: tuple[str, ...] = get_args(FeedRule)
@@ -105,57 +103,48 @@ class Settings(BaseSettings):
         env_nested_max_split=1,
     )
 
-    kafka_bootstrap_servers: Annotated[
-        str,
-        Field(pattern=r"^[^\s:,]+:\d+(,[^\s:,]+:\d+)*$", description="host:port, or several separated by commas"),
-    ]
-    kafka_topic: Annotated[
-        str,
-        Field(pattern=r"^[A-Za-z0-9._-]{1,249}$", description="a topic's name of letters, digits, '.', '_' and '-'"),
-    ]
-    kafka_partitions: Count
-    kafka_security: Annotated[Literal["PLAINTEXT", "SASL_SSL"], Field(description="PLAINTEXT or SASL_SSL")] = (
-        "PLAINTEXT"
+    kafka_bootstrap_servers: str = Field(
+        pattern=r"^[^\s:,]+:\d+(,[^\s:,]+:\d+)*$", description="host:port, or several separated by commas"
     )
-    kafka_ca_file: Annotated[str, Field(description=f"{_CA_FILE} Kafka's; KAFKA_SECURITY is SASL_SSL")] = NO_FILE
+    kafka_topic: str = Field(
+        pattern=r"^[A-Za-z0-9._-]{1,249}$", description="a topic's name of letters, digits, '.', '_' and '-'"
+    )
+    kafka_partitions: Count
+    kafka_security: Literal["PLAINTEXT", "SASL_SSL"] = Field("PLAINTEXT", description="PLAINTEXT or SASL_SSL")
+    kafka_ca_file: str = Field(NO_FILE, description=f"{_CA_FILE} Kafka's; KAFKA_SECURITY is SASL_SSL")
 
-    cassandra_hosts: Annotated[
-        tuple[Name, ...], NoDecode, Field(min_length=1, description="a host, or several separated by commas")
-    ]
+    cassandra_hosts: Annotated[tuple[Name, ...], NoDecode] = Field(
+        min_length=1, description="a host, or several separated by commas"
+    )
     cassandra_port: Port
     cassandra_keyspace: Identifier
-    cassandra_ca_file: Annotated[str, Field(description=f"none, or {_CA_FILE} Cassandra's")] = NO_FILE
+    cassandra_ca_file: str = Field(NO_FILE, description=f"none, or {_CA_FILE} Cassandra's")
 
     mysql_host: Name
     mysql_port: Port
     mysql_database: Identifier
-    mysql_ca_file: Annotated[str, Field(description=f"none, or {_CA_FILE} MySQL's")] = NO_FILE
+    mysql_ca_file: str = Field(NO_FILE, description=f"none, or {_CA_FILE} MySQL's")
 
     stream_trigger_seconds: Seconds
     stream_max_offsets_per_trigger: Count
     stream_store_retry_seconds: Seconds
     stream_scratch_dir: Path
     # Not in a .env from before it was there.
-    stream_max_megabytes_per_batch: Annotated[float, Field(gt=0, description="a number of megabytes above 0")] = 64
-    stream_metrics_address: Annotated[
-        str,
-        Field(pattern=r"^(none|[^\s:]+:\d{1,5})$", description="none, or host:port to serve figures for Prometheus at"),
-    ] = "none"
+    stream_max_megabytes_per_batch: float = Field(64, gt=0, description="a number of megabytes above 0")
+    stream_metrics_address: str = Field(
+        "none", pattern=r"^(none|[^\s:]+:\d{1,5})$", description="none, or host:port to serve figures for Prometheus at"
+    )
 
     checks_enabled: Switch
     checks_stop_on_failed: Switch
     # A secret: such addresses often hold a token.
-    checks_webhook_url: Annotated[
-        SecretStr, Field(description="none, or an address that begins with http:// or https://")
-    ]
+    checks_webhook_url: SecretStr = Field(description="none, or an address that begins with http:// or https://")
     # Not in a .env from before it was there.
-    feed_rules: Annotated[
-        tuple[FeedRule, ...],
-        NoDecode,
-        Field(description=f"none, or some of {', '.join(FEED_RULES)}, separated by commas"),
-    ] = ()
+    feed_rules: Annotated[tuple[FeedRule, ...], NoDecode] = Field(
+        (), description=f"none, or some of {', '.join(FEED_RULES)}, separated by commas"
+    )
 
-    dashboard_refresh_seconds: Annotated[float, Field(ge=0.5, description="a number of seconds, at least 0.5")]
+    dashboard_refresh_seconds: float = Field(ge=0.5, description="a number of seconds, at least 0.5")
 
     # Each part needs its own account and no other: who logs in with one that is not set says so.
     kafka: Annotated[Account, _account("an account of Kafka that reads the topic")] = Account()

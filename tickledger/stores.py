@@ -45,18 +45,14 @@ _BROKEN_VIEW = errorcode.ER_VIEW_INVALID
 
 @contextmanager
 def mysql(
-    settings: Settings,
-    account: Account | None = None,
-    *,
-    database: str | None = None,
-    answer_seconds: int = ANSWER_SECONDS,
+    settings: Settings, account: Account | None = None, *, database: str | None = None
 ) -> Iterator[MySQLConnectionAbstract]:
     """A connection as of :func:`connect_mysql` for the block; closing it rolls back what is not committed.
 
     What the driver raises in the block is translated as by :func:`mysql_errors`.
     """
     with mysql_errors(settings):
-        connection = connect_mysql(settings, account, database=database, answer_seconds=answer_seconds)
+        connection = connect_mysql(settings, account, database=database)
         try:
             yield connection
         finally:
