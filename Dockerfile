@@ -19,11 +19,11 @@ WORKDIR /packages
 COPY requirements.lock containers/requirements.py ./
 RUN python requirements.py < requirements.lock > needed.lock \
     && pip install --no-cache-dir --root-user-action ignore --require-hashes --no-deps -r needed.lock
-# Spark's Kafka source goes where Spark's own jars are. Fails the build where Java or Spark do not run.
-COPY spark-defaults.conf spark-env.sh log4j2.properties ./
-RUN SPARK_CONF_DIR=/packages python -c \
-        "from pyspark.sql import SparkSession; SparkSession.builder.master('local[1]').getOrCreate().stop()" \
-    && cp ~/.ivy2*/jars/*.jar /opt/venv/lib/python3.11/site-packages/pyspark/jars/
+# Spark's Kafka source goes where Spark's own jars are, each jar by its hash. Fails the build where Spark does not run.
+COPY services/maven.py services/jars.lock spark-defaults.conf spark-env.sh log4j2.properties ./
+RUN python maven.py spark-kafka-4.2.0 /opt/venv/lib/python3.11/site-packages/pyspark/jars \
+    && SPARK_CONF_DIR=/packages python -c \
+        "from pyspark.sql import SparkSession; SparkSession.builder.master('local[1]').getOrCreate().stop()"
 # A tenth of the image that nothing of ours looks at: tests of others, and the store of queries that keep a state.
 RUN cd /opt/venv/lib/python3.11/site-packages \
     && find numpy scipy pandas pyarrow networkx -type d -name tests -prune -exec rm -r {} + \
@@ -40,9 +40,8 @@ RUN useradd --no-create-home --home-dir /tmp --uid 10001 tickledger \
 COPY --from=packages /opt/venv /opt/venv
 WORKDIR /app
 COPY . .
-# The Kafka source is there: nothing is left to fetch, or to say about it, at each start. dbt wants its folder of packages.
-RUN sed -i '/^spark\.jars\./d' spark-defaults.conf \
-    && mkdir -p dbt_project/dbt_packages \
+# dbt wants its folder of packages.
+RUN mkdir -p dbt_project/dbt_packages \
     && pip install --no-cache-dir --root-user-action ignore --no-deps --no-build-isolation --editable . \
     && python -m compileall -q .
 USER tickledger

@@ -82,6 +82,7 @@ class Demo:
         stop_on_signals(self._stop)
         _require_free_port(DASHBOARD_PORT)
         DEMO_FOLDER.mkdir(exist_ok=True)
+        DEMO_FOLDER.chmod(0o700)
         with self._servers():
             settings = load_settings()
             self._dbt("seed")

@@ -17,7 +17,7 @@ from commands.run_dbt import misfit
 from services.java import java_home, java_version
 from tickledger.command_line import AsJson, print_json
 from tickledger.contract_drift import cassandra_differences, mysql_differences
-from tickledger.errors import ConfigurationError, TickledgerError
+from tickledger.errors import PRIVATE, ConfigurationError, TickledgerError
 from tickledger.here import DBT, RUN, SET_UP, STREAM
 from tickledger.ledger import Ledger, utc_now
 from tickledger.settings import Settings, env_file, load_settings
@@ -65,6 +65,7 @@ def examine(settings: Settings) -> Iterator[Fact]:
     """
     yield _fact("versions", _versions, "make setup")
     yield _fact("Java", lambda: f"{java_version()} in {java_home()}", "install a Java 17, or unset JAVA_HOME")
+    yield _fact("settings file", lambda: _private(env_file()), "")
     yield _fact("scratch folder", lambda: _scratch(settings.stream_scratch_dir), "set STREAM_SCRATCH_DIR in .env")
     yield (kafka_fact := _fact("Kafka and topic", lambda: _topic(settings), SERVERS))
     yield (cassandra_fact := _fact("Cassandra", lambda: _cassandra(settings), SERVERS))
@@ -115,6 +116,14 @@ def _versions() -> str:
         raise Problem(found, "make setup")
     packages = ("pyspark", "dbt-core", "dbt-mysql", "great-expectations", "streamlit")
     return f"Python {python}, {', '.join(f'{name} {version(name)}' for name in packages)}"
+
+
+def _private(file: Path) -> str:
+    if not file.exists():
+        return f"{file} is not there; every setting is a variable of the environment"
+    if others := file.stat().st_mode & PRIVATE:
+        raise Problem(f"others than its owner may {'read' if others & 0o044 else 'change'} {file}", f"chmod 600 {file}")
+    return f"{file} is for its owner alone"
 
 
 def _scratch(folder: Path) -> str:

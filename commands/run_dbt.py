@@ -12,6 +12,8 @@ from importlib.metadata import PackageNotFoundError, requires, version
 
 from packaging.requirements import Requirement
 
+from tickledger.errors import PRIVATE
+
 #: What must be as pyproject.toml has it.
 PACKAGES = ("dbt-core", "dbt-mysql")
 
@@ -22,6 +24,8 @@ def main() -> None:
         print(f"error: {found}: make setup", file=sys.stderr)
         sys.exit(2)
     os.environ["PYTHON_DOTENV_DISABLED"] = "1"
+    # dbt's log holds rows, and what it compiles names accounts.
+    os.umask(PRIVATE)
     importlib.import_module("dbt.adapters.tickledger")
     from dbt.cli.main import cli
 

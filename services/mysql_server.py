@@ -4,6 +4,7 @@ import os
 import re
 import shlex
 import shutil
+import stat
 import subprocess
 import tempfile
 from pathlib import Path
@@ -73,6 +74,7 @@ class MySQLServer(Server):
         launcher = _installed_server() or [str(fetch(MARIADB, self._say) / "bin" / "mariadbd")]
         for folder in (self.conf, self.temporary, self.data.parent):
             folder.mkdir(parents=True, exist_ok=True)
+        _own_folder(self.socket.parent)
         version, is_mariadb = _describe(launcher)
         self._refuse_other_kind(version)
         if not (self.data / "mysql").is_dir():
@@ -150,7 +152,7 @@ class MySQLServer(Server):
         path = self.temporary / "mysqld.sock"
         if len(os.fsencode(path)) <= SOCKET_PATH_BYTES:
             return path
-        return Path(tempfile.gettempdir()) / f"tickledger-{os.getuid()}-{self.port}.sock"
+        return Path(tempfile.gettempdir()) / f"tickledger-{os.getuid()}-{self.port}" / "mysqld.sock"
 
     @property
     def _option_file(self) -> Path:
@@ -197,6 +199,14 @@ class MySQLServer(Server):
             command = [*launcher, "--no-defaults", "--initialize-insecure", f"--datadir={fresh}", *options]
         run_once([*command, *_as_root()], "creating MySQL's system tables")
         fresh.replace(self.data)
+
+
+def _own_folder(folder: Path) -> None:
+    """Make a folder for its owner alone. Raises ConfigurationError where it is somebody else's, or a link."""
+    folder.mkdir(mode=0o700, exist_ok=True)
+    if not stat.S_ISDIR(folder.lstat().st_mode) or folder.lstat().st_uid != os.getuid():
+        raise ConfigurationError(f"TMPDIR holds '{folder}'; it should be a folder of your own, or not there")
+    folder.chmod(0o700)
 
 
 def _installed_server() -> list[str] | None:

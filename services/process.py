@@ -7,6 +7,8 @@ from pathlib import Path
 
 import psutil
 
+from tickledger.errors import PRIVATE
+
 #: Names of variables that a server inherits; none of them can hold a secret or change a server's configuration.
 _INHERITED = ("PATH", "HOME", "USER", "LANG", "LC_ALL", "LD_LIBRARY_PATH")
 TERM_SECONDS = 30
@@ -40,6 +42,7 @@ class ServerProcess:
                 stderr=subprocess.STDOUT,
                 cwd=self.log_file.parent,
                 env=inherited | environment,
+                umask=PRIVATE,
                 start_new_session=True,
             )
         try:

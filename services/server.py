@@ -14,7 +14,7 @@ from tenacity.stop import stop_any
 
 from services.jars import Say
 from services.process import ServerProcess
-from tickledger.errors import ConfigurationError, StoreUnavailable, TickledgerError
+from tickledger.errors import PRIVATE, ConfigurationError, StoreUnavailable, TickledgerError
 from tickledger.settings import Settings
 
 LOOPBACK = "127.0.0.1"
@@ -195,7 +195,9 @@ def write_private(path: Path, text: str) -> None:
 
 def run_once(command: list[str], what: str) -> None:
     """Run a preparing command to its end. Raises TickledgerError with its last line that tells of an error."""
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    done = subprocess.run(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False, umask=PRIVATE
+    )
     if done.returncode != 0:
         lines = done.stdout.strip().splitlines() or [f"exit code {done.returncode}"]
         telling = [line for line in lines if re.search(r"error|exception|fatal|not found", line, re.IGNORECASE)]

@@ -1,8 +1,8 @@
 """`python -m services.spark_classes`: Spark's classes in an archive that Java maps at its start; `make setup` runs it.
 
 Java loads some 16,000 classes of Spark out of jars before the first batch: seconds of a core, at every start. Class
-data sharing does it once. spark-defaults.conf names archive and jars, from the project's folder; where they are
-missing, or were made by another Java or PySpark, Java takes the jars as ever. The steps are those of
+data sharing does it once. services/spark_settings.py names archive and jars; where they are missing, or were made by
+another Java or PySpark, Java takes the jars as ever. The steps are those of
 https://docs.oracle.com/en/java/javase/17/vm/class-data-sharing.html: list the classes of a run, then dump them.
 """
 
@@ -14,13 +14,12 @@ from pathlib import Path
 
 import pyspark
 
+from services.jars import classpath
 from services.java import java_home
+from services.spark_settings import ARCHIVE, JARS
 from tickledger.errors import TickledgerError, run_command
 from tickledger.settings import PROJECT_ROOT
 
-ARCHIVE = Path(".venv", "spark-classes.jsa")
-#: A folder without the version of Python in its name; as the archive, relative to the project's folder.
-JARS = Path(".venv", "spark-jars")
 _PROGRAM = PROJECT_ROOT / "services" / "spark_classes_used.py"
 _SECONDS = 600
 
@@ -30,19 +29,18 @@ def write_archive() -> Path:
 
     Raises TickledgerError or ConfigurationError where Java or Spark do not run; then what was there stays.
     """
-    jars = PROJECT_ROOT / JARS
-    jars.parent.mkdir(exist_ok=True)
-    jars.unlink(missing_ok=True)
-    jars.symlink_to(Path(pyspark.__file__).parent / "jars")
-    with tempfile.TemporaryDirectory(dir=jars.parent) as folder:
+    JARS.parent.mkdir(exist_ok=True)
+    JARS.unlink(missing_ok=True)
+    JARS.symlink_to(Path(pyspark.__file__).parent / "jars")
+    with tempfile.TemporaryDirectory(dir=JARS.parent) as folder:
         used, fresh = Path(folder, "used"), Path(folder, "archive")
         submit = str(Path(sys.executable).with_name("spark-submit"))
         options = f"-XX:TieredStopAtLevel=1 -XX:DumpLoadedClassList={used}"
         _run([submit, "--driver-java-options", options, str(_PROGRAM)])
         java = str(java_home() / "bin" / "java")
         dump = ["-Xshare:dump", f"-XX:SharedClassListFile={used}", f"-XX:SharedArchiveFile={fresh}"]
-        _run([java, *dump, "-Xlog:disable", "-Xlog:all=error:stderr", "-cp", f"{JARS}/*"])
-        return fresh.replace(PROJECT_ROOT / ARCHIVE)
+        _run([java, *dump, "-Xlog:disable", "-Xlog:all=error:stderr", "-cp", classpath(JARS)])
+        return fresh.replace(ARCHIVE)
 
 
 def _run(command: list[str]) -> None:

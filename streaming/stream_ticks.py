@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from py4j.clientserver import ClientServer
 from py4j.protocol import Py4JError, Py4JJavaError
 from pyspark.errors import PySparkException
 from pyspark.java_gateway import ensure_callback_server_started
@@ -28,6 +29,7 @@ from tickledger import fault_points
 from tickledger.command_line import run_app
 from tickledger.errors import ConfigurationError, StoreUnavailable, TickledgerError
 from tickledger.ledger import LandedBatch, Ledger, LedgerHead, StreamLock
+from tickledger.plain_text import plain
 from tickledger.retry_policy import GaveUp, RetryPolicy
 from tickledger.secured import spark_kafka_options
 from tickledger.settings import Settings, load_settings
@@ -71,7 +73,8 @@ class TickStream:
         head, topic = self.check_start_up()
         self._lock.hold()
         self._checks = BatchChecks(self._settings, self._retry_policy, self._fail, self._metrics)
-        spark = SparkSession.builder.appName("tickledger").getOrCreate()
+        blocks = _new_scratch(self._settings.stream_scratch_dir)
+        spark = spark_session(self._settings, blocks)
         try:
             self._handle_signals(spark)
             self._announce(head, topic)
@@ -92,6 +95,7 @@ class TickStream:
             self._lag.close()
             with contextlib.suppress(Py4JError, OSError):
                 spark.stop()
+            shutil.rmtree(blocks, ignore_errors=True)
         if self._failure is not None:
             raise self._failure
         print("stopped: every batch that was begun is in the ledger", flush=True)
@@ -258,7 +262,7 @@ class TickStream:
         if cause is None or self._stopping.is_set():
             return
         self._deaths += 1
-        reason = _root_cause(str(cause))
+        reason = plain(_root_cause(str(cause)))
         if self._deaths >= MOST_DEATHS:
             raise GaveUp(f"the query ended {self._deaths} times without landing a batch: {reason}")
         print(f"the query ended ({reason}); going on from the ledger", flush=True)
@@ -274,9 +278,7 @@ class TickStream:
         spark-submit's process is the JVM and Python its child; the JVM's own hooks would end Spark mid-batch.
         """
         stop_on_signals(self._stopping)
-        context: Any = spark.sparkContext
-        gateway = context._gateway
-        ensure_callback_server_started(gateway)
+        gateway = _listen_to_java(spark)
         handler = _JvmSignalHandler(self._stopping)
         for name in ("TERM", "INT"):
             gateway.jvm.sun.misc.Signal.handle(gateway.jvm.sun.misc.Signal(name), handler)
@@ -293,6 +295,37 @@ class _JvmSignalHandler:
 
     class Java:
         implements = ("sun.misc.SignalHandler",)
+
+
+def spark_session(settings: Settings, blocks: Path) -> SparkSession:
+    """Spark as spark-submit was told, with its web interface at STREAM_UI_PORT or without one.
+
+    Its blocks hold messages and lie in the folder `blocks`.
+    """
+    port = settings.stream_ui_port
+    builder = (
+        SparkSession.builder.appName("tickledger")
+        .config("spark.local.dir", str(blocks))
+        .config("spark.ui.enabled", str(port != "none").lower())
+    )
+    return (builder if port == "none" else builder.config("spark.ui.port", port)).getOrCreate()
+
+
+def _listen_to_java(spark: SparkSession) -> Any:
+    """Open the port on which Java calls Python, for whoever knows this start's token; the gateway to Java.
+
+    foreachBatch would open it for anyone. Raises ConfigurationError where Java was started so that it sends no token.
+    """
+    context: Any = spark.sparkContext
+    gateway = context._gateway
+    if isinstance(gateway, ClientServer):
+        raise ConfigurationError(
+            "PYSPARK_PIN_THREAD is not false; it should be, so that no stranger can stop the stream: "
+            "start it with SPARK_CONF_DIR=. , whose spark-env.sh sets it"
+        )
+    gateway.callback_server_parameters.auth_token = gateway.gateway_parameters.auth_token
+    ensure_callback_server_started(gateway)
+    return gateway
 
 
 def _new_scratch(folder: Path) -> Path:

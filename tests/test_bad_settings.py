@@ -250,6 +250,10 @@ CASES: dict[str, tuple[Doctored, str]] = {
         lambda pipeline, _folder: {"STREAM_METRICS_ADDRESS": f"127.0.0.1:{pipeline.settings.mysql_port}"},
         r"STREAM_METRICS_ADDRESS is '127.0.0.1:\d+'; it should be none, or a free host:port .*: Address already in use",
     ),
+    "a web interface at no port": (
+        _set(STREAM_UI_PORT="localhost:4040"),
+        "STREAM_UI_PORT is 'localhost:4040'; it should be none, or a port from 1 to 65535 for Spark's web interface",
+    ),
     "checks neither on nor off": (
         _set(CHECKS_ENABLED="maybe"),
         "CHECKS_ENABLED is 'maybe'; it should be true",

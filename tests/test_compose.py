@@ -29,7 +29,7 @@ from services import kafka_server, mysql_server
 from services.cassandra_roles import DEFAULT_ACCOUNT
 from services.cassandra_server import CassandraServer
 from services.instance import Instance
-from services.jars import CASSANDRA, KAFKA
+from services.jars import CASSANDRA, KAFKA, SPARK_KAFKA
 from services.java import JAVA_VERSION
 from services.mysql_accounts import rights_of
 from services.server import LOOPBACK, free_port
@@ -56,10 +56,10 @@ CLIENTS = ("set-up", "dbt", "stream", "producer", "dashboard", "tools")
 KAFKA_PLACES = r"process\.roles|node\.id|.*listener.*|controller\..*|log\.dirs"
 CASSANDRA_PLACES = (
     r"cluster_name|num_tokens|partitioner|endpoint_snitch|seed_provider|auto_bootstrap|.*_address|.*_port|.*_director.*"
-    r"|commitlog_segment_size|auto_snapshot|memtable"
+    r"|commitlog_segment_size|auto_snapshot|memtable|server_encryption_options"
 )
 #: Of those, what names a folder or an address.
-PLACES = r"cluster_name|seed_provider|auto_bootstrap|.*_address|.*_port|.*_director.*"
+PLACES = r"cluster_name|seed_provider|server_encryption_options|auto_bootstrap|.*_address|.*_port|.*_director.*"
 MYSQL_PLACES = r"bind-address|port|socket|pid-file|datadir|tmpdir|init-file"
 
 
@@ -151,8 +151,8 @@ class TestVersions:
 
     def test_kafka_source_is_of_the_locked_spark(self) -> None:
         (spark,) = re.findall(r"^pyspark==(\S+)", (PROJECT_ROOT / "requirements.lock").read_text(), re.MULTILINE)
-        defaults = (PROJECT_ROOT / "spark-defaults.conf").read_text()
-        assert re.findall(r"spark-sql-kafka-0-10_2\.13:(\S+)", defaults) == [spark]
+        assert SPARK_KAFKA.version == spark
+        assert f"python maven.py {SPARK_KAFKA.title} " in DOCKERFILE
 
 
 class TestAddresses:
@@ -239,7 +239,7 @@ class TestSettings:
         outside = settings_outside(only_compose).model_dump()
         fields = {field for field, value in inside.items() if not isinstance(value, dict)}
         # Only the stream serves figures, which a container shows to this machine alone.
-        serves = {"stream_metrics_address"} if name == "stream" else set()
+        serves = {"stream_metrics_address", "stream_ui_port"} if name == "stream" else set()
         assert {field for field in fields if inside[field] != outside[field]} == serves | {
             *("kafka_bootstrap_servers", "cassandra_hosts", "mysql_host", "mysql_port", "stream_scratch_dir")
         }
@@ -256,7 +256,7 @@ class TestSettings:
         assert text.count("$") == len(variables), "a variable without ${NAME:?message}"
         assert set(variables) <= set(EXAMPLE)
         fixed_inside = {"KAFKA_BOOTSTRAP_SERVERS", "CASSANDRA_HOSTS", "MYSQL_HOST", "STREAM_SCRATCH_DIR"} | {
-            "STREAM_METRICS_ADDRESS"
+            *("STREAM_METRICS_ADDRESS", "STREAM_UI_PORT")
         }
         left_plain = {
             name for name in EXAMPLE if re.search(r"_CA_FILE$|^KAFKA_SECURITY$|KAFKA_.*(USER|PASSWORD)$", name)
@@ -290,6 +290,7 @@ class TestSettings:
             "PRODUCER_MYSQL_PASSWORD": {"set-up", "tools", "producer"},
             "DASHBOARD_MYSQL_PASSWORD": {"set-up", "tools", "dashboard"},
             "DASHBOARD_CASSANDRA_PASSWORD": {"set-up", "tools", "dashboard"},
+            "SPARK_PASSWORD": {"spark-master", "spark-worker", "stream"},
         } | {name: set() for name in holders if "KAFKA" in name}
 
 

@@ -16,14 +16,14 @@ from tests.support.batches import TOPIC, Lander, tick
 from tests.support.page_data import land
 from tests.support.pipeline import Pipeline, with_account
 from tickledger.ledger import utc_now
-from tickledger.settings import PROJECT_ROOT, Settings
+from tickledger.settings import ENV_FILE_VARIABLE, PROJECT_ROOT, Settings
 from tickledger.topic import TopicFacts, describe_topic
 
 pytestmark = pytest.mark.integration
 
 LINES = [
-    "versions", "Java", "scratch folder", "Kafka and topic", "Cassandra", "Cassandra's tables", "MySQL", "accounts",
-    "clock", "contract", "profile", "ledger", "lag", "verdicts",
+    "versions", "Java", "settings file", "scratch folder", "Kafka and topic", "Cassandra", "Cassandra's tables",
+    "MySQL", "accounts", "clock", "contract", "profile", "ledger", "lag", "verdicts",
 ]  # fmt: skip
 
 
@@ -205,6 +205,17 @@ def test_the_command_ends_with_1_and_says_how_many(pipeline: Pipeline) -> None:
     assert "bad   profile" in done.stdout
     assert "\n                          cd dbt_project && dbt seed && dbt run\n" in done.stdout
     assert done.stdout.endswith("1 to fix\n")
+
+
+def test_a_settings_file_that_others_may_read_is_bad(stores: Pipeline, tmp_path: Path) -> None:
+    file = tmp_path / ".env"
+    file.write_text(stores.env_file.read_text())
+    file.chmod(0o644)
+    done = _doctor(stores.environment | {ENV_FILE_VARIABLE: str(file)})
+    assert f"bad   settings file       others than its owner may read {file}\n" in done.stdout
+    assert f"chmod 600 {file}\n" in done.stdout
+    file.chmod(0o600)
+    assert "good  settings file" in _doctor(stores.environment | {ENV_FILE_VARIABLE: str(file)}).stdout
 
 
 def test_a_setting_that_does_not_hold_is_its_only_line(stores: Pipeline) -> None:

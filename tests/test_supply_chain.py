@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import json
+import os
 import re
 import secrets
 import subprocess
@@ -21,6 +22,9 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
+from services.jars import DOWNLOADS, SPARK_KAFKA
+from services.java import java_home
+from services.maven import Jar, Refused, digest_of, locked, retrieve
 from services.server import free_port
 from tickledger.settings import PROJECT_ROOT
 
@@ -96,6 +100,59 @@ def test_a_package_that_is_not_what_was_locked_is_refused(tmp_path: Path) -> Non
     assert refused.returncode != 0
     assert "DO NOT MATCH THE HASHES" in refused.stderr
     assert taken.returncode == 0, taken.stderr
+
+
+# Jars
+
+
+def test_every_jar_is_locked_by_its_hash() -> None:
+    for download in DOWNLOADS:
+        jars = locked(download.title)
+        assert set(download.artifacts) <= {":".join(jar[:3]) for jar in jars}
+        assert {len(digest) for digest in jars.values()} == {64}
+        there = {path.name: digest_of(path) for path in download.folder.glob("*.jar")}
+        assert not there or there == {jar.file: digest for jar, digest in jars.items()}
+
+
+@pytest.mark.integration
+def test_a_jar_that_is_not_what_was_locked_is_refused(tmp_path: Path) -> None:
+    jar = Jar("org.apache.commons", "commons-pool2", "2.13.1")
+    right, java, lock, folder = locked(SPARK_KAFKA.title)[jar], str(java_home() / "bin" / "java"), *_paths(tmp_path)
+
+    lock.write_text(f"\n[one]\n{'0' * 64}  {':'.join(jar[:3])}\n")
+    with pytest.raises(Refused, match=rf"commons-pool2-2.13.1.jar is not what lock says: SHA-256 {right}"):
+        retrieve("one", folder, java, lock=lock)
+    assert list(folder.iterdir()) == [], "nothing of it is left to be run"
+    lock.write_text(f"\n[one]\n{right}  {':'.join(jar[:3])}\n")
+    retrieve("one", folder, java, lock=lock)
+
+    assert [path.name for path in folder.iterdir()] == [jar.file], "and nothing that it depends on"
+
+
+def _paths(folder: Path) -> tuple[Path, Path]:
+    (folder / "jars").mkdir()
+    return folder / "lock", folder / "jars"
+
+
+@pytest.mark.integration
+def test_spark_takes_no_jar_of_the_folder_that_it_is_started_in(tmp_path: Path) -> None:
+    jars = tmp_path / ".venv" / "spark-jars"
+    jars.mkdir(parents=True)
+    with zipfile.ZipFile(jars / "a.jar", "w") as archive:
+        archive.writestr("org/apache/spark/deploy/SparkSubmit.class", b"somebody else wrote this")
+    submit = Path(sys.executable).with_name("spark-submit")
+    path = f"{submit.parent}:{os.environ['PATH']}"
+    done = subprocess.run(
+        [submit, "--version"], cwd=tmp_path, env=os.environ | {"SPARK_CONF_DIR": str(PROJECT_ROOT), "PATH": path},
+        capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "version 4." in done.stderr
+
+
+def test_debians_lists_are_taken_only_while_they_are_valid() -> None:
+    scripts = [path for path in PROJECT_ROOT.glob(".ci/*") if path.is_file()] + [PROJECT_ROOT / "Dockerfile"]
+    assert not any("Check-Valid-Until" in path.read_text() for path in scripts)
 
 
 def test_every_image_is_named_by_version() -> None:

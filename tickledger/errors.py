@@ -1,10 +1,14 @@
 """The errors a user can act on, each one line, and the exit codes they end a program with."""
 
+import os
 import sys
 from collections.abc import Callable
 from typing import NoReturn
 
 from tickledger.plain_text import plain
+
+#: As a umask: files and folders that nobody else may read.
+PRIVATE = 0o077
 
 
 class TickledgerError(Exception):
@@ -48,7 +52,11 @@ def exit_with(error: TickledgerError) -> NoReturn:
 
 
 def run_command(command: Callable[[], object]) -> None:
-    """Run a command-line program: user errors become one line and an exit code, Ctrl-C becomes 130."""
+    """Run a command-line program: user errors become one line and an exit code, Ctrl-C becomes 130.
+
+    What it writes, and what the programs write that it starts, is for their owner alone.
+    """
+    os.umask(PRIVATE)
     try:
         command()
     except TickledgerError as error:

@@ -135,6 +135,10 @@ class Settings(BaseSettings):
         "none", pattern=r"^(none|[^\s:]+:\d{1,5})$", description="none, or host:port to serve figures for Prometheus at"
     )
 
+    stream_ui_port: Annotated[
+        Port | Literal["none"], Field(description="none, or a port from 1 to 65535 for Spark's web interface")
+    ] = "none"
+
     checks_enabled: Switch
     checks_stop_on_failed: Switch
     # A secret: such addresses often hold a token.
