@@ -7,7 +7,16 @@ from collections.abc import Callable
 from http.client import HTTPException
 from typing import TYPE_CHECKING, Any
 from urllib.error import HTTPError
-from urllib.request import Request, urlopen
+from urllib.request import (
+    HTTPDefaultErrorHandler,
+    HTTPErrorProcessor,
+    HTTPHandler,
+    HTTPSHandler,
+    OpenerDirector,
+    ProxyHandler,
+    Request,
+    UnknownHandler,
+)
 
 if TYPE_CHECKING:
     from expectations.checker_process import Verdict
@@ -20,16 +29,27 @@ CLOSE_SECONDS = 10
 MOST_WAITING = 100
 
 
+def _opener() -> OpenerDirector:
+    """Opens http and https alone, and follows no redirect: the address it leads to was never told of a batch."""
+    opener = OpenerDirector()
+    known = (ProxyHandler, HTTPHandler, HTTPSHandler, UnknownHandler, HTTPDefaultErrorHandler, HTTPErrorProcessor)
+    for handler in known:
+        opener.add_handler(handler())
+    return opener
+
+
 class Webhook:
     """Posts failed verdicts from a thread of its own, so that no address can hold up a check.
 
-    Each batch is told at most once, without a second attempt: verdict and findings are in the ledger anyway. A failure
-    is said through `say`, in a line that names the setting and never the address, which may hold a token.
+    Each batch is told at most once, without a second attempt or a redirect: verdict and findings are in the ledger
+    anyway. A failure is said through `say`, in a line that names the setting and never the address, which may hold a
+    token.
     """
 
     def __init__(self, url: str, say: Callable[[str], None]) -> None:
         self._url = url
         self._say = say
+        self._opener = _opener()
         self._told: set[int] = set()
         self._waiting: queue.Queue[dict[str, Any] | None] = queue.Queue(MOST_WAITING)
         # A daemon: a request that hangs must not keep the program from its end.
@@ -61,7 +81,7 @@ class Webhook:
     def _post(self, message: dict[str, Any]) -> None:
         try:
             request = Request(self._url, json.dumps(message).encode(), {"Content-Type": "application/json"})
-            with urlopen(request, timeout=ANSWER_SECONDS):
+            with self._opener.open(request, timeout=ANSWER_SECONDS):
                 pass
         except HTTPError as error:
             error.close()

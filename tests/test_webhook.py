@@ -35,7 +35,9 @@ class Receiver:
 
     def __init__(self) -> None:
         self.status = 200
+        self.location = ""
         self.posts: list[tuple[str, str | None, Any]] = []
+        self.gets: list[str] = []
         receiver = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -43,6 +45,13 @@ class Receiver:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
                 receiver.posts.append((self.path, self.headers["Content-Type"], json.loads(body)))
                 self.send_response(receiver.status)
+                if receiver.location:
+                    self.send_header("Location", receiver.location)
+                self.end_headers()
+
+            def do_GET(self) -> None:
+                receiver.gets.append(self.path)
+                self.send_response(200)
                 self.end_headers()
 
             def log_message(self, *_: Any) -> None:
@@ -116,6 +125,24 @@ def test_a_server_that_refuses_is_said_without_its_address(receiver: Receiver) -
     said, _ = tell(receiver.url, 1)
 
     assert said == ["the webhook is not told of failed batches: CHECKS_WEBHOOK_URL answers 500"]
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_a_redirect_is_not_followed_and_is_no_success(receiver: Receiver, status: int) -> None:
+    receiver.status, receiver.location = status, receiver.url.replace("/batches", "/elsewhere")
+
+    said, _ = tell(receiver.url, 1)
+
+    assert said == [f"the webhook is not told of failed batches: CHECKS_WEBHOOK_URL answers {status}"]
+    assert (len(receiver.posts), receiver.gets) == (1, [])
+
+
+@pytest.mark.parametrize("address", ["file:///etc/hostname", "ftp://127.0.0.1/x", "data:text/plain,x"])
+def test_what_is_not_http_is_not_opened(address: str) -> None:
+    # No setting names one: it stands for what would come past that.
+    said, _ = tell(address, 1)
+
+    assert said == ["the webhook is not told of failed batches: CHECKS_WEBHOOK_URL does not answer (str)"]
 
 
 def test_nobody_listening_is_said() -> None:
