@@ -26,7 +26,7 @@ def page() -> None:
         settings = page_settings()
     except ConfigurationError as error:
         st.title(TITLE)
-        st.error(f"The settings do not hold. {as_text(str(error))}", icon=":material/settings_alert:")
+        st.error(f"The settings do not hold. {as_text(error)}", icon=":material/settings_alert:")
         st.caption("Fix the setting and reload this page.")
         return
     sources = sources_of(settings)

@@ -6,10 +6,11 @@ import pandas as pd
 import streamlit as st
 
 from dashboard import charts, looks, queries
-from dashboard.drawing import as_text, clock, count_column, draw, explain, is_dark, rows_of
+from dashboard.drawing import as_cell, as_text, clock, count_column, draw, explain, is_dark, rows_of
 from dashboard.readings import Reading
 from dashboard.sources import CASSANDRA, MYSQL, Sources
 from tickledger.ledger import range_in_words
+from tickledger.plain_text import plain
 
 SAMPLES = 4
 TABLE_PIXELS = 320
@@ -61,7 +62,7 @@ def _draw_table(batches: pd.DataFrame) -> None:
         "landing_seconds",
         "messages_behind",
     ]
-    shown = batches[columns].assign(verdict=[_word(verdict) for verdict in batches.verdict])
+    shown = batches[columns].assign(verdict=[as_cell(_word(verdict)) for verdict in batches.verdict])
     st.dataframe(
         shown.style.map(lambda word: _SHADES.get(str(word), ""), subset=["verdict"]),
         hide_index=True,
@@ -113,7 +114,7 @@ def _draw_counts(batch: pd.Series) -> None:
     checked = "not checked yet" if pd.isna(batch.checked_at) else f"checked at {clock(batch.checked_at)}"
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         st.markdown(f"**Batch {batch.batch_id:,}**", width="content")
-        st.badge(_word(batch.verdict), color=_BADGES.get(batch.verdict, "gray"))
+        st.badge(as_text(_word(batch.verdict)), color=_BADGES.get(batch.verdict, "gray"))
     st.caption(
         f"Landed {batch.landed_at:%d %B %Y}, {clock(batch.landed_at)}, in {batch.landing_seconds:.2f} s · {checked} · "
         f"{batch.messages:,} messages · volume {batch.volume:,.0f} shares"
@@ -163,11 +164,11 @@ def _draw_findings(sources: Sources, batch_id: int, batch: pd.Series) -> None:
         st.info("No finding is kept of this batch." if batch.verdict in _BADGES else "Its checks have not run yet.")
     for finding in reading.frame.itertuples():
         with st.container(border=True, gap="small"):
-            st.markdown(f"**{as_text(str(finding.expectation))}** · {as_text(str(finding.severity))}")
+            st.markdown(f"**{as_text(finding.expectation)}** · {as_text(finding.severity)}")
             st.caption("observed")
-            st.code(str(finding.observed), language=None, wrap_lines=True)
+            st.code(plain(finding.observed), language=None, wrap_lines=True)
             st.caption("expected")
-            st.code(str(finding.expected), language=None, wrap_lines=True)
+            st.code(plain(finding.expected), language=None, wrap_lines=True)
 
 
 def draw_dead_letters(sources: Sources) -> None:
@@ -189,7 +190,8 @@ def draw_dead_letters(sources: Sources) -> None:
 
 
 def _draw_samples(sources: Sources, letters: pd.DataFrame) -> None:
-    reason = st.selectbox("Samples of", letters.reason.value_counts().index.tolist(), key="reason", width=320)
+    reasons = letters.reason.value_counts().index.tolist()
+    reason = st.selectbox("Samples of", reasons, key="reason", width=320, format_func=plain)
     some = letters[letters.reason == reason].head(SAMPLES)
     keys = tuple(some[["kafka_partition", "kafka_offset", "position"]].itertuples(index=False, name=None))
     reading = sources.readings.get(
@@ -200,8 +202,8 @@ def _draw_samples(sources: Sources, letters: pd.DataFrame) -> None:
     for letter in some.merge(reading.frame, on=["kafka_partition", "kafka_offset", "position"]).itertuples():
         element = "whole message" if letter.position < 0 else f"element {letter.position}"
         place = f"partition {letter.kafka_partition}, offset {letter.kafka_offset:,}, {element}"
-        st.caption(" · ".join(filter(None, [as_text(str(letter.detail)), place])))
-        st.code(str(letter.raw_value), language=None, wrap_lines=True)
+        st.caption(" · ".join(filter(None, [as_text(letter.detail) if letter.detail else "", place])))
+        st.code(plain(letter.raw_value), language=None, wrap_lines=True)
 
 
 def _word(verdict: str) -> str:

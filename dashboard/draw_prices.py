@@ -6,8 +6,9 @@ import pandas as pd
 import streamlit as st
 
 from dashboard import charts, queries
-from dashboard.drawing import clock, companies_of, draw, explain, is_dark, rows_of
+from dashboard.drawing import as_cell, as_text, clock, companies_of, draw, explain, is_dark, rows_of
 from dashboard.sources import CASSANDRA, MYSQL, Sources
+from tickledger.plain_text import plain
 
 SHOWN_FIRST = 2
 #: Each chart costs Cassandra two questions a day of its window.
@@ -44,7 +45,7 @@ def draw_prices(sources: Sources) -> None:
         for ticker, column in zip(row, st.columns(len(row)), strict=True):
             with column, st.container(border=True):
                 candles = reading.frame[reading.frame.ticker == ticker]
-                _draw_candles(f"{ticker} · {sectors[ticker]}", ticker, candles, name, until)
+                _draw_candles(as_text(f"{ticker} · {sectors[ticker]}"), ticker, candles, name, until)
     if reading.frame.attrs["to_come"]:
         st.caption(f"{reading.frame.attrs['to_come']} earlier days are read next.")
     st.caption(
@@ -56,7 +57,13 @@ def draw_prices(sources: Sources) -> None:
 def _choose(tickers: list[str]) -> tuple[tuple[str, ...], str]:
     with st.container(horizontal=True, vertical_alignment="bottom"):
         chosen = st.multiselect(
-            "Tickers", tickers, default=tickers[:SHOWN_FIRST], key="tickers", max_selections=MOST_SHOWN, width=420
+            "Tickers",
+            tickers,
+            default=tickers[:SHOWN_FIRST],
+            key="tickers",
+            max_selections=MOST_SHOWN,
+            width=420,
+            format_func=plain,
         )
         window = st.segmented_control("The last", list(queries.WINDOWS), default="1 hour", required=True, key="window")
     return tuple(sorted(chosen)), str(window)
@@ -106,7 +113,9 @@ def draw_companies(sources: Sources) -> None:
 def _draw_table(quotes: pd.DataFrame) -> None:
     number = st.column_config.NumberColumn
     st.dataframe(
-        quotes[["ticker", "price", "change", "market_cap"]].assign(change=quotes.change * 100),
+        quotes[["ticker", "price", "change", "market_cap"]].assign(
+            ticker=quotes.ticker.map(as_cell), change=quotes.change * 100
+        ),
         hide_index=True,
         height=charts.HEAT_PIXELS,
         row_height=31,

@@ -1,5 +1,6 @@
 """What the parts of the page draw with: charts that stay while data change, words for times and for what is amiss."""
 
+import re
 import time
 from copy import deepcopy
 from datetime import datetime
@@ -12,6 +13,7 @@ import streamlit as st
 from dashboard import looks, queries
 from dashboard.readings import Reading
 from dashboard.sources import MYSQL, Sources
+from tickledger.plain_text import plain
 
 
 def draw(chart: alt.LayerChart, key: str) -> None:
@@ -67,7 +69,7 @@ def explain(reading: Reading, store: str, *, why: bool = True) -> None:
     if reading.error is None:
         return
     since = f"Below is what it last said, at {clock(reading.read_at)}." if reading.read_at else "Nothing was read yet."
-    reason = f"{as_text(str(reading.error))}\n\n" if why else ""
+    reason = f"{as_text(reading.error)}\n\n" if why else ""
     again = " It is asked again every few seconds." if why else ""
     place.warning(f"{reason}{store} gives no answer. {since}{again}", icon=":material/cloud_off:")
 
@@ -122,6 +124,25 @@ def duration(seconds: float) -> str:
     return " ".join(f"{count} {unit}" for count, unit in units[first : first + 2])
 
 
-def as_text(text: str) -> str:
-    """Text for a place that reads Markdown: what a store or a user wrote must not become formatting."""
-    return "".join(f"\\{letter}" if letter in r"\`*_{}[]()<>#|~$:" else letter for letter in text)
+def as_text(value: object) -> str:
+    """A value for a place that reads Markdown, as what a store or a stranger wrote is read nowhere else: as text.
+
+    Words are left as they are. Anything else becomes code: only there does the page look for no link, address, emoji,
+    picture, list or formula, escaped or not.
+    """
+    text = plain(value)
+    if not text or _WORDS.fullmatch(text) and "www." not in text.lower():
+        return text
+    fence = "`" * (max(map(len, re.findall("`+", text)), default=0) + 1)
+    return f"{fence} {text} {fence}"
+
+
+def as_cell(value: object) -> str:
+    """A value for a table: a viewer may download that as CSV, and a spreadsheet computes what begins as a formula."""
+    text = plain(value)
+    return f"'{text}" if text.lstrip().startswith(_FORMULAS) else text
+
+
+#: What Markdown gives no meaning, wherever it stands; "1." would begin a list.
+_WORDS = re.compile(r"[^\W\d_](?:[^\W_]|[ ,.·'&%/-])*")
+_FORMULAS = ("=", "+", "-", "@")

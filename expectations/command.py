@@ -183,7 +183,7 @@ def _print_json(verdicts: Iterable["Verdict"]) -> bool:
         {"batch_id": one.batch_id, "verdict": one.verdict, "results": [asdict(result) for result in one.results]}
         for one in found
     ]
-    print(json.dumps(documents, indent=2, ensure_ascii=False))
+    print(json.dumps(documents, indent=2))
     return any(one.verdict == "failed" for one in found)
 
 

@@ -50,4 +50,5 @@ def _exit_with_usage(error: Any) -> NoReturn:
 def print_json(rows: Iterable[Mapping[str, Any]] | Mapping[str, Any]) -> None:
     """Print an object, or an array of one object a row. Times and other values that JSON lacks are texts."""
     value = dict(rows) if isinstance(rows, Mapping) else [dict(row) for row in rows]
-    print(json.dumps(value, default=str, ensure_ascii=False), flush=True)
+    # In ASCII: a terminal obeys some of the other characters.
+    print(json.dumps(value, default=str), flush=True)
