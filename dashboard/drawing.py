@@ -131,7 +131,7 @@ def as_text(value: object) -> str:
     picture, list or formula, escaped or not.
     """
     text = plain(value)
-    if not text or _WORDS.fullmatch(text) and "www." not in text.lower():
+    if not text or (_WORDS.fullmatch(text) and "www." not in text.lower()):
         return text
     fence = "`" * (max(map(len, re.findall("`+", text)), default=0) + 1)
     return f"{fence} {text} {fence}"

@@ -14,14 +14,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
+import mysql.connector as mysql_driver
+from mysql.connector import errorcode
+
 from services.instance import Instance
 from services.jars import Say
 from services.mysql_server import MySQLServer
 from services.server import Server
 from tickledger.errors import ConfigurationError, TickledgerError
-from tickledger.ledger import StreamLock
+from tickledger.plain_text import plain
 from tickledger.settings import Settings
-from tickledger.stores import fetch_rows, mysql
+from tickledger.stores import fetch_rows, first_sentence, mysql
 
 MYSQL_FILE, CASSANDRA_FILE = "mysql.sql", "cassandra.tar"
 
@@ -57,7 +60,8 @@ def restore(instance: Instance, folder: Path, say: Say) -> None:
     for name in (MYSQL_FILE, CASSANDRA_FILE):
         if not (folder / name).is_file():
             raise ConfigurationError(f"FOLDER is {str(folder)!r}; it should be a backup, with a file {name}")
-    with _in_one_line("the restore"), _no_stream(instance.settings()):
+    with _in_one_line("the restore"):
+        _refuse_beside_stream(instance.settings())
         _load(_mysql_of(instance), folder / MYSQL_FILE)
         say("MySQL is restored")
         _unpack(instance.server("cassandra"), folder / CASSANDRA_FILE)
@@ -88,7 +92,8 @@ def _dump(server: MySQLServer, file: Path) -> None:
 
 def _load(server: MySQLServer, file: Path) -> None:
     with file.open("rb") as source:
-        _run_client(server, "shell", source=source)
+        # A stream that has started meanwhile holds the database's lock: it is not waited for without an end.
+        _run_client(server, "shell", "--init-command=SET SESSION lock_wait_timeout = 30", source=source)
 
 
 def _run_client(
@@ -144,10 +149,25 @@ def _unpack(server: Server, file: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-@contextlib.contextmanager
-def _no_stream(settings: Settings) -> Iterator[None]:
-    """Hold the stream's lock, as the database itself may be gone."""
+def _refuse_beside_stream(settings: Settings) -> None:
+    """Raise TickledgerError where a stream holds its lock; the database itself may be gone.
+
+    One that starts from here on keeps the database from being dropped, or finds no lock in it before all is loaded.
+    """
     with mysql(settings, settings.mysql_root, database="mysql") as connection:
-        if fetch_rows(connection, "SELECT GET_LOCK(%s, 1)", (StreamLock(settings).name,)) != [(1,)]:
-            raise TickledgerError(f"a stream lands into {settings.mysql_database!r}; stop it first")
-        yield
+        lock = f"`{settings.mysql_database}`.stream_lock"
+        try:
+            fetch_rows(connection, f"SELECT part FROM {lock} WHERE part = 'lock' FOR UPDATE NOWAIT")
+        except mysql_driver.Error as error:
+            if error.errno in _NO_LOCK:
+                return
+            if error.errno not in _LOCKED:
+                raise TickledgerError(f"the stream's lock cannot be asked: {first_sentence(error)}") from None
+            rows = fetch_rows(connection, f"SELECT holder FROM {lock} WHERE part = 'holder'")
+            who = f" ({plain(rows[0][0])})" if rows else ""
+            raise TickledgerError(f"a stream lands into {settings.mysql_database!r}{who}; stop it first") from None
+
+
+_NO_LOCK = (errorcode.ER_NO_SUCH_TABLE, errorcode.ER_BAD_DB_ERROR)
+#: MariaDB's answer to NOWAIT, and MySQL's.
+_LOCKED = (errorcode.ER_LOCK_WAIT_TIMEOUT, errorcode.ER_LOCK_NOWAIT)

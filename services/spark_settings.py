@@ -24,10 +24,14 @@ JARS = PROJECT_ROOT / ".venv" / "spark-jars"
 def write_settings() -> Path:
     """Write the folder of settings, with the jars that they name fetched. Raises TickledgerError where that fails."""
     kafka = fetch(SPARK_KAFKA, lambda line: print(line, file=sys.stderr, flush=True))
-    # The archive's jars come first: Java takes an archive only where the class path begins as its own did.
-    paths = f"{classpath(JARS)}:{classpath(kafka)}"
     archive = f'-XX:SharedArchiveFile="{ARCHIVE}" -Xlog:disable -Xlog:all=error:stderr'
-    own = {"spark.driver.extraClassPath": paths, "spark.driver.defaultJavaOptions": archive}
+    own = {
+        # They come first: Java takes an archive only where the class path begins as its own did.
+        "spark.driver.extraClassPath": classpath(JARS),
+        "spark.driver.defaultJavaOptions": archive,
+        # Executors elsewhere get these from the driver.
+        "spark.jars": ",".join(map(str, sorted(kafka.glob("*.jar")))),
+    }
     text = (PROJECT_ROOT / "spark-defaults.conf").read_text()
     FOLDER.mkdir(parents=True, exist_ok=True)
     _replace(FOLDER / "spark-defaults.conf", text + "".join(f"{name} {value}\n" for name, value in own.items()))

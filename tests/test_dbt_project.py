@@ -21,7 +21,7 @@ from tickledger.stores import connect_mysql, fetch_rows
 pytestmark = pytest.mark.integration
 
 DBT_PROJECT = PROJECT_ROOT / "dbt_project"
-DATA_TESTS = 116
+DATA_TESTS = 119
 UNIT_TESTS = 8
 STREAMED_TABLES = (
     "aggregated_data",
@@ -31,6 +31,7 @@ STREAMED_TABLES = (
     "skipped_offsets",
     "batch_findings",
     "profile_versions",
+    "stream_lock",
 )
 VIEWS = ("batch_health", "volume_by_day", "volume_today", "volume_today_against_average", "volume_today_by_verdict")
 

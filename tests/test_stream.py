@@ -2,6 +2,7 @@
 
 import json
 import os
+import secrets
 import signal
 import subprocess
 import sys
@@ -20,8 +21,10 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from commands.reconcile import reconcile
 from services.instance import Instance
+from services.java import java_home
 from services.server import free_port
 from streaming.stream_ticks import TickStream
+from tests.support import foreign_spark
 from tests.support.browser import wait_until
 from tests.support.pipeline import Pipeline, StreamProcess
 from tickledger.ledger import LandedBatch, Ledger, SectorVolume
@@ -325,8 +328,9 @@ def test_it_lands_on_a_standalone_master_that_crashes_and_comes_back(
 ) -> None:
     pipeline.send([ticks(pipeline, number) for number in range(100)])
     with StandaloneCluster(pipeline) as cluster:
-        stream.append(StreamProcess(pipeline, "--master", cluster.url))
+        stream.append(StreamProcess(pipeline, "--master", cluster.url, "--conf", cluster.secret))
         pipeline.wait_until_landed(100, seconds=180)
+        assert foreign_spark.ask(cluster.port, "master").startswith("refused: ")
         cluster.crash_and_restart_the_master()
         wait_until(cluster.is_whole, "the new master does not find worker and application again")
         pipeline.send([ticks(pipeline, number) for number in range(100, 200)])
@@ -345,25 +349,30 @@ class StandaloneCluster:
         (self._folder / "master").mkdir(parents=True)
         compose = yaml.safe_load((PROJECT_ROOT / "docker-compose.yml").read_text())
         options = compose["services"]["spark-master"]["environment"]["SPARK_MASTER_OPTS"]
+        password = secrets.token_hex(12)
+        self.secret = f"spark.authenticate.secret={password}"
         self._environment = pipeline.environment | {
             "SPARK_LOCAL_IP": "127.0.0.1",
+            "SPARK_PASSWORD": password,
+            "JAVA_HOME": str(java_home()),
+            "TMPDIR": str(self._folder),
             "SPARK_NO_DAEMONIZE": "1",
             "SPARK_MASTER_OPTS": options.replace("/var/lib/spark", str(self._folder / "master")),
         }
-        self._port, self._master_ui, self._worker_ui = free_port(), free_port(), free_port()
-        self.url = f"spark://127.0.0.1:{self._port}"
+        self.port, self._master_ui, self._worker_ui = free_port(), free_port(), free_port()
+        self.url = f"spark://127.0.0.1:{self.port}"
         self._master: subprocess.Popen[bytes]
         self._worker: subprocess.Popen[bytes]
 
     def _start(self, name: str, *arguments: str) -> "subprocess.Popen[bytes]":
         script = str(Path(sys.executable).with_name("spark-class"))
-        command = [script, f"org.apache.spark.deploy.{name}", "--host", "127.0.0.1", *arguments]
+        command = ["containers/spark", script, f"org.apache.spark.deploy.{name}", "--host", "127.0.0.1", *arguments]
         return subprocess.Popen(
             command, env=self._environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=PROJECT_ROOT
         )
 
     def _start_master(self) -> "subprocess.Popen[bytes]":
-        return self._start("master.Master", "--port", str(self._port), "--webui-port", str(self._master_ui))
+        return self._start("master.Master", "--port", str(self.port), "--webui-port", str(self._master_ui))
 
     def crash_and_restart_the_master(self) -> None:
         """SIGKILL it; another takes its place with what it kept on disk."""

@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import os
+import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
@@ -17,10 +19,11 @@ from mysql.connector.errors import IntegrityError
 from tickledger import fault_points
 from tickledger.contract import contract_hash, insert_statement
 from tickledger.errors import LedgerMoved, StoreUnavailable, TickledgerError
+from tickledger.plain_text import plain
 from tickledger.settings import Settings
 from tickledger.stores import close_quietly, connect_mysql, fetch_rows, mysql, mysql_errors
 
-#: A stream that was killed a moment ago, or whose connection broke, may hold the advisory lock for so long.
+#: A stream that was killed a moment ago, or whose connection broke, may hold the lock for so long.
 LOCK_SECONDS = 10
 
 
@@ -402,7 +405,8 @@ INSERTED = {
 }
 #: Those and the ones that it fills later.
 FILLED = INSERTED | {
-    "landed_batches": (*_OF_A_BATCH, "commit_seconds", "check_seconds", "messages_behind", "checked_at")
+    "landed_batches": (*_OF_A_BATCH, "commit_seconds", "check_seconds", "messages_behind", "checked_at"),
+    "stream_lock": ("part", "holder", "since"),
 }
 
 
@@ -432,39 +436,78 @@ def _rounded(seconds: float | None) -> float | None:
 
 
 class StreamLock:
-    """An advisory lock that tells a second stream on the same database "no" before it has read anything.
+    """A row that a transaction of its own keeps locked: a second stream on the same database is told "no" early.
 
-    It lives on a connection of its own that never reconnects by itself. The ledger's guard, not this lock, keeps
-    batches apart.
+    The connection never reconnects by itself; the server lets the row go when it ends, however that happens. Only the
+    stream's account may lock the row. The ledger's guard, not this lock, keeps batches apart.
     """
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        #: The lock's name in MySQL.
-        self.name = f"tickledger:{settings.mysql_database}"
         self._connection: MySQLConnectionAbstract | None = None
 
     def hold(self) -> None:
-        """Take the lock, or make sure that it is still ours.
+        """Lock the row, or make sure that it is still ours.
 
-        Raises LedgerMoved where another stream has it for longer than :data:`LOCK_SECONDS`, StoreUnavailable where
-        MySQL is away.
+        Raises LedgerMoved, which names who has it, where another stream has it for longer than :data:`LOCK_SECONDS`,
+        StoreUnavailable where MySQL is away.
         """
         if self._connection is not None:
             with suppress(StoreUnavailable), mysql_errors(self._settings):
-                self._connection.ping(reconnect=False)
+                fetch_rows(self._connection, _LOCK_ROW)
                 return
+            close_quietly(self._connection)
             self._connection = None
         connection = connect_mysql(self._settings)
-        with mysql_errors(self._settings):
-            taken = fetch_rows(connection, "SELECT GET_LOCK(%s, %s)", (self.name, LOCK_SECONDS))[0][0]
-        if taken != 1:
+        try:
+            with mysql_errors(self._settings):
+                self._lock(connection)
+            self._write_holder()
+        except BaseException:
             close_quietly(connection)
-            raise LedgerMoved(f"another stream lands into {self._settings.mysql_database!r}; stop it first")
+            raise
         self._connection = connection
 
     def release(self) -> None:
-        """Give the lock back."""
+        """Let the row go."""
         if self._connection is not None:
             close_quietly(self._connection)
             self._connection = None
+
+    def _lock(self, connection: MySQLConnectionAbstract) -> None:
+        try:
+            # Only where it is missing: an insert waits for whoever has locked the row.
+            if not fetch_rows(connection, "SELECT 1 FROM stream_lock WHERE part = 'lock'"):
+                connection.cursor().execute(f"INSERT IGNORE INTO {_LOCK_COLUMNS} VALUES ('lock', '', UTC_TIMESTAMP(3))")
+                connection.commit()
+            connection.cursor().execute("SET SESSION innodb_lock_wait_timeout = %s", (LOCK_SECONDS,))
+            fetch_rows(connection, _LOCK_ROW)
+        except mysql.connector.Error as error:
+            if error.errno == errorcode.ER_LOCK_WAIT_TIMEOUT:
+                who = lock_holder(connection)
+                raise LedgerMoved(
+                    f"another stream lands into {self._settings.mysql_database!r} ({who}); stop it first"
+                ) from None
+            raise
+
+    def _write_holder(self) -> None:
+        """Over another connection: this one's transaction stays open, and nobody would see what it writes."""
+        who = f"process {os.getpid()} on {socket.gethostname()}"[:255]
+        with mysql(self._settings) as connection:
+            connection.cursor().execute(
+                f"INSERT INTO {_LOCK_COLUMNS} VALUES ('holder', %s, UTC_TIMESTAMP(3))"
+                " ON DUPLICATE KEY UPDATE holder = VALUES(holder), since = VALUES(since)",
+                (who,),
+            )
+            connection.commit()
+
+
+_LOCK_COLUMNS = "stream_lock (part, holder, since)"
+#: Ours alone, until the transaction ends.
+_LOCK_ROW = "SELECT part FROM stream_lock WHERE part = 'lock' FOR UPDATE"
+
+
+def lock_holder(connection: MySQLConnectionAbstract) -> str:
+    """Who took the stream's lock last, in words. Raises mysql.connector.Error."""
+    rows = fetch_rows(connection, "SELECT holder, since FROM stream_lock WHERE part = 'holder'")
+    return f"{plain(rows[0][0])}, since {rows[0][1]:%Y-%m-%d %H:%M:%S} UTC" if rows else "which has just begun"

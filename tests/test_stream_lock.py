@@ -1,0 +1,129 @@
+"""The lock that keeps a second stream from a ledger: who may hold it, who is named, and what a killed holder leaves."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+
+import pytest
+
+from tests.support.pipeline import Pipeline
+from tickledger import ledger
+from tickledger.errors import LedgerMoved, StoreUnavailable
+from tickledger.ledger import StreamLock
+from tickledger.settings import PROJECT_ROOT
+from tickledger.stores import connect_mysql, fetch_rows
+
+pytestmark = pytest.mark.integration
+
+_HOLD = """
+import sys
+from tickledger.ledger import StreamLock
+from tickledger.settings import load_settings
+lock = StreamLock(load_settings())
+lock.hold()
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody here waits for long."""
+    monkeypatch.setattr(ledger, "LOCK_SECONDS", 2)
+
+
+@pytest.fixture
+def lock(stores: Pipeline) -> Iterator[Callable[[], StreamLock]]:
+    """Locks of the test's own, let go after it."""
+    made: list[StreamLock] = []
+
+    def another() -> StreamLock:
+        made.append(StreamLock(stores.settings))
+        return made[-1]
+
+    yield another
+    for one in made:
+        one.release()
+
+
+def holder(pipeline: Pipeline) -> "subprocess.Popen[str]":
+    """Another process that holds the lock."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", _HOLD],
+        cwd=PROJECT_ROOT, env=pipeline.environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stdout is not None
+    assert process.stdout.readline() == "held\n"
+    return process
+
+
+def test_a_second_holder_is_told_who_has_it_until_it_is_let_go(lock: Callable[[], StreamLock]) -> None:
+    first, second = lock(), lock()
+    first.hold()
+    first.hold()
+    who = f"process {os.getpid()} on {re.escape(socket.gethostname())}, since 20.*UTC"
+    with pytest.raises(LedgerMoved, match=rf"^another stream lands into '\w+' \({who}\); stop it first$"):
+        second.hold()
+    first.release()
+    second.hold()
+
+
+def test_a_killed_holder_is_named_and_leaves_nothing(stores: Pipeline, lock: Callable[[], StreamLock]) -> None:
+    process = holder(stores)
+    with pytest.raises(LedgerMoved, match=rf"\(process {process.pid} on "):
+        lock().hold()
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    begun = time.monotonic()
+    lock().hold()
+    assert time.monotonic() - begun < 2
+
+
+def test_of_many_that_begin_at_once_one_holds_it(lock: Callable[[], StreamLock]) -> None:
+    def held(one: StreamLock) -> bool:
+        try:
+            one.hold()
+        except LedgerMoved:
+            return False
+        return True
+
+    with ThreadPoolExecutor(8) as pool:
+        assert sum(pool.map(held, [lock() for _ in range(8)])) == 1
+
+
+def test_a_holder_whose_connection_the_server_ended_does_not_go_on_beside_another(
+    stores: Pipeline, lock: Callable[[], StreamLock]
+) -> None:
+    first, second = lock(), lock()
+    first.hold()
+    assert first._connection is not None
+    (number,) = fetch_rows(first._connection, "SELECT CONNECTION_ID()")[0]
+    root = stores.settings.mysql_root_password
+    with closing(connect_mysql(stores.settings, user="root", password=root, database="mysql")) as server:
+        server.cursor().execute(f"KILL {number}")
+    second.hold()
+    with pytest.raises((LedgerMoved, StoreUnavailable), match="another stream"):
+        first.hold()
+
+
+@pytest.mark.parametrize("account", ["DASHBOARD_MYSQL", "PRODUCER_MYSQL", "DBT_MYSQL"])
+def test_no_other_account_holds_a_stream_up_by_an_advisory_lock(
+    stores: Pipeline, lock: Callable[[], StreamLock], account: str
+) -> None:
+    name = f"tickledger:{stores.settings.mysql_database}"
+    with closing(connect_mysql(stores.settings, account=account)) as other:
+        assert fetch_rows(other, "SELECT GET_LOCK(%s, 0)", (name,)) == [(1,)]
+        lock().hold()
+
+
+def test_an_idle_holder_keeps_nobody_from_landing(stores: Pipeline, lock: Callable[[], StreamLock]) -> None:
+    lock().hold()
+    stores.execute("INSERT INTO profile (ticker, company_name, sector, shares) VALUES ('LOCK.JK', 'x', 'Coal', 1)")
+    stores.execute("DELETE FROM profile WHERE ticker = 'LOCK.JK'")
