@@ -7,7 +7,7 @@ BIN := .venv/bin
 INSTALLED := .venv/installed
 SECONDS ?= 0
 .DEFAULT_GOAL := help
-.PHONY: help setup native demo test faults bench bench-growth check unit lint hooks format audit secrets services services-stop services-status services-clean up down containers shell picture lock bench-latency
+.PHONY: help setup native demo test faults fuzz bench bench-growth check unit lint hooks format audit secrets services services-stop services-status services-clean up down containers shell picture lock bench-latency
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,6 +39,9 @@ test: native $(INSTALLED)  ## Lint, types and all tests, on real servers that th
 
 faults: $(INSTALLED)  ## Kill the real parts under load, many times, and compare with an oracle. ARGS="--seed 7 --share 0.2"
 	@exec $(BIN)/python -m tools.faults $(ARGS)
+
+fuzz: $(INSTALLED)  ## A minute of made-up messages, files, settings and backups; prints its seed. ARGS="--seconds 10 --seed 7"
+	@exec $(BIN)/python -m tools.fuzz $(ARGS)
 
 bench: $(INSTALLED) .venv-bytewax/installed  ## Land one topic with several engines in turn. ARGS="--rounds 1 --to artifacts/engines.md"
 	@exec $(BIN)/python -m benchmarks $(ARGS)

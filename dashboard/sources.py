@@ -1,5 +1,6 @@
 """What all viewers of the page share: a reader for each store, the newest good answers, and the stream's lag."""
 
+import threading
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 
@@ -17,30 +18,49 @@ LAG_SECONDS = 0.3
 
 
 class LagWatch:
-    """Asks Kafka for the lag in a thread of its own, so that a broker that is silent holds up no part of the page."""
+    """Asks Kafka for the lag in a thread of its own, so that a broker that is silent holds up no part of the page.
+
+    Safe between threads: however many viewers ask, one question is under way, and all of them get its answer.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self._meter = LagMeter(settings, settings.dashboard_kafka)
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="lag")
+        self._lock = threading.Lock()
         self._asked: Future[int | None] | None = None
+        self._closed = False
 
     def behind(self, ends: pd.DataFrame) -> int | None:
         """Messages in the topic behind the ledger's ends; None where Kafka does not say, or not yet.
 
         `ends` has one row per Kafka partition: kafka_partition, topic_offset.
         """
-        if self._asked is None:
-            landed = dict(zip(ends.kafka_partition.tolist(), ends.topic_offset.tolist(), strict=True))
-            self._asked = self._pool.submit(self._meter.behind, landed)
-        wait([self._asked], LAG_SECONDS)
-        if not self._asked.done():
+        landed = dict(zip(ends.kafka_partition.tolist(), ends.topic_offset.tolist(), strict=True))
+        asked = self._question(landed)
+        if asked is None:
             return None
-        done, self._asked = self._asked, None
-        return done.result()
+        wait([asked], LAG_SECONDS)
+        if not asked.done():
+            return None
+        with self._lock:
+            if self._asked is asked:
+                self._asked = None
+        return asked.result()
+
+    def _question(self, landed: dict[int, int]) -> Future[int | None] | None:
+        """The question that is under way, or a new one; None once closed."""
+        with self._lock:
+            if self._asked is None and not self._closed:
+                self._asked = self._pool.submit(self._meter.behind, landed)
+            return self._asked
 
     def close(self) -> None:
         """Close the connection, without waiting for an answer that is under way."""
-        self._pool.submit(self._meter.close)
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+            self._pool.submit(self._meter.close)
         self._pool.shutdown(wait=False)
 
 

@@ -19,6 +19,7 @@ from mysql.connector import errorcode
 
 from services.instance import Instance
 from services.jars import Say
+from services.maven import digest_of
 from services.mysql_server import MySQLServer
 from services.server import Server
 from tickledger.errors import ConfigurationError, TickledgerError
@@ -27,10 +28,12 @@ from tickledger.settings import Settings
 from tickledger.stores import fetch_rows, first_sentence, mysql
 
 MYSQL_FILE, CASSANDRA_FILE = "mysql.sql", "cassandra.tar"
+#: What the files were when they were written, as `sha256sum` writes and checks it.
+MANIFEST = "SHA256SUMS"
 
 
 def back_up(instance: Instance, folder: Path, say: Say) -> None:
-    """Write the two files into a new folder that only its owner may read.
+    """Write the two files, and a manifest of them, into a new folder that only its owner may read.
 
     Everything may run meanwhile but dbt. Cassandra is stopped for its part, some twenty seconds, and a stream waits for
     it. Raises ConfigurationError where the folder is there, TickledgerError where a part fails; then no backup is left.
@@ -46,6 +49,8 @@ def back_up(instance: Instance, folder: Path, say: Say) -> None:
             say("MySQL is dumped")
             _archive(instance.server("cassandra"), part / CASSANDRA_FILE)
             say("Cassandra's files are copied")
+            lines = (f"{digest_of(part / name)}  {name}\n" for name in (MYSQL_FILE, CASSANDRA_FILE))
+            (part / MANIFEST).write_text("".join(lines))
             part.rename(folder)
         finally:
             shutil.rmtree(part, ignore_errors=True)
@@ -54,18 +59,31 @@ def back_up(instance: Instance, folder: Path, say: Say) -> None:
 def restore(instance: Instance, folder: Path, say: Say) -> None:
     """Replace the database and all data of Cassandra by a backup's. No stream may run; a retry begins anew.
 
-    Raises ConfigurationError where the folder is no backup or Cassandra's passwords are others than the settings',
-    TickledgerError while a stream runs or where a part fails.
+    Raises ConfigurationError where the folder is no whole backup, before anything is changed, or where Cassandra's
+    passwords are others than the settings', and TickledgerError while a stream runs or where a part fails.
     """
-    for name in (MYSQL_FILE, CASSANDRA_FILE):
-        if not (folder / name).is_file():
-            raise ConfigurationError(f"FOLDER is {str(folder)!r}; it should be a backup, with a file {name}")
     with _in_one_line("the restore"):
+        _check(folder)
         _refuse_beside_stream(instance.settings())
         _load(_mysql_of(instance), folder / MYSQL_FILE)
         say("MySQL is restored")
         _unpack(instance.server("cassandra"), folder / CASSANDRA_FILE)
         say("Cassandra is restored")
+
+
+def _check(folder: Path) -> None:
+    """Raise ConfigurationError unless both files are there, no links, and what the manifest says."""
+    for name in (MANIFEST, MYSQL_FILE, CASSANDRA_FILE):
+        if not (folder / name).is_file() or (folder / name).is_symlink():
+            raise ConfigurationError(f"FOLDER is {str(folder)!r}; it should be a backup, with a file {name}")
+    written = dict(
+        line.split()[::-1] for line in (folder / MANIFEST).read_text().splitlines() if len(line.split()) == 2
+    )
+    for name in (MYSQL_FILE, CASSANDRA_FILE):
+        if written.get(digest_of(folder / name)) != name:
+            raise ConfigurationError(
+                f"FOLDER is {str(folder)!r}; it should be a whole backup: {name} is not what {MANIFEST} says"
+            )
 
 
 @contextlib.contextmanager
@@ -92,8 +110,17 @@ def _dump(server: MySQLServer, file: Path) -> None:
 
 def _load(server: MySQLServer, file: Path) -> None:
     with file.open("rb") as source:
-        # A stream that has started meanwhile holds the database's lock: it is not waited for without an end.
-        _run_client(server, "shell", "--init-command=SET SESSION lock_wait_timeout = 30", source=source)
+        _run_client(server, "shell", *_SHELL, source=source)
+
+
+_SHELL = (
+    # The client's own commands, `\!` among them, would run programs here: in this mode it knows none.
+    "--binary-mode",
+    # MariaDB's name for the same, and more; another client passes it over.
+    "--loose-sandbox",
+    # A stream that has started meanwhile holds the database's lock: it is not waited for without an end.
+    "--init-command=SET SESSION lock_wait_timeout = 30",
+)
 
 
 def _run_client(
@@ -119,6 +146,14 @@ def _run_client(
         raise TickledgerError(f"{Path(command[-1]).name} failed: {' '.join(problem)}")
 
 
+def _files_and_folders(member: tarfile.TarInfo, folder: str) -> tarfile.TarInfo:
+    """What Cassandra's data are made of, inside of the folder. Raises tarfile.FilterError for anything else."""
+    if not (member.isreg() or member.isdir()):
+        # A link is one here: no backup of ours has any.
+        raise tarfile.SpecialFileError(member)
+    return tarfile.data_filter(member, folder)
+
+
 @contextlib.contextmanager
 def _stopped(server: Server) -> Iterator[None]:
     """The server in order stopped, which writes all it holds to its files; it runs again afterwards."""
@@ -131,7 +166,8 @@ def _stopped(server: Server) -> Iterator[None]:
 
 
 def _archive(server: Server, file: Path) -> None:
-    with _stopped(server), tarfile.open(file, "x") as archive:
+    # What is linked is written twice: a restore takes no link.
+    with _stopped(server), tarfile.open(file, "x", dereference=True) as archive:
         archive.add(server.data, arcname=".")
 
 
@@ -140,7 +176,7 @@ def _unpack(server: Server, file: Path) -> None:
     fresh, old = (server.data.with_name(f"{server.data.name}.{word}") for word in ("restored", "replaced"))
     shutil.rmtree(fresh, ignore_errors=True)
     with tarfile.open(file) as archive:
-        archive.extractall(fresh, filter="data")
+        archive.extractall(fresh, filter=_files_and_folders)  # noqa: S202  # the filter takes files and folders alone
     with _stopped(server):
         if server.data.exists():
             shutil.rmtree(old, ignore_errors=True)

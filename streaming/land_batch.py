@@ -222,7 +222,7 @@ def run_task(frame: DataFrame, task: LandingTask) -> list[PartitionReport]:
                 " lost', says how to go on, 'tickledger doctor' whether the topic takes more of them"
             ) from None
         raise
-    reports: list[PartitionReport] = [pickle.loads(row.report) for row in rows]
+    reports: list[PartitionReport] = [pickle.loads(row.report) for row in rows]  # noqa: S301  # our own workers wrote it
     for report in reports:
         if report.misconfigured:
             raise ConfigurationError(report.misconfigured)

@@ -1,8 +1,11 @@
 """Backup and restore by the runbook's own commands: taken while batches land, all destroyed, each tick there once."""
 
+import hashlib
+import io
 import re
 import shlex
 import subprocess
+import tarfile
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -124,9 +127,68 @@ def destroy(pipeline: Pipeline) -> None:
     session.cluster.shutdown()
 
 
+def make_backup(folder: Path, sql: bytes = b"", tar: bytes = b"") -> None:
+    """A folder that looks like a backup, with a manifest of what is in it."""
+    (folder / "mysql.sql").write_bytes(sql)
+    (folder / "cassandra.tar").write_bytes(tar)
+    sums = "".join(f"{hashlib.sha256(one).hexdigest()}  {name}\n" for name, one in _named(sql, tar))
+    (folder / "SHA256SUMS").write_text(sums)
+
+
+def _named(sql: bytes, tar: bytes) -> list[tuple[str, bytes]]:
+    return [("mysql.sql", sql), ("cassandra.tar", tar)]
+
+
+def test_a_backup_that_is_not_what_its_manifest_says_changes_nothing(
+    stores: Pipeline, services: Instance, tmp_path: Path
+) -> None:
+    make_backup(tmp_path, b"DROP TABLE profile;\n")
+    (tmp_path / "cassandra.tar").write_bytes(b"another")
+
+    done = run("Restore", tmp_path, services, stores)
+
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "should be a whole backup: cassandra.tar is not what SHA256SUMS says" in done.stderr
+    assert stores.rows("SELECT COUNT(*) > 0 FROM profile") == [(1,)]
+
+
+@pytest.mark.parametrize("command", ["\\! touch {}", "system touch {}", "\\T {}", "tee {}", "\\. {}", "source {}"])
+def test_no_command_of_the_client_is_run_from_a_backup(
+    stores: Pipeline, services: Instance, tmp_path: Path, command: str
+) -> None:
+    ran = tmp_path / "ran"
+    make_backup(tmp_path, f"SELECT 1;\n{command.format(ran)}\nSELECT 'written';\n".encode(), b"torn")
+
+    done = run("Restore", tmp_path, services, stores)
+
+    assert not ran.exists()
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert done.stderr.startswith("error: ")
+
+
+@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, "outside"])
+def test_an_archive_leaves_its_folder_by_nothing(
+    stores: Pipeline, services: Instance, tmp_path: Path, kind: bytes | str
+) -> None:
+    tar = io.BytesIO()
+    with tarfile.open(fileobj=tar, mode="w") as archive:
+        member = tarfile.TarInfo("../../outside" if kind == "outside" else "data/inside")
+        if isinstance(kind, bytes):
+            member.type, member.linkname = kind, "data/other"
+        archive.addfile(member)
+    make_backup(tmp_path, tar=tar.getvalue())
+    before = services.server("cassandra").pid
+
+    done = run("Restore", tmp_path, services, stores)
+
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert done.stderr.startswith("error: the restore failed: ")
+    assert services.server("cassandra").pid == before
+    assert not list(services.folder.rglob("outside"))
+
+
 def test_nothing_is_restored_under_a_stream(stores: Pipeline, services: Instance, tmp_path: Path) -> None:
-    for name in ("mysql.sql", "cassandra.tar"):
-        (tmp_path / name).touch()
+    make_backup(tmp_path)
     lock = StreamLock(stores.settings)
     lock.hold()
 
@@ -140,8 +202,7 @@ def test_nothing_is_restored_under_a_stream(stores: Pipeline, services: Instance
 def test_a_torn_backup_is_told_in_one_line_and_cassandra_runs_on(
     stores: Pipeline, services: Instance, tmp_path: Path
 ) -> None:
-    (tmp_path / "mysql.sql").touch()
-    (tmp_path / "cassandra.tar").write_bytes(b"torn" * 1000)
+    make_backup(tmp_path, tar=b"torn" * 1000)
     before = services.server("cassandra").pid
 
     done = run("Restore", tmp_path, services, stores)

@@ -1,0 +1,83 @@
+"""The page under many viewers: they share one question to Kafka, and leave no thread behind when they go."""
+
+import contextlib
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+
+import pandas as pd
+import psutil
+import pytest
+from streamlit.proto.BackMsg_pb2 import BackMsg
+from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
+from websockets.sync.client import connect
+
+from dashboard.sources import LagWatch
+from tests.support.browser import served_page, wait_until
+from tests.support.page_data import empty
+from tests.support.pipeline import Pipeline
+
+pytestmark = pytest.mark.integration
+
+SESSIONS = 200
+AT_ONCE = 20
+
+
+@pytest.fixture(scope="module")
+def served(stores: Pipeline, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, psutil.Process]]:
+    """The page's address and its process."""
+    empty(stores)
+    before = {child.pid for child in psutil.Process().children()}
+    with served_page(stores.environment, tmp_path_factory.mktemp("sessions")) as url:
+        (server,) = (child for child in psutil.Process().children() if child.pid not in before)
+        yield url, server
+
+
+def view(url: str) -> list[str]:
+    """Open the page as a browser does, wait for its first figures, and leave; what it said went wrong."""
+    wrong: list[str] = []
+    address = url.replace("http", "ws") + "/_stcore/stream"
+    with connect(address, subprotocols=["streamlit"], max_size=None, close_timeout=1) as socket:  # type: ignore[list-item]
+        socket.send(BackMsg(rerun_script={"query_string": ""}).SerializeToString())
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline:
+            message = ForwardMsg.FromString(bytes(socket.recv(timeout=120)))  # type: ignore[arg-type]
+            element = message.delta.new_element
+            if element.WhichOneof("type") == "exception":
+                wrong.append(element.exception.message)
+            if element.WhichOneof("type") == "metric" and "Batches checked" in element.metric.label:
+                return wrong
+            if message.WhichOneof("type") == "script_finished":
+                return wrong
+    return [*wrong, "no figures"]
+
+
+def test_many_viewers_come_and_go_and_leave_no_thread(served: tuple[str, psutil.Process]) -> None:
+    url, server = served
+    assert view(url) == []
+    time.sleep(3)
+    before = server.num_threads()
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        wrong = [line for said in pool.map(view, [url] * SESSIONS) for line in said]
+    assert wrong == []
+    # What a thread pool of the server keeps for the next viewers is bounded, and was there after the first few.
+    wait_until(lambda: server.num_threads() <= before + AT_ONCE, f"{before} threads became {server.num_threads()}", 60)
+    more = server.num_threads()
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        list(pool.map(view, [url] * AT_ONCE * 2))
+    wait_until(lambda: server.num_threads() <= more + 2, f"{more} threads became {server.num_threads()}", 60)
+
+
+def test_sixty_at_once_ask_kafka_one_question(stores: Pipeline) -> None:
+    ends = pd.DataFrame({"kafka_partition": [0, 1], "topic_offset": [0, 0]})
+    before = threading.active_count()
+    with closing(LagWatch(stores.settings)) as watch, ThreadPoolExecutor(60) as pool:
+        answers = list(pool.map(lambda _: watch.behind(ends), range(1200)))
+        assert {0} <= set(answers) <= {0, None}
+        assert sum(thread.name.startswith("lag") for thread in threading.enumerate()) == 1
+    assert watch.behind(ends) is None
+    with contextlib.suppress(AssertionError):
+        wait_until(lambda: threading.active_count() <= before, "", 10)
+    assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("lag")]

@@ -1,0 +1,247 @@
+"""`make fuzz`: whatever is read from outside becomes ticks, dead letters or one line, for a minute of made-up input.
+
+Hypothesis makes messages, files of ticks, settings files, backups and Spark's plans, close to what they should be. Each
+run prints its seed, and `--seed` makes the same input again. Exit code 0: everything held. 1: the input is printed for
+which it did not.
+"""
+
+import gzip
+import hashlib
+import io
+import json
+import logging
+import secrets
+import tarfile
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from hypothesis import HealthCheck, Phase, given, seed, settings
+from hypothesis import strategies as st
+
+from producer.tick_file import OpenFile
+from services.backup import CASSANDRA_FILE, MANIFEST, MYSQL_FILE, _check, _files_and_folders
+from streaming.decode_columns import ColumnDecoder
+from streaming.stream_ticks import ScratchDamaged, planned_offsets
+from streaming.tick_columns import whole
+from tests.support.hostile import HOSTILE
+from tests.support.poison import GOOD
+from tests.support.shapes import messages
+from tickledger.decode import Decoder
+from tickledger.errors import TickledgerError, run_command
+from tickledger.plain_text import plain
+from tickledger.settings import PROJECT_ROOT, load_settings
+from tickledger.tick import parse_created_at
+
+SECTORS = {"TMAS.JK": "Logistics & Deliveries", "DWGL.JK": "Coal"}
+MESSAGE_MS = parse_created_at(GOOD["created_at"]) + 1000
+#: Examples of one target before the next has its turn.
+EXAMPLES = 60
+MARK = "words-of-the-fuzzer"
+
+_hostile = st.sampled_from([*HOSTILE.values()])
+_cells = (
+    _hostile | st.text(max_size=20) | st.sampled_from([str(value) for value in GOOD.values()] + ["", "1e309", "-0"])
+)
+_EXAMPLE = (PROJECT_ROOT / ".env.example").read_text().splitlines()
+_names = st.sampled_from([line.partition("=")[0] for line in _EXAMPLE if "=" in line and line[0] != "#"])
+
+
+@st.composite
+def _files_of_ticks(draw: st.DrawFn) -> bytes:
+    """A CSV, JSON lines or a document, sometimes cut, packed or with bytes that are no text."""
+    if draw(st.booleans()):
+        content = b"\n".join(draw(st.lists(messages(), max_size=3)))
+    else:
+        delimiter = draw(st.sampled_from([",", ";", "\t", "|"]))
+        names = draw(st.permutations([*GOOD])) + draw(st.lists(_cells, max_size=2))
+        rows = draw(st.lists(st.lists(_cells, max_size=9), max_size=5))
+        content = "\n".join(delimiter.join(row) for row in [names, *rows]).encode("utf-8", "surrogatepass")
+    if draw(st.booleans()):
+        content += draw(st.binary(max_size=40))
+    content = gzip.compress(content, mtime=0) if draw(st.booleans()) else content
+    return content[: draw(st.integers(0, len(content)))] if draw(st.booleans()) else content
+
+
+@st.composite
+def _settings_files(draw: st.DrawFn) -> str:
+    """`.env.example` with passwords, some lines changed, left out or made up."""
+    lines = [f"{line}{MARK}" if line.endswith("_PASSWORD=") else line for line in _EXAMPLE]
+    for _ in range(draw(st.integers(0, 4))):
+        line = f"{draw(_names)}={draw(_cells)}"
+        at = draw(st.integers(0, len(lines) - 1))
+        lines[at : at + draw(st.integers(0, 1))] = [line]
+    return "\n".join(lines)
+
+
+_KINDS = [tarfile.REGTYPE, tarfile.DIRTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE]
+_paths = st.sampled_from(["data", "data/a", "../out", "/out", "a/../../out", "data/a/b", "."]) | _cells
+#: Name, kind, where a link leads, mode.
+_members = st.tuples(_paths, st.sampled_from(_KINDS), _paths, st.sampled_from([0o600, 0o4777, 0o777]))
+
+
+def _tar(members: list[tuple[str, bytes, str, int]], cut: float) -> bytes:
+    """A tar of anything that a tar may hold, of which the last part is torn off."""
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w") as archive:
+        for name, kind, target, mode in members:
+            member = tarfile.TarInfo(name.encode("utf-8", "replace").decode().replace("\0", ""))
+            member.type, member.linkname, member.mode = kind, target.encode("utf-8", "replace").decode(), mode
+            archive.addfile(member)
+    content = file.getvalue()
+    return content[: int(len(content) * cut)]
+
+
+_tried = settings(
+    max_examples=EXAMPLES,
+    deadline=None,
+    database=None,
+    suppress_health_check=list(HealthCheck),
+    phases=(Phase.generate, Phase.shrink),
+)
+
+
+@_tried
+@given(st.lists(messages(), max_size=3))
+def decoder(values: list[bytes]) -> None:
+    """Messages become ticks and dead letters, the same one by one and at once."""
+    at_once = ColumnDecoder(SECTORS).decode(whole(range(len(values))), whole([MESSAGE_MS] * len(values)), values)
+    ticks: list[tuple[Any, int]] = []
+    dead: dict[tuple[int, int], Any] = {}
+    for offset, value in enumerate(values):
+        decoded = Decoder(SECTORS).decode(value, MESSAGE_MS)
+        ticks += [(tick, offset) for _, tick in decoded.ticks]
+        dead |= {(offset, letter.position): letter for letter in decoded.dead}
+        assert decoded.ticks or decoded.dead, "it is accounted for"
+    assert list(zip(at_once.ticks.ticks(), at_once.ticks.offset.tolist(), strict=True)) == ticks
+    assert at_once.dead == dead
+
+
+@_tried
+@given(_files_of_ticks())
+def tick_file(content: bytes) -> None:
+    """A file of ticks is read to its end, or refused in one line."""
+
+    def read(folder: Path) -> None:
+        (folder / "ticks").write_bytes(content)
+        file = OpenFile(folder / "ticks")
+        try:
+            for row in file.rows():
+                assert plain(row.place).isprintable()
+        finally:
+            file.close()
+
+    _one_line(read)
+
+
+@_tried
+@given(_settings_files())
+def env_file(text: str) -> None:
+    """A settings file holds, or is refused in one line that has no secret."""
+
+    def read(folder: Path) -> None:
+        (folder / ".env").write_text(text, encoding="utf-8", errors="replace")
+        assert MARK not in repr(load_settings(folder / ".env"))
+
+    _one_line(read)
+
+
+@_tried
+@given(
+    st.lists(_members, max_size=5),
+    st.just(1.0) | st.floats(0, 1),
+    st.binary(max_size=20),
+    st.sampled_from(["right", "wrong", "none"]) | _cells,
+)
+def backup(members: list[tuple[str, bytes, str, int]], cut: float, sql: bytes, manifest: str) -> None:
+    """A backup is what its manifest says, and unpacks into its folder or is refused."""
+    both = {MYSQL_FILE: sql, CASSANDRA_FILE: _tar(members, cut)}
+    sums = "".join(f"{hashlib.sha256(one).hexdigest()}  {name}\n" for name, one in both.items())
+
+    def read(folder: Path) -> None:
+        for name, content in both.items():
+            (folder / name).write_bytes(content)
+        if manifest != "none":
+            written = sums if manifest == "right" else manifest
+            (folder / MANIFEST).write_text(written, encoding="utf-8", errors="replace")
+        _check(folder)
+        assert manifest == "right"
+        before = {path.name for path in folder.iterdir()}
+        try:
+            with tarfile.open(folder / CASSANDRA_FILE) as archive:
+                archive.extractall(folder / "in", filter=_files_and_folders)  # noqa: S202  # what is tried
+        except (OSError, tarfile.TarError, ValueError):
+            pass
+        assert {path.name for path in folder.iterdir()} - before <= {"in"}
+        assert not any(path.is_symlink() for path in folder.rglob("*"))
+
+    _one_line(read)
+
+
+_plans = st.recursive(
+    _cells | st.integers() | st.none(), lambda inner: st.dictionaries(_cells, inner) | st.lists(inner)
+)
+
+
+@_tried
+@given(_plans, st.sampled_from(["v1\n{}\n", "v1\n{}\n{}", "{", ""]))
+def spark_plan(value: Any, shape: str) -> None:
+    """What Spark wrote of a batch is read, or is damaged."""
+
+    def read(folder: Path) -> None:
+        (folder / "offsets").mkdir()
+        text = shape.replace("{}", json.dumps(value))
+        (folder / "offsets" / "0").write_text(text, encoding="utf-8", errors="replace")
+        planned_offsets(folder, 0)
+
+    _one_line(read)
+
+
+def _one_line(read: Callable[[Path], None]) -> None:
+    """Read in a folder of its own; what is refused is refused in one line without a secret."""
+    said = ""
+    with tempfile.TemporaryDirectory() as name:
+        try:
+            read(Path(name))
+        except (TickledgerError, ScratchDamaged) as error:
+            said = plain(error)
+    assert "\n" not in said
+    assert MARK not in said
+
+
+TARGETS = (decoder, tick_file, env_file, backup, spark_plan)
+
+
+def fuzz(seconds: float, first: int) -> int:
+    """Give each target its turn until the time is over; how many examples were tried."""
+    until, rounds = time.monotonic() + seconds, 0
+    while time.monotonic() < until:
+        for target in TARGETS:
+            try:
+                seed(first + rounds)(target)()
+            except BaseException:
+                print(f"{target.__name__} does not hold: python -m tools.fuzz --seed {first + rounds}", flush=True)
+                raise
+        rounds += 1
+    return rounds * EXAMPLES * len(TARGETS)
+
+
+def main(
+    seconds: Annotated[float, typer.Option(min=1, help="How long; each target has at least one turn.")] = 60,
+    first: Annotated[int, typer.Option("--seed", help="Where to begin; -1 takes another each time.")] = -1,
+) -> None:
+    """Fuzz what reads from outside."""
+    # It warns of each line that is none.
+    logging.getLogger("dotenv").setLevel(logging.CRITICAL)
+    first = secrets.randbelow(2**31) if first < 0 else first
+    print(f"fuzzing {', '.join(target.__name__ for target in TARGETS)} for {seconds:g} s, --seed {first}", flush=True)
+    print(f"{fuzz(seconds, first):,} examples, and everything held", flush=True)
+
+
+if __name__ == "__main__":
+    app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+    app.command()(main)
+    run_command(lambda: app(prog_name="python -m tools.fuzz"))
