@@ -6,6 +6,7 @@ Kafka, onto the same rows.
 """
 
 import contextlib
+import re
 import shutil
 import subprocess
 import tarfile
@@ -76,11 +77,10 @@ def _check(folder: Path) -> None:
     for name in (MANIFEST, MYSQL_FILE, CASSANDRA_FILE):
         if not (folder / name).is_file() or (folder / name).is_symlink():
             raise ConfigurationError(f"FOLDER is {str(folder)!r}; it should be a backup, with a file {name}")
-    written = dict(
-        line.split()[::-1] for line in (folder / MANIFEST).read_text().splitlines() if len(line.split()) == 2
-    )
+    lines = re.findall(r"^([0-9a-f]{64})  (\S+)$", (folder / MANIFEST).read_text(errors="replace"), re.MULTILINE)
+    written = {name: digest for digest, name in lines}
     for name in (MYSQL_FILE, CASSANDRA_FILE):
-        if written.get(digest_of(folder / name)) != name:
+        if written.get(name) != digest_of(folder / name):
             raise ConfigurationError(
                 f"FOLDER is {str(folder)!r}; it should be a whole backup: {name} is not what {MANIFEST} says"
             )
