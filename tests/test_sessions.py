@@ -11,6 +11,7 @@ import pandas as pd
 import psutil
 import pytest
 from streamlit.proto.BackMsg_pb2 import BackMsg
+from streamlit.proto.ClientState_pb2 import ClientState
 from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
 from websockets.sync.client import connect
 
@@ -40,7 +41,7 @@ def view(url: str) -> list[str]:
     wrong: list[str] = []
     address = url.replace("http", "ws") + "/_stcore/stream"
     with connect(address, subprotocols=["streamlit"], max_size=None, close_timeout=1) as socket:  # type: ignore[list-item]
-        socket.send(BackMsg(rerun_script={"query_string": ""}).SerializeToString())
+        socket.send(BackMsg(rerun_script=ClientState(query_string="")).SerializeToString())
         deadline = time.monotonic() + 120
         while time.monotonic() < deadline:
             message = ForwardMsg.FromString(bytes(socket.recv(timeout=120)))  # type: ignore[arg-type]
