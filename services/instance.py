@@ -14,7 +14,7 @@ from services.cassandra_server import CassandraServer
 from services.certificates import make_certificates
 from services.environment import write_dbt_profile, write_env_file
 from services.jars import Say
-from services.java import SERVICES_DIR, java_home
+from services.java import SERVICES_DIR, SETTINGS, java_home
 from services.kafka_server import KafkaServer
 from services.mysql_server import MySQLServer
 from services.server import CERTIFICATES, LOOPBACK, Server, free_port, process_of
@@ -39,7 +39,7 @@ class Instance:
     """
 
     def __init__(self, name: str = DEMO, say: Say = _print):
-        if not re.fullmatch(r"[a-z][a-z0-9-]{0,31}", name) or name in ("java", "jars"):
+        if not re.fullmatch(r"[a-z][a-z0-9-]{0,31}", name) or name in ("java", "jars", SETTINGS):
             raise ConfigurationError(f"--instance is {name!r}; it should be demo, test or a short lower-case name")
         self.name = name
         self.folder = SERVICES_DIR / name

@@ -14,6 +14,8 @@ from tickledger.settings import PROJECT_ROOT
 
 JAVA_VERSION = 17
 SERVICES_DIR = PROJECT_ROOT / ".services"
+#: In there, Spark's settings for this machine.
+SETTINGS = "spark-settings"
 #: The JAVA_HOME that stands in front of the wheel.
 WRAPPER_HOME = SERVICES_DIR / "java" / "home"
 

@@ -11,11 +11,11 @@ import sys
 from pathlib import Path
 
 from services.jars import SPARK_KAFKA, classpath, fetch
-from services.java import java_home
+from services.java import SERVICES_DIR, SETTINGS, java_home
 from tickledger.errors import run_command
 from tickledger.settings import PROJECT_ROOT
 
-FOLDER = PROJECT_ROOT / ".venv" / "spark-settings"
+FOLDER = SERVICES_DIR / SETTINGS
 #: The archive of Spark's classes, and its jars: a folder without the version of Python in its name.
 ARCHIVE = PROJECT_ROOT / ".venv" / "spark-classes.jsa"
 JARS = PROJECT_ROOT / ".venv" / "spark-jars"

@@ -374,7 +374,7 @@ class TestStart:
         let_in = {rule.removeprefix("!") for rule in rules if rule.startswith("!")}
         packages = tomllib.loads((PROJECT_ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
         needed = {"requirements.lock", "pyproject.toml", "spark-defaults.conf", "spark-env.sh", "log4j2.properties"}
-        needed |= {"containers/requirements.py"}
+        needed |= {"containers/requirements.py", "containers/spark"}
         assert rules[0] == "*"
         ours = {package for package in packages if "." not in package}
         assert let_in == {*ours, *needed, "dbt_project", "README.md", "LICENSE"}

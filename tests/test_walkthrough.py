@@ -12,6 +12,7 @@ import pytest
 
 from commands.reconcile import reconcile
 from services.environment import write_dbt_profile
+from services.jars import JARS_DIR
 from tests.support.pipeline import Pipeline
 from tickledger.settings import PROJECT_ROOT
 
@@ -90,6 +91,9 @@ def newcomer(pipeline: Pipeline, tmp_path: Path) -> Newcomer:
         else:
             shutil.copy2(source, folder / name)
     (folder / ".venv").symlink_to(Path(sys.executable).parent.parent)
+    # What was fetched once is not fetched again.
+    (folder / ".services").mkdir()
+    (folder / ".services" / "jars").symlink_to(JARS_DIR)
     write_dbt_profile(pipeline.settings, folder / "dbt_project" / "profiles.yml")
     return Newcomer(folder, pipeline)
 
