@@ -9,7 +9,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
 
 import pytest
 
@@ -18,7 +17,7 @@ from tickledger import ledger
 from tickledger.errors import LedgerMoved, StoreUnavailable
 from tickledger.ledger import StreamLock
 from tickledger.settings import PROJECT_ROOT
-from tickledger.stores import connect_mysql, fetch_rows
+from tickledger.stores import fetch_rows, mysql
 
 pytestmark = pytest.mark.integration
 
@@ -105,20 +104,19 @@ def test_a_holder_whose_connection_the_server_ended_does_not_go_on_beside_anothe
     first.hold()
     assert first._connection is not None
     (number,) = fetch_rows(first._connection, "SELECT CONNECTION_ID()")[0]
-    root = stores.settings.mysql_root_password
-    with closing(connect_mysql(stores.settings, user="root", password=root, database="mysql")) as server:
+    with mysql(stores.settings, stores.settings.mysql_root, database="mysql") as server:
         server.cursor().execute(f"KILL {number}")
     second.hold()
     with pytest.raises((LedgerMoved, StoreUnavailable), match="another stream"):
         first.hold()
 
 
-@pytest.mark.parametrize("account", ["DASHBOARD_MYSQL", "PRODUCER_MYSQL", "DBT_MYSQL"])
+@pytest.mark.parametrize("account", ["dashboard_mysql", "producer_mysql", "dbt_mysql"])
 def test_no_other_account_holds_a_stream_up_by_an_advisory_lock(
     stores: Pipeline, lock: Callable[[], StreamLock], account: str
 ) -> None:
     name = f"tickledger:{stores.settings.mysql_database}"
-    with closing(connect_mysql(stores.settings, account=account)) as other:
+    with mysql(stores.settings, getattr(stores.settings, account)) as other:
         assert fetch_rows(other, "SELECT GET_LOCK(%s, 0)", (name,)) == [(1,)]
         lock().hold()
 

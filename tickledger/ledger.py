@@ -12,6 +12,7 @@ from enum import StrEnum
 from functools import cache
 from typing import Any, NamedTuple
 
+import mysql.connector as mysql_driver
 from mysql.connector import errorcode
 from mysql.connector.abstracts import MySQLConnectionAbstract
 from mysql.connector.errors import IntegrityError
@@ -482,7 +483,7 @@ class StreamLock:
                 connection.commit()
             connection.cursor().execute("SET SESSION innodb_lock_wait_timeout = %s", (LOCK_SECONDS,))
             fetch_rows(connection, _LOCK_ROW)
-        except mysql.connector.Error as error:
+        except mysql_driver.Error as error:
             if error.errno == errorcode.ER_LOCK_WAIT_TIMEOUT:
                 who = lock_holder(connection)
                 raise LedgerMoved(
