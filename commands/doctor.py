@@ -165,14 +165,15 @@ def _accounts(settings: Settings) -> str:
 
 
 def _mysql(settings: Settings) -> str:
-    with mysql(settings) as connection:
+    # On no database: before dbt has run, the stream's account may use none.
+    with mysql(settings, database="") as connection:
         number = fetch_rows(connection, "SELECT VERSION()")[0][0]
     where = f"{settings.mysql_host}:{settings.mysql_port}"
     return f"{number} at {where}, database {settings.mysql_database}, as {settings.mysql.user}"
 
 
 def _clock(settings: Settings) -> str:
-    with mysql(settings) as connection:
+    with mysql(settings, database="") as connection:
         theirs: datetime = fetch_rows(connection, "SELECT UTC_TIMESTAMP(3)")[0][0]
     off = (utc_now() - theirs).total_seconds()
     if abs(off) > CLOCK_SECONDS:

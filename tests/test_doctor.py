@@ -14,7 +14,7 @@ from commands.doctor import Fact, examine
 from services.server import free_port
 from tests.support.batches import TOPIC, Lander, tick
 from tests.support.page_data import land
-from tests.support.pipeline import Pipeline, with_account
+from tests.support.pipeline import Database, Pipeline, with_account
 from tickledger.ledger import utc_now
 from tickledger.settings import ENV_FILE_VARIABLE, PROJECT_ROOT, Settings
 from tickledger.topic import TopicFacts, describe_topic
@@ -166,6 +166,14 @@ def test_what_is_wrong_is_named_with_what_mends_it(request: pytest.FixtureReques
     assert fact.what == what
     assert found in fact.found
     assert fix in fact.fix
+
+
+def test_a_database_that_dbt_has_not_filled_is_named(stores: Pipeline, database: Database) -> None:
+    empty = {"mysql_database": database.settings.mysql_database}
+
+    (fact,) = bad(stores.settings.model_copy(update=empty))
+
+    assert (fact.what, "table: missing" in fact.found, "dbt run" in fact.fix) == ("contract", True, True)
     assert "wrong" not in fact.found.replace("wrong_", "")
 
 
