@@ -40,6 +40,7 @@ SECTORS = {"TMAS.JK": "Logistics & Deliveries", "DWGL.JK": "Coal"}
 MESSAGE_MS = parse_created_at(GOOD["created_at"]) + 1000
 #: Examples of one target before the next has its turn.
 EXAMPLES = 60
+#: Stands where a password would, and is looked for in every error.
 MARK = "words-of-the-fuzzer"
 
 _hostile = st.sampled_from([*HOSTILE.values()])
