@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from kafka import IsolationLevel, KafkaAdminClient, OffsetSpec, TopicPartition
 from kafka.admin import ConfigResource, ConfigResourceType
 from kafka.errors import AuthorizationError, KafkaError, SaslAuthenticationFailedError
+from kafka.net import manager
+from kafka.net.transport import KafkaSSLTransport
 
 from tickledger.errors import StoreUnavailable, TickledgerError, TopicChanged, TopicMissing
 from tickledger.secured import check_kafka_certificate, kafka_options
@@ -97,6 +99,21 @@ def topics_of_any_time(admin: KafkaAdminClient, topics: Iterable[str]) -> list[s
         if configs["message.timestamp.type"]["value"] == "CreateTime"
         and max(int(configs[name]["value"]) for name in TOPIC_CONFIGS) > MOST_TIMESTAMP_MS
     ]
+
+
+class _LastWords(KafkaSSLTransport):
+    """Reads over TLS, and hands over what came together with the connection's end: a refused login is told so.
+
+    kafka-python 3.0.12 drops it (KafkaTCPTransport._read_from_sock).
+    """
+
+    def _sock_recv(self) -> tuple[bytes, Exception | None]:
+        data, error = super()._sock_recv()
+        # The next read meets the end again, with nothing before it.
+        return data, None if data else error
+
+
+manager.KafkaSSLTransport = _LastWords
 
 
 class _Refusals(logging.Handler):
