@@ -12,8 +12,6 @@ from importlib.metadata import PackageNotFoundError, requires, version
 
 from packaging.requirements import Requirement
 
-from tickledger.errors import PRIVATE
-
 #: What must be as pyproject.toml has it.
 PACKAGES = ("dbt-core", "dbt-mysql")
 
@@ -23,6 +21,8 @@ def main() -> None:
     if found := misfit():
         print(f"error: {found}: make setup", file=sys.stderr)
         sys.exit(2)
+    from tickledger.errors import PRIVATE
+
     os.environ["PYTHON_DOTENV_DISABLED"] = "1"
     # dbt's log holds rows, and what it compiles names accounts.
     os.umask(PRIVATE)

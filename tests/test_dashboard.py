@@ -639,7 +639,7 @@ def test_a_bad_setting_is_one_message_on_the_page(monkeypatch: pytest.MonkeyPatc
     drawn = page()
     assert not drawn.exception
     assert len(drawn.error) == 1
-    assert "MYSQL\\_PORT is '70000'; it should be a port from 1 to 65535" in drawn.error[0].value
+    assert "MYSQL_PORT is '70000'; it should be a port from 1 to 65535" in drawn.error[0].value
     assert not drawn.metric
 
 
@@ -655,7 +655,7 @@ def test_without_an_account_that_may_only_read_the_page_says_what_to_do(
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("TICKLEDGER_ENV_FILE", str(before))
     drawn = page()
-    assert "DASHBOARD\\_MYSQL\\_USER is not set" in drawn.error[0].value
+    assert "DASHBOARD_MYSQL_USER is not set" in drawn.error[0].value
     assert "make services" in drawn.error[0].value
 
 
