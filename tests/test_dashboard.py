@@ -605,7 +605,7 @@ def test_with_mysql_away_its_parts_say_so_and_come_back(
 
     gate.close()
     drawn_until(drawn, lambda now: len(now.warning) >= 5)
-    assert "MYSQL\\_PORT" in drawn.warning[0].value
+    assert "MYSQL_PORT" in drawn.warning[0].value
     assert all("MySQL gives no answer" in warning.value for warning in drawn.warning)
     assert all(" UTC" in warning.value for warning in drawn.warning)
     assert metrics(drawn)["Volume today (shares)"] == "5"
@@ -626,7 +626,7 @@ def test_with_cassandra_away_the_ledger_is_shown(
     drawn = page()
     assert not drawn.exception
     assert len(drawn.warning) == 2, "candles and companies"
-    assert "CASSANDRA\\_PORT" in drawn.warning[0].value
+    assert "CASSANDRA_PORT" in drawn.warning[0].value
     assert all("Nothing was read yet" in warning.value for warning in drawn.warning)
     assert metrics(drawn)["Volume today (shares)"] == "5"
 

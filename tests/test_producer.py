@@ -558,9 +558,9 @@ def test_what_only_the_user_can_mend_is_one_line_and_exit_2(pipeline: Pipeline) 
     assert_one_error_line(producer(pipeline, topic, **unreachable), r"Kafka at 127\.0\.0\.1:1 .* does not answer")
     assert_one_error_line(producer(pipeline, topic, PRODUCER_MYSQL_PASSWORD="wrong"), "PRODUCER_MYSQL_USER is 't")
     pipeline.execute("DELETE FROM profile")
-    assert_one_error_line(producer(pipeline, topic), "run 'dbt seed'")
+    assert_one_error_line(producer(pipeline, topic), "'dbt seed'")
     pipeline.execute("DROP TABLE profile")
-    assert_one_error_line(producer(pipeline, topic), "run 'dbt seed'")
+    assert_one_error_line(producer(pipeline, topic), "'dbt seed'")
     assert count_messages(pipeline) == 0
 
 

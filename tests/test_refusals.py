@@ -224,7 +224,7 @@ def test_no_password_is_in_a_process_list_a_log_or_a_repr(
     settings = stores.settings
     values = dotenv_values(services.env_file)
     secrets = {name: str(value) for name, value in values.items() if name.endswith("_PASSWORD")}
-    assert len(secrets) == 12
+    assert len(secrets) == 13
     assert not _leaks(secrets, repr(settings), str(settings), repr(stores), *dbt_template)
 
     page = [str(Path(sys.executable).with_name("streamlit")), "run", "dashboard/app.py", "--server.port", "0"]

@@ -5,6 +5,7 @@ removes what it started; images stay in the cache. Exit code 0: everything held.
 no images to be had.
 """
 
+import os
 import re
 import shutil
 import subprocess
@@ -238,6 +239,8 @@ def main() -> None:
         raise ConfigurationError(f"there is no step {', '.join(unknown)}: {', '.join(one.__name__ for one in STEPS)}")
     # The engine and the containers are stopped then too.
     interrupt_on_signals()
+    # What goes into an image is read there by others than its owner.
+    os.umask(0o022)
     with some_engine() as engine:
         version = engine.ask("version", "--format", "{{.Server.Version}}")
         compose = engine.ask("compose", "version", "--short")
