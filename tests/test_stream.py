@@ -354,6 +354,7 @@ class StandaloneCluster:
         self._environment = pipeline.environment | {
             "SPARK_LOCAL_IP": "127.0.0.1",
             "SPARK_PASSWORD": password,
+            "TICKLEDGER_IN_CONTAINER": "1",
             "JAVA_HOME": str(java_home()),
             "TMPDIR": str(self._folder),
             "SPARK_NO_DAEMONIZE": "1",

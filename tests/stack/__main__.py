@@ -16,6 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from commands.reconcile import reconcile
+from services.server import write_private
 from tests.stack.containers import LASTING, PROJECT, Containers, Failed, wait_until
 from tests.stack.engine import Engine, some_engine
 from tests.stack.images import provide_images
@@ -64,7 +65,7 @@ def refuse_bad_input(stack: Containers) -> None:
             "in use": re.sub(r"^(MYSQL_PORT)=.*", r"\1=9042", good, flags=re.MULTILINE),
         }
         for told, env in cases.items():
-            (folder / ".env").write_text(env)
+            write_private(folder / ".env", env)
             # Cassandra's port is in use while the containers run.
             environment = stack.engine.environment | {"COMPOSE_PROJECT_NAME": f"{PROJECT}-bad"}
             done = subprocess.run([folder / "containers/up"], env=environment, capture_output=True, text=True)

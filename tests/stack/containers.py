@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from services.server import write_private
 from tests.stack.engine import Engine
 from tickledger.errors import TickledgerError
 from tickledger.ledger import Ledger
@@ -44,7 +45,7 @@ class Containers:
     def __init__(self, engine: Engine, folder: Path) -> None:
         self.engine = engine
         self.env_file = folder / ".env"
-        self.env_file.write_text(filled_in((PROJECT_ROOT / ".env.example").read_text()))
+        write_private(self.env_file, filled_in((PROJECT_ROOT / ".env.example").read_text()))
         self._ports = folder / "ports.yml"
         self._ports.write_text(ANY_PORT_FOR_SPARK)
         #: As a program on this machine reads them.
