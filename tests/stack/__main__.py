@@ -178,9 +178,10 @@ def add_a_worker(stack: Containers) -> None:
 
 
 def workers() -> int:
-    """How many workers Spark's master has."""
-    with urllib.request.urlopen("http://127.0.0.1:8080/json/", timeout=10) as answer:
+    """How many workers Spark's master has; none where it does not answer."""
+    with suppress(OSError), urllib.request.urlopen("http://127.0.0.1:8080/json/", timeout=10) as answer:
         return int(json.load(answer)["aliveworkers"])
+    return 0
 
 
 def stop_and_start(stack: Containers) -> None:
