@@ -22,6 +22,6 @@ umask 077
 # Python then calls Java and Java Python over connections that both begin with a token; over those of pinned threads py4j
 # asks for none where Java calls, and any program on this machine could.
 export PYSPARK_PIN_THREAD=false
-# Spark's web interface would else listen on every address.
-export SPARK_LOCAL_IP="${SPARK_LOCAL_IP:-127.0.0.1}"
+# Spark's web interface would else listen on every address. In a container it should: its ports are published on loopback.
+[ -n "${TICKLEDGER_IN_CONTAINER:-}" ] || export SPARK_LOCAL_IP="${SPARK_LOCAL_IP:-127.0.0.1}"
 unset tickledger_python

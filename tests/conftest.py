@@ -57,11 +57,14 @@ def pytest_keyboard_interrupt() -> None:
 
 
 def is_busy(worker: psutil.Process) -> bool:
-    """Whether a server or stream that a process started still runs. A JVM of PySpark's own ends with its Python."""
-    if os.environ.get(KEEP_VARIABLE) == "1":
-        return False
+    """Whether a stream of a process still runs, or a server that is not to stay.
+
+    Both lead a session of their own. A JVM of PySpark's does not, and ends with its Python.
+    """
+    servers_stay = os.environ.get(KEEP_VARIABLE) == "1"
     with contextlib.suppress(psutil.Error, ProcessLookupError):
-        return any(os.getsid(child.pid) == child.pid for child in worker.children())
+        own = [child for child in worker.children() if os.getsid(child.pid) == child.pid]
+        return any(not servers_stay or "stream_ticks" in " ".join(child.cmdline()) for child in own)
     return False
 
 
