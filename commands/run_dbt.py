@@ -21,6 +21,7 @@ def main() -> None:
     if found := misfit():
         print(f"error: {found}: make setup", file=sys.stderr)
         sys.exit(2)
+    # Only now: what it imports may be what is missing.
     from tickledger.errors import PRIVATE
 
     os.environ["PYTHON_DOTENV_DISABLED"] = "1"

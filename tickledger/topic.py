@@ -3,6 +3,7 @@
 import logging
 import threading
 from collections.abc import Iterable, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 
 from kafka import IsolationLevel, KafkaAdminClient, OffsetSpec, TopicPartition
@@ -65,10 +66,8 @@ def describe_topic(settings: Settings, account: Account | None = None) -> TopicF
     try:
         with refusals:
             admin = _admin(settings, account)
-        try:
+        with closing(admin):
             return _facts(admin, settings)
-        finally:
-            admin.close()
     except KafkaError as error:
         raise kafka_error(settings, refusals.refusal or error, account) from None
 
@@ -79,11 +78,8 @@ def takes_any_time(settings: Settings) -> bool:
     Raises StoreUnavailable where no broker answers, ConfigurationError where KAFKA_USER may not ask (DESCRIBE_CONFIGS).
     """
     try:
-        admin = _admin(settings, settings.kafka)
-        try:
+        with closing(_admin(settings, settings.kafka)) as admin:
             return bool(topics_of_any_time(admin, [settings.kafka_topic]))
-        finally:
-            admin.close()
     except KafkaError as error:
         raise kafka_error(settings, error, settings.kafka) from None
 
