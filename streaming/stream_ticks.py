@@ -353,7 +353,7 @@ def planned_offsets(scratch: Path, spark_batch_id: int) -> dict[str, dict[int, i
     try:
         planned = json.loads((scratch / "offsets" / str(spark_batch_id)).read_text().splitlines()[-1])
         return {topic: {int(one): int(end) for one, end in ends.items()} for topic, ends in planned.items()}
-    except (OSError, ValueError, AttributeError, IndexError) as error:
+    except (OSError, ValueError, TypeError, AttributeError, IndexError) as error:
         raise ScratchDamaged(f"Spark's checkpoint in {scratch} is damaged: {type(error).__name__}") from None
 
 

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 from kafka import KafkaAdminClient, KafkaProducer
@@ -18,7 +19,7 @@ from commands.reconcile import reconcile
 from dashboard import queries
 from dashboard.readers import MySQLReader
 from services.kafka_server import create_topic
-from streaming.stream_ticks import TickStream
+from streaming.stream_ticks import ScratchDamaged, TickStream, planned_offsets
 from tests.support.batches import NOON, TOPIC, Lander, assert_books_agree, counts, tick
 from tests.support.pipeline import Pipeline, StreamProcess, run_tickledger
 from tests.test_stream import run_stream, ticks
@@ -31,6 +32,17 @@ pytestmark = pytest.mark.integration
 
 #: A stream that starts beside much else takes minutes.
 SECONDS_TO_LAND = 400
+
+
+@pytest.mark.parametrize(
+    "plan",
+    ["", '["ticks"]', '{"ticks": 3}', '{"ticks": {"0": {"1": 2}}}', '{"ticks": {"first": 2}}', '{"ticks": {"0"'],
+)
+def test_a_plan_of_spark_that_is_not_whole_is_damaged(tmp_path: Path, plan: str) -> None:
+    (tmp_path / "offsets").mkdir()
+    (tmp_path / "offsets" / "0").write_text(plan)
+    with pytest.raises(ScratchDamaged):
+        planned_offsets(tmp_path, 0)
 
 
 @pytest.fixture
