@@ -13,7 +13,11 @@ from typing import IO, Any, NamedTuple
 import ijson
 import orjson
 
+# Not ijson's C: an integer of 5,000 digits ends the interpreter there, and half a surrogate pair the file (ijson 3.6).
+from ijson.backends import python as json_reader
+
 from tickledger.errors import ConfigurationError, TickledgerError
+from tickledger.plain_text import plain
 from tickledger.tick import TICK_FIELDS
 
 FIELD_NAMES = tuple(field.name for field in TICK_FIELDS)
@@ -188,10 +192,10 @@ def _json_line_rows(text: io.TextIOBase) -> Iterator[Row]:
 def _document_rows(stream: IO[bytes], prefix: str) -> Iterator[Row]:
     number = 0
     try:
-        for number, content in enumerate(ijson.items(stream, prefix, multiple_values=True), start=1):
+        for number, content in enumerate(json_reader.items(stream, prefix, multiple_values=True), start=1):
             yield from (Row(f"element {number}", element) for element in _elements(content))
     except ijson.JSONError as error:
-        why = f"it is no JSON, nor can be read what follows: {str(error).partition(chr(10))[0]}"
+        why = f"it is no JSON, nor can be read what follows: {plain(str(error), MAX_SHOWN)}"
         yield Row(f"element {number + 1}", None, ("not_json", why))
 
 
@@ -209,7 +213,7 @@ def _document_prefix(begins: bytes) -> str | None:
         return prefix
     try:
         # In small pieces: an error in a piece hides the values that it begins with.
-        values = ijson.items(io.BytesIO(begins), prefix, multiple_values=True, buf_size=256)
+        values = json_reader.items(io.BytesIO(begins), prefix, multiple_values=True, buf_size=256)
         return prefix if any(True for _ in values) else None
     except ijson.JSONError:
         return None
@@ -218,7 +222,7 @@ def _document_prefix(begins: bytes) -> str | None:
 def _list_in_object(begins: bytes) -> str:
     """The list of ticks that a first object holds under one of its keys, as in {"ticks": [{…}]}; else nothing."""
     try:
-        for prefix, event, value in ijson.parse(io.BytesIO(begins), multiple_values=True, buf_size=256):
+        for prefix, event, value in json_reader.parse(io.BytesIO(begins), multiple_values=True, buf_size=256):
             if (prefix, event) == ("", "end_map"):
                 break
             if event == "map_key" and re.fullmatch(r"[^.]+\.item", prefix) and _bare(value) in _FIELDS:

@@ -143,6 +143,25 @@ def test_a_document_is_read_up_to_where_it_is_broken(tmp_path: Path) -> None:
     assert re.match(rf"element {len(ticks) + 1}: it is no JSON", bad)
 
 
+@pytest.mark.parametrize("value", ["9" * 4000, '"\\udc00"', '"\\ud800"', str(2**64), "1e400", "[" * 900 + "]" * 900])
+def test_a_document_is_read_past_a_value_that_no_tick_can_have(tmp_path: Path, value: str) -> None:
+    path = tmp_path / "a.json"
+    path.write_text("[\n" + ",\n".join([json.dumps(tick(1)), f'{{"id": {value}}}', json.dumps(tick(3))]) + "\n]")
+    ticks, bad = read(path)
+    assert [one["id"] for one in ticks if "ticker" in one] == [1, 3]
+    assert len(ticks) + len(bad) == 3
+
+
+@pytest.mark.parametrize("value", ["9" * 5000, "1e99999999999999999999"])
+def test_a_number_that_no_program_reads_ends_a_document_in_one_line(tmp_path: Path, value: str) -> None:
+    path = tmp_path / "a.json"
+    path.write_text("[\n" + json.dumps(tick(1)) + f",\n{value}\n]")
+    ticks, (bad,) = read(path)
+    assert ticks == [tick(1)]
+    assert re.match(r"element 2: it is no JSON, nor can be read what follows: \S", bad)
+    assert len(bad) < 200
+
+
 def test_a_file_that_ends_in_the_middle_of_its_gzip_is_told(tmp_path: Path) -> None:
     path = tmp_path / "a.csv.gz"
     path.write_bytes(gzip.compress("\n".join([HEADER, *[ROW] * 20_000]).encode(), 0)[:-10])

@@ -63,6 +63,8 @@ def _files_of_ticks(draw: st.DrawFn) -> bytes:
         content = "\n".join(delimiter.join(row) for row in [names, *rows]).encode("utf-8", "surrogatepass")
     if draw(st.booleans()):
         content += draw(st.binary(max_size=40))
+    if draw(st.booleans()):
+        content = content.replace(b"1", b"9" * draw(st.sampled_from([20, 400, 5000])), 1)
     content = gzip.compress(content, mtime=0) if draw(st.booleans()) else content
     return content[: draw(st.integers(0, len(content)))] if draw(st.booleans()) else content
 
