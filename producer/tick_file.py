@@ -3,6 +3,7 @@
 import csv
 import gzip
 import io
+import json
 import os
 import re
 import zlib
@@ -120,6 +121,8 @@ class OpenFile:
         return f"CSV with {DELIMITERS[delimiter]}", _csv_rows(text, delimiter, names, places, skipped)
 
 
+#: What ijson raises: its own errors, and those of json for a text's control characters.
+NOT_JSON = (ijson.JSONError, json.JSONDecodeError)
 #: So much of a first line without the columns is shown.
 MAX_SHOWN = 120
 
@@ -194,7 +197,7 @@ def _document_rows(stream: IO[bytes], prefix: str) -> Iterator[Row]:
     try:
         for number, content in enumerate(json_reader.items(stream, prefix, multiple_values=True), start=1):
             yield from (Row(f"element {number}", element) for element in _elements(content))
-    except ijson.JSONError as error:
+    except NOT_JSON as error:
         why = f"it is no JSON, nor can be read what follows: {plain(str(error), MAX_SHOWN)}"
         yield Row(f"element {number + 1}", None, ("not_json", why))
 
@@ -215,7 +218,7 @@ def _document_prefix(begins: bytes) -> str | None:
         # In small pieces: an error in a piece hides the values that it begins with.
         values = json_reader.items(io.BytesIO(begins), prefix, multiple_values=True, buf_size=256)
         return prefix if any(True for _ in values) else None
-    except ijson.JSONError:
+    except NOT_JSON:
         return None
 
 
@@ -227,7 +230,7 @@ def _list_in_object(begins: bytes) -> str:
                 break
             if event == "map_key" and re.fullmatch(r"[^.]+\.item", prefix) and _bare(value) in _FIELDS:
                 return str(prefix)
-    except ijson.JSONError:
+    except NOT_JSON:
         pass
     return ""
 
