@@ -213,9 +213,10 @@ def test_every_make_target_says_what_it_does() -> None:
 
 
 def documented_settings() -> dict[str, str]:
-    """Setting → default, of the table in docs/settings.md. Where a row names several settings, it gives as many defaults."""
+    """Setting → default, of the table in docs/settings.md. A row of several settings gives as many defaults."""
     found: dict[str, str] = {}
-    for cells in (line.strip("|").split("|") for line in text_of("docs/settings.md").splitlines() if line.startswith("| `")):
+    rows = re.findall(r"^\| `.*", text_of("docs/settings.md"), re.MULTILINE)
+    for cells in (row.strip("|").split("|") for row in rows):
         names = re.findall(rf"`({SETTING}|SPARK_[A-Z_]+)`", cells[0])
         if names:
             defaults = [default.strip().strip("`") for default in cells[1].split(",")]
