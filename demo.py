@@ -21,6 +21,7 @@ from typing import IO, Annotated
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from commands.reconcile import Books, reconcile
 from services.instance import Instance
@@ -240,7 +241,7 @@ def print_summary(sent: int, run: Books, books: Books, problems: list[str]) -> N
         table.add_row(f"  {verdict}", f"{run.verdicts[verdict]:,}", f"{books.verdicts[verdict]:,}")
     console.print(table)
     for problem in problems:
-        console.print(f"[red]differs[/red] {problem}")
+        console.print(Text.assemble(("differs", "red"), f" {plain(problem)}"))
     console.print("[red]The books do not agree.[/red]" if problems else "[green]The books agree.[/green]")
 
 
@@ -263,8 +264,8 @@ def _copy(part: Part, output: IO[str], ready_line: str, quiet: bool) -> None:
                 part.ready.set()
             # Until the stream lands, spark-submit tells how it resolves its packages.
             if not quiet and line.strip() and (part.ready.is_set() or not ready_line):
-                console.print(f"[dim]{part.name:<9} │ [/dim]", end="")
-                console.out(line.rstrip(), highlight=False)
+                said = plain(line.rstrip().expandtabs())
+                console.print(Text.assemble((f"{part.name:<9} │ ", "dim"), said), soft_wrap=True)
 
 
 def _failed(what: str, log: Path, lines: int = 12) -> DemoFailed:

@@ -11,7 +11,7 @@ from pathlib import Path
 import typer
 from packaging.specifiers import SpecifierSet
 from rich.console import Console
-from rich.markup import escape
+from rich.text import Text
 
 from commands.run_dbt import misfit
 from services.java import java_home, java_version
@@ -20,6 +20,7 @@ from tickledger.contract_drift import cassandra_differences, mysql_differences
 from tickledger.errors import PRIVATE, ConfigurationError, TickledgerError
 from tickledger.here import DBT, RUN, SET_UP, STREAM
 from tickledger.ledger import Ledger, utc_now
+from tickledger.plain_text import plain
 from tickledger.settings import Settings, env_file, load_settings
 from tickledger.start_up import check_continuity
 from tickledger.stores import cassandra, fetch_rows, mysql
@@ -271,7 +272,7 @@ def main(as_json: AsJson = False) -> None:
 
 
 def _print(console: Console, fact: Fact) -> None:
-    sign = "[green]good[/green]" if fact.good else "[red]bad [/red]"
-    console.print(f"{sign}  {fact.what:19} {escape(fact.found)}")
+    sign = ("good", "green") if fact.good else ("bad ", "red")
+    console.print(Text.assemble(sign, f"  {fact.what:19} {plain(fact.found)}"))
     if fact.fix:
-        console.print(f"{'':26}[bold]{escape(fact.fix)}[/bold]")
+        console.print(Text.assemble(f"{'':26}", (plain(fact.fix), "bold")))

@@ -255,7 +255,7 @@ def print_books(books: Books, console: Console) -> None:
     verdicts = ", ".join(f"{count:,} {verdict}" for verdict, count in sorted(books.verdicts.items()))
     console.print(f"{books.batches:,} batches of {books.messages:,} messages: {verdicts or 'none landed yet'}")
     for line in books.given_up:
-        console.print(line, style="yellow", markup=False, highlight=False, soft_wrap=True)
+        console.print(Text(plain(line), "yellow"), soft_wrap=True)
     for difference in books.differences:
         console.print(Text.assemble(("differs", "red"), f" {plain(difference)}"))
     console.print("[red]The books do not agree.[/red]" if books.differences else "[green]The books agree.[/green]")

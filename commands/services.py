@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from services import backup, prompts
@@ -14,6 +13,7 @@ from services.java import java_home, java_version
 from services.server import Server
 from tickledger.command_line import AsJson, print_json
 from tickledger.errors import StoreUnavailable, TickledgerError
+from tickledger.plain_text import plain, print_table
 from tickledger.settings import load_settings
 
 app = typer.Typer(
@@ -48,7 +48,7 @@ def start(instance: Name = DEMO, secure: Secure = False, as_json: AsJson = False
     if as_json:
         print_json(_rows(services.servers(), states))
         return
-    _console().print(_table(services.servers(), states))
+    print_table(_table(services.servers(), states))
     print(f"settings: {services.env_file}")
 
 
@@ -70,7 +70,7 @@ def status(instance: Name = DEMO, as_json: AsJson = False) -> None:
     if as_json:
         print_json(_rows(services.servers(), states))
     else:
-        _console().print(_table(services.servers(), states))
+        print_table(_table(services.servers(), states))
     if set(states.values()) != {"ready"}:
         raise SystemExit(1)
 
@@ -131,8 +131,8 @@ def topics(as_json: AsJson = False) -> None:
         return
     table = Table("topic", "partitions", box=None, header_style="bold")
     for name, partitions in found.items():
-        table.add_row(name, str(partitions))
-    _console().print(table)
+        table.add_row(plain(name), str(partitions))
+    print_table(table)
 
 
 def _state(server: Server) -> str:
@@ -151,7 +151,7 @@ def _table(servers: list[Server], states: dict[str, str]) -> Table:
     rows = _rows(servers, states)
     table = Table(*rows[0], box=None, header_style="bold")
     for row in rows:
-        table.add_row(*("" if value is None else str(value) for value in row.values()))
+        table.add_row(*("" if value is None else plain(value) for value in row.values()))
     return table
 
 
@@ -167,9 +167,3 @@ def _rows(servers: list[Server], states: dict[str, str]) -> list[dict[str, Any]]
         }
         for server in servers
     ]
-
-
-def _console() -> Console:
-    # A path must stay whole to be copied, also where there is no terminal to measure.
-    console = Console(highlight=False)
-    return console if console.is_terminal else Console(highlight=False, width=200)

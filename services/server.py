@@ -15,6 +15,7 @@ from tenacity.stop import stop_any
 from services.jars import Say
 from services.process import ServerProcess
 from tickledger.errors import PRIVATE, ConfigurationError, StoreUnavailable, TickledgerError
+from tickledger.plain_text import plain
 from tickledger.settings import Settings
 
 LOOPBACK = "127.0.0.1"
@@ -164,7 +165,7 @@ class Server(ABC):
 
     def _failure(self, what: str) -> TickledgerError:
         for line in self.process.last_lines():
-            self._say(f"  {line}")
+            self._say(f"  {plain(line.expandtabs())}")
         return TickledgerError(f"{self.title} {what}; its log is {self.log_file}")
 
 

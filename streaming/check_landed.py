@@ -16,6 +16,7 @@ from streaming.webhook import Webhook
 from tickledger import fault_points
 from tickledger.errors import TickledgerError
 from tickledger.ledger import LandedBatch, Ledger
+from tickledger.plain_text import plain
 from tickledger.retry_policy import RetryPolicy
 from tickledger.settings import Settings
 
@@ -210,7 +211,7 @@ class BatchChecks:
         reason = line.partition(":")[2]
         if reason not in self._complaints:
             self._complaints.add(reason)
-            print(line, flush=True)
+            print(plain(line), flush=True)
 
 
 def _in_words(verdict: str, check_seconds: float) -> str:

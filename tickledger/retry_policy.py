@@ -7,6 +7,7 @@ from typing import TypeVar
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_delay, wait_exponential
 
 from tickledger.errors import StoreUnavailable, TickledgerError
+from tickledger.plain_text import plain
 
 Result = TypeVar("Result")
 
@@ -42,4 +43,4 @@ class RetryPolicy:
 
     def _say(self, state: RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome else None
-        print(f"waiting: {error} (attempt {state.attempt_number}, for at most {self._seconds:g} s)", flush=True)
+        print(f"waiting: {plain(error)} (attempt {state.attempt_number}, for at most {self._seconds:g} s)", flush=True)

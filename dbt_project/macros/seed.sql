@@ -61,7 +61,7 @@
   {%- set types, columns = config.get('column_types', {}), {} -%}
   {%- if types.keys() | sort != column_names | sort -%}
     {% do exceptions.raise_compiler_error(
-      model.original_file_path ~ " has the columns " ~ column_names | join(', ') ~ "; its YAML types " ~ types.keys() | join(', ')
+      model.original_file_path ~ " has the columns " ~ tojson(column_names | list) ~ "; its YAML types " ~ types.keys() | join(', ')
     ) %}
   {%- endif -%}
   {%- for name in column_names -%}
