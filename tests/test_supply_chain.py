@@ -6,6 +6,7 @@ import json
 import os
 import re
 import secrets
+import shutil
 import subprocess
 import sys
 import threading
@@ -22,7 +23,8 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
-from services.jars import DOWNLOADS, SPARK_KAFKA
+from services import jars
+from services.jars import DOWNLOADS, MARIADB, SPARK_KAFKA, fetch
 from services.java import java_home
 from services.maven import Jar, Refused, digest_of, locked, retrieve
 from services.server import free_port
@@ -127,6 +129,45 @@ def test_a_jar_that_is_not_what_was_locked_is_refused(tmp_path: Path) -> None:
     retrieve("one", folder, java, lock=lock)
 
     assert [path.name for path in folder.iterdir()] == [jar.file], "and nothing that it depends on"
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("change", ["changed", "added", "gone"])
+def test_jars_that_were_fetched_before_are_compared_with_the_lock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    fetch(SPARK_KAFKA, print)
+    there = shutil.copytree(SPARK_KAFKA.folder, tmp_path / SPARK_KAFKA.title)
+    monkeypatch.setattr(jars, "JARS_DIR", tmp_path)
+    said: list[str] = []
+    assert fetch(SPARK_KAFKA, said.append) == there
+    assert said == []
+
+    jar = next(there.iterdir())
+    if change == "added":
+        shutil.copy(jar, there / "another.jar")
+    elif change == "gone":
+        jar.unlink()
+    else:
+        jar.write_bytes(jar.read_bytes() + b"x")
+    fetch(SPARK_KAFKA, said.append)
+
+    assert said[0].endswith("is not what jars.lock says: it is fetched anew")
+    assert {path.name: digest_of(path) for path in there.iterdir()} == {
+        one.file: digest for one, digest in locked(SPARK_KAFKA.title).items()
+    }
+
+
+def test_what_was_unpacked_is_taken_where_it_came_from_the_locked_jar(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jars, "JARS_DIR", tmp_path)
+    MARIADB.folder.mkdir()
+    assert not jars._is_locked(MARIADB), "an older checkout made no mark"
+    (MARIADB.folder / jars.MARK).write_text("0" * 64)
+    assert not jars._is_locked(MARIADB)
+    (MARIADB.folder / jars.MARK).write_text(*locked(MARIADB.title).values())
+    assert jars._is_locked(MARIADB)
 
 
 def _paths(folder: Path) -> tuple[Path, Path]:
