@@ -9,15 +9,18 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from html.parser import HTMLParser
 from pathlib import Path
 from urllib.request import urlopen
 
+import pandas as pd
 import pytest
 from playwright.sync_api import Page
 from prometheus_client.parser import text_string_to_metric_families
 from streamlit.testing.v1 import AppTest
 
 from dashboard.drawing import as_cell, as_text
+from expectations.data_docs import SITE, _site, harmless
 from services.server import free_port
 from streaming.metrics import Metrics
 from streaming.stream_ticks import _root_cause
@@ -175,3 +178,49 @@ def test_a_label_of_a_metric_is_one_value(value: str) -> None:
         metrics.close()
     counted = [one for one in families["tickledger_verdicts"].samples if one.name == "tickledger_verdicts_total"]
     assert [(one.labels, one.value) for one in counted] == [({"verdict": value}, 1.0)]
+
+
+def _tags_of_data_docs(folder: Path, frame: pd.DataFrame) -> list[str]:
+    """The elements of Great Expectations' page about the values of a column `sector`, and their attributes."""
+    import great_expectations
+
+    context = great_expectations.get_context(mode="ephemeral")
+    context.update_data_docs_site(SITE, _site(folder))
+    asset = context.data_sources.add_pandas("frames").add_dataframe_asset("frame")
+    rule = great_expectations.expectations.ExpectColumnValuesToBeInSet(column="sector", value_set=["Coal"])
+    suite = context.suites.add(great_expectations.ExpectationSuite("suite", expectations=[rule]))
+    definition = great_expectations.ValidationDefinition(
+        name="frame", data=asset.add_batch_definition_whole_dataframe("whole"), suite=suite
+    )
+    context.validation_definitions.add(definition).run(batch_parameters={"dataframe": frame})
+    context.build_data_docs(site_names=[SITE])
+    (page,) = (folder / "validations").rglob("*.html")
+    tags = _Tags()
+    tags.feed(page.read_text(encoding="utf-8"))
+    return tags.found
+
+
+class _Tags(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append(" ".join([tag, *(name for name, _ in attrs)]))
+
+
+def test_data_docs_make_nothing_of_a_value(tmp_path: Path) -> None:
+    hostile = pd.DataFrame({"sector": [*HOSTILE.values()]})
+    words = pd.DataFrame({"sector": [f"word {number}" for number in range(len(HOSTILE))]})
+    wanted = _tags_of_data_docs(tmp_path / "words", words)
+    assert _tags_of_data_docs(tmp_path / "harmless", harmless(hostile)) == wanted
+    assert "img src onerror" in _tags_of_data_docs(tmp_path / "hostile", hostile), (
+        "it escapes values: spare the letters"
+    )
+
+
+def test_texts_of_data_docs_keep_their_lengths() -> None:
+    frame = pd.DataFrame({"sector": [*HOSTILE.values(), None], "volume": range(len(HOSTILE) + 1)})
+    shown = harmless(frame)
+    assert shown.sector.str.len().equals(frame.sector.str.len())
+    assert shown.volume.equals(frame.volume)
