@@ -24,6 +24,9 @@ def draw(chart: alt.LayerChart, key: str) -> None:
     """
     rows = cast(pd.DataFrame, chart.data).reset_index(drop=True)
     rows.attrs = {}
+    # Streamlit lets a viewer download them as CSV, and has no way to forbid it.
+    for name, column in rows.select_dtypes(["object", "string"]).items():
+        rows[name] = column.map(lambda value: as_cell(value) if isinstance(value, str) else value)
     # Streamlit's page takes data of the same names, rows and bytes for the same, whatever the values: a name tells it.
     rows[f"changed {pd.util.hash_pandas_object(rows).sum()}"] = 0
     st.vega_lite_chart(rows, _specification(chart) | {"config": looks.theme(dark=is_dark())}, theme=None, key=key)
@@ -138,11 +141,15 @@ def as_text(value: object) -> str:
 
 
 def as_cell(value: object) -> str:
-    """A value for a table: a viewer may download that as CSV, and a spreadsheet computes what begins as a formula."""
+    """A value for a table: a viewer may download that as CSV, and a spreadsheet computes what begins as a formula.
+
+    It may take another mark than the comma for what parts two cells. A signed number is none.
+    """
     text = plain(value)
-    return f"'{text}" if text.lstrip().startswith(_FORMULAS) else text
+    return text if _NUMBER.fullmatch(text) else _FORMULA.sub(r"\1'", text)
 
 
 #: What Markdown gives no meaning, wherever it stands; "1." would begin a list.
 _WORDS = re.compile(r"[^\W\d_](?:[^\W_]|[ ,.·'&%/-])*")
-_FORMULAS = ("=", "+", "-", "@")
+_NUMBER = re.compile(r"[+-]?\d+(\.\d+)?%?", re.ASCII)
+_FORMULA = re.compile(r"""(^|[,;|\t])(?=[\s"]*[=+\-@\uff1d\uff0b\uff0d\uff20])""")

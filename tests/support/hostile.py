@@ -14,6 +14,8 @@ HOSTILE = {
     "a turn of direction": "a\u202egpj.exe\u200f\u2066",
     "a formula": "=HYPERLINK(1)",
     "a formula behind a space": " @SUM(1)",
+    "a formula in full width": "\uff1dHYPERLINK(1)",
+    "a formula behind a separator": "a;=HYPERLINK(1)|+1",
     "mathematics": "$x^2$ :red[x]",
     "lines": "one\n- two\r\n1. three\u2028four",
 }

@@ -1,9 +1,10 @@
 """A page that shows each hostile value in each place in which dashboard/ shows one: `streamlit run` it."""
 
+import altair as alt
 import pandas as pd
 import streamlit as st
 
-from dashboard.drawing import as_cell, as_text
+from dashboard.drawing import as_cell, as_text, draw
 from tests.support.hostile import HOSTILE
 from tickledger.plain_text import plain
 
@@ -18,4 +19,6 @@ for value in HOSTILE.values():
 st.selectbox("Samples of", list(HOSTILE.values()), format_func=plain)
 st.multiselect("Tickers", list(HOSTILE.values()), default=list(HOSTILE.values()), format_func=plain)
 st.dataframe(pd.DataFrame({"ticker": [as_cell(value) for value in HOSTILE.values()]}), hide_index=True)
+bars = alt.Chart().mark_bar().encode(y="sector:N", x="total_volume:Q")
+draw(alt.LayerChart(data=pd.DataFrame({"sector": list(HOSTILE.values()), "total_volume": 1}), layer=[bars]), "chart")
 st.markdown("all is shown")
