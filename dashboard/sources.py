@@ -89,7 +89,10 @@ def page_settings() -> Settings:
     ConfigurationError, also where an account is missing: with that of the stream the page could write.
     """
     settings = load_settings()
-    for account in (settings.dashboard_mysql, settings.dashboard_cassandra):
+    accounts = [settings.dashboard_mysql, settings.dashboard_cassandra]
+    if settings.kafka_security != "PLAINTEXT":
+        accounts.append(settings.dashboard_kafka)
+    for account in accounts:
         account.required()
     return settings
 

@@ -19,6 +19,7 @@ from dashboard import drawing, queries
 from dashboard.readers import CassandraReader, MySQLReader
 from dashboard.readings import Readings
 from dashboard.sources import LagWatch, sources_of
+from services.certificates import make_certificates
 from streaming.tick_sink import TickSink
 from tests.support.gate import Gate
 from tests.support.healthy_batch import dead_offset, first_offset, land_ticks
@@ -658,6 +659,17 @@ def test_without_an_account_that_may_only_read_the_page_says_what_to_do(
     drawn = page()
     assert "DASHBOARD_MYSQL_USER is not set" in drawn.error[0].value
     assert "make services" in drawn.error[0].value
+
+
+def test_a_page_without_the_account_that_a_secured_kafka_asks_for_says_so(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    make_certificates(tmp_path)
+    text = (PROJECT_ROOT / ".env.example").read_text().replace("_PASSWORD=\n", "_PASSWORD=x\n")
+    secured = f"KAFKA_SECURITY=SASL_SSL\nKAFKA_CA_FILE={tmp_path / 'ca.pem'}\nDASHBOARD_KAFKA_PASSWORD=\n"
+    (tmp_path / ".env").write_text(text + secured)
+    monkeypatch.setenv("TICKLEDGER_ENV_FILE", str(tmp_path / ".env"))
+    assert "DASHBOARD_KAFKA_PASSWORD is not set" in page().error[0].value
 
 
 def test_the_example_of_secrets_holds_every_setting_as_env_example_does(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -208,10 +208,10 @@ class TopicWatch:
 
 
 class LagMeter:
-    """Counts the messages that are in the topic and not yet landed. Safe between threads; it never raises.
+    """Counts the messages that are in the topic and not yet landed. Safe between threads.
 
-    Its connection is made when first needed, and made anew after a failure: the broker may be at another address by
-    then.
+    It raises nothing but ConfigurationError, where Kafka asks for an account and the settings name none. Its
+    connection is made when first needed, and made anew after a failure: the broker may be at another address by then.
     """
 
     def __init__(self, settings: Settings, account: Account | None = None) -> None:
