@@ -175,6 +175,11 @@ class TestAddresses:
             "stream": {4040: "127.0.0.1:4040", 9464: "127.0.0.1:9464"},
         }
 
+    def test_the_inventory_names_the_ports_that_containers_alone_publish(self) -> None:
+        page = (PROJECT_ROOT / "docs" / "secured.md").read_text()
+        rows = dict(re.findall(r"^\| (.*), in containers \| (.*?) \|", page, re.MULTILINE))
+        assert rows == {"Spark's master": "8080", "Spark's workers": "8081 to 8089"}
+
     def test_kafka_sends_each_client_to_the_address_that_it_can_reach(self) -> None:
         kafka = SERVICES["kafka"]["environment"]
         advertised = dict(one.split("://") for one in kafka["KAFKA_ADVERTISED_LISTENERS"].split(","))

@@ -22,16 +22,16 @@ if os.geteuid() == 0:
 _SEND = """
 host, port, seconds = "127.0.0.1", int(sys.argv[1]), float(sys.argv[2])
 answer = b""
-try:
-    with socket.socket() as connection:
-        connection.settimeout(seconds)
-        # Not by a name: Python would look for a codec that nobody may read.
-        connection.connect((host, port))
+with socket.socket() as connection:
+    connection.settimeout(seconds)
+    # Not by a name: Python would look for a codec that nobody may read.
+    connection.connect((host, port))
+    try:
         connection.sendall(sys.stdin.buffer.read())
         while len(answer) < 1_000_000 and (more := connection.recv(65536)):
             answer += more
-except OSError:
-    pass
+    except (ConnectionError, TimeoutError):
+        pass
 sys.stdout.buffer.write(answer)
 """
 
@@ -43,7 +43,10 @@ def as_stranger(program: str, *words: str, given: bytes = b"", seconds: float = 
 
 
 def said_to(port: int, sent: bytes, seconds: float = 2) -> bytes:
-    """What comes back from a port of 127.0.0.1 when a stranger sends bytes to it."""
+    """What comes back from a port of 127.0.0.1 when a stranger sends bytes to it, until it hangs up or is silent.
+
+    Raises CalledProcessError where nothing listens there.
+    """
     return as_stranger(_SEND, str(port), str(seconds), given=sent)
 
 
