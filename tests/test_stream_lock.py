@@ -111,16 +111,6 @@ def test_a_holder_whose_connection_the_server_ended_does_not_go_on_beside_anothe
         first.hold()
 
 
-@pytest.mark.parametrize("account", ["dashboard_mysql", "producer_mysql", "dbt_mysql"])
-def test_no_other_account_holds_a_stream_up_by_an_advisory_lock(
-    stores: Pipeline, lock: Callable[[], StreamLock], account: str
-) -> None:
-    name = f"tickledger:{stores.settings.mysql_database}"
-    with mysql(stores.settings, getattr(stores.settings, account)) as other:
-        assert fetch_rows(other, "SELECT GET_LOCK(%s, 0)", (name,)) == [(1,)]
-        lock().hold()
-
-
 def test_an_idle_holder_keeps_nobody_from_landing(stores: Pipeline, lock: Callable[[], StreamLock]) -> None:
     lock().hold()
     stores.execute("INSERT INTO profile (ticker, company_name, sector, shares) VALUES ('LOCK.JK', 'x', 'Coal', 1)")
