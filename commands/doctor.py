@@ -21,7 +21,7 @@ from tickledger.errors import PRIVATE, ConfigurationError, TickledgerError
 from tickledger.here import DBT, RUN, SET_UP, STREAM
 from tickledger.ledger import Ledger, utc_now
 from tickledger.plain_text import plain
-from tickledger.settings import Settings, env_file, load_settings
+from tickledger.settings import NO_FILE, PROJECT_ROOT, Settings, env_file, load_settings
 from tickledger.start_up import check_continuity
 from tickledger.stores import cassandra, fetch_rows, mysql
 from tickledger.table_facts import Difference, Kind
@@ -33,6 +33,9 @@ FREE_BYTES = 2 * 1024**3
 CLOCK_SECONDS = 2.0
 #: Messages that wait while no batch landed for so long mean that nobody lands; a check that takes so long has died.
 QUIET_SECONDS = 60.0
+
+#: Settings that Streamlit reads for the page, where somebody made the file.
+PAGE_SECRETS = PROJECT_ROOT / "dashboard" / ".streamlit" / "secrets.toml"
 
 SERVERS = f"{SET_UP}, or correct .env"
 
@@ -67,6 +70,9 @@ def examine(settings: Settings) -> Iterator[Fact]:
     yield _fact("versions", _versions, "make setup")
     yield _fact("Java", lambda: f"{java_version()} in {java_home()}", "install a Java 17, or unset JAVA_HOME")
     yield _fact("settings file", lambda: _private(env_file()), "")
+    if PAGE_SECRETS.exists():
+        yield _fact("page's secrets", lambda: _private(PAGE_SECRETS), "")
+    yield Fact("network", _network(settings))
     yield _fact("scratch folder", lambda: _scratch(settings.stream_scratch_dir), "set STREAM_SCRATCH_DIR in .env")
     yield (kafka_fact := _fact("Kafka and topic", lambda: _topic(settings), SERVERS))
     yield (cassandra_fact := _fact("Cassandra", lambda: _cassandra(settings), SERVERS))
@@ -125,6 +131,16 @@ def _private(file: Path) -> str:
     if others := file.stat().st_mode & PRIVATE:
         raise Problem(f"others than its owner may {'read' if others & 0o044 else 'change'} {file}", f"chmod 600 {file}")
     return f"{file} is for its owner alone"
+
+
+def _network(settings: Settings) -> str:
+    files = {"Kafka": settings.kafka_ca_file, "Cassandra": settings.cassandra_ca_file, "MySQL": settings.mysql_ca_file}
+    if settings.kafka_security == "PLAINTEXT":
+        files["Kafka"] = NO_FILE
+    plain_ones = [store for store, file in files.items() if file == NO_FILE]
+    if not plain_ones:
+        return "TLS with all three servers"
+    return f"plain text with {', '.join(plain_ones)}: for a machine that only you use; docs/secured.md"
 
 
 def _scratch(folder: Path) -> str:
@@ -247,7 +263,7 @@ def _verdicts(settings: Settings) -> str:
 
 
 def main(as_json: AsJson = False) -> None:
-    """Look at versions, Java, disk, Kafka, both stores, clock, contract, topic, lag and verdicts; change nothing.
+    """Look at versions, Java, disk, network, Kafka, both stores, clock, contract, topic, lag, verdicts; change nothing.
 
     Prints one line each, good or bad, and below a bad one the command that fixes it. Exit code 0: all good. 1: not.
     """

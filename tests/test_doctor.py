@@ -16,14 +16,14 @@ from tests.support.batches import TOPIC, Lander, tick
 from tests.support.page_data import land
 from tests.support.pipeline import Database, Pipeline, with_account
 from tickledger.ledger import utc_now
-from tickledger.settings import ENV_FILE_VARIABLE, PROJECT_ROOT, Settings
+from tickledger.settings import ENV_FILE_VARIABLE, PROJECT_ROOT, Settings, load_settings
 from tickledger.topic import TopicFacts, describe_topic
 
 pytestmark = pytest.mark.integration
 
 LINES = [
-    "versions", "Java", "settings file", "scratch folder", "Kafka and topic", "Cassandra", "Cassandra's tables",
-    "MySQL", "accounts", "clock", "contract", "profile", "ledger", "lag", "verdicts",
+    "versions", "Java", "settings file", "network", "scratch folder", "Kafka and topic", "Cassandra",
+    "Cassandra's tables", "MySQL", "accounts", "clock", "contract", "profile", "ledger", "lag", "verdicts",
 ]  # fmt: skip
 
 
@@ -224,6 +224,27 @@ def test_a_settings_file_that_others_may_read_is_bad(stores: Pipeline, tmp_path:
     assert f"chmod 600 {file}\n" in done.stdout
     file.chmod(0o600)
     assert "good  settings file" in _doctor(stores.environment | {ENV_FILE_VARIABLE: str(file)}).stdout
+
+
+def test_secrets_of_the_page_that_others_may_read_are_bad(
+    stores: Pipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "secrets.toml"
+    file.touch(0o644)
+    monkeypatch.setattr(doctor, "PAGE_SECRETS", file)
+    (fact,) = bad(stores.settings)
+    assert (fact.what, fact.fix) == ("page's secrets", f"chmod 600 {file}")
+    file.chmod(0o600)
+    assert bad(stores.settings) == []
+
+
+def test_plain_text_is_told_and_no_fault() -> None:
+    example = load_settings(PROJECT_ROOT / ".env.example")
+    assert doctor._network(example).startswith("plain text with Kafka, Cassandra, MySQL: for a machine that only you")
+    files = dict.fromkeys(("kafka_ca_file", "cassandra_ca_file", "mysql_ca_file"), "ca.pem")
+    assert doctor._network(example.model_copy(update=files)).startswith("plain text with Kafka: ")
+    secured = example.model_copy(update=files | {"kafka_security": "SASL_SSL"})
+    assert doctor._network(secured) == "TLS with all three servers"
 
 
 def test_a_setting_that_does_not_hold_is_its_only_line(stores: Pipeline) -> None:
