@@ -1,5 +1,7 @@
 """The dbt project on a real server: what its contracts enforce, and that no dbt command touches a streamed row."""
 
+import csv
+import io
 import json
 import re
 import shutil
@@ -13,6 +15,7 @@ from typing import Any
 import mysql.connector
 import pytest
 
+from tests.support.hostile import HOSTILE
 from tests.support.pipeline import Database
 from tickledger.errors import ConfigurationError
 from tickledger.settings import PROJECT_ROOT, Settings
@@ -600,12 +603,27 @@ def test_a_reader_never_sees_an_empty_or_missing_profile(database: Database, cli
     assert {row["name"] for row in tables} == {*STREAMED_TABLES, *VIEWS, "profile"}
 
 
-def test_an_empty_seed_is_refused_and_the_profile_stays(database: Database, client: Client, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("seed", "says"),
+    [
+        ("ticker,company_name,sector,shares\n", "holds no row"),
+        (
+            f"ticker,company_name,sector,shares\nA.JK,{'x' * 131_073},Coal,1\n",
+            "longer than the maximum length of 131072",
+        ),
+    ],
+    ids=["no row", "a value too long to read"],
+)
+def test_a_seed_that_holds_nothing_or_cannot_be_read_is_refused_and_the_profile_stays(
+    database: Database, client: Client, tmp_path: Path, seed: str, says: str
+) -> None:
     before = client.rows("profile")
-    emptied = edited_project(tmp_path, {"seeds/profile.csv": lambda text: text.splitlines()[0] + "\n"})
-    refusal = database.dbt("seed", "--full-refresh", *within(emptied))
+    refusal = database.dbt(
+        "seed", "--full-refresh", *within(edited_project(tmp_path, {"seeds/profile.csv": lambda _: seed}))
+    )
     assert refusal.returncode == 1
-    assert "holds no row" in refusal.stdout
+    assert says in refusal.stdout
+    assert "Traceback" not in refusal.stdout + refusal.stderr
     assert client.rows("profile") == before
 
 
@@ -613,9 +631,11 @@ def test_an_empty_seed_is_refused_and_the_profile_stays(database: Database, clie
 UNCLEAR_ROWS = (
     ("A.JK", "Coal ", "1", 'sector is "Coal "; it should begin and end with no space'),
     (" B.JK", "Coal", "1", 'ticker is " B.JK"; it should begin and end with no space'),
-    ("C.JK", "Co\u200bal", "1", r'sector is "Co\u200bal"; it should begin'),
-    ("D.JK", "Co\u00a0al", "1", r'sector is "Co\u00a0al"; it should begin'),
-    ("E\x07.JK", "Coal", "1", r'ticker is "E\u0007.JK"; it should begin'),
+    ("C.JK", "Co\u200bal", "1", r'sector is "Co\u200bal"; it should hold no character that cannot be seen'),
+    ("D.JK", "Co\u00a0al", "1", r'sector is "Co\u00a0al"; it should hold no character that cannot be seen'),
+    ("E\x07.JK", "Coal", "1", r'ticker is "E\u0007.JK"; it should hold no character that cannot be seen'),
+    ("L\u3164.JK", "Coal", "1", r'ticker is "L\u3164.JK"; it should hold no character that cannot be seen'),
+    ("M.JK", "Co\ufe0fal", "1", r'sector is "Co\ufe0fal"; it should hold no character that cannot be seen'),
     ("F.JK", "Coal", "10.7", 'shares is "10.7"; it should be a whole number above 0'),
     ("G.JK", "Coal", "1e9", 'shares is "1e9"; it should be a whole number'),
     ("H.JK", "Coal", "0", 'shares is "0"; it should be a whole number above 0'),
@@ -652,6 +672,24 @@ def test_a_seed_whose_rows_cannot_be_told_apart_is_refused_with_their_names(
     for number, ((*_, expected), line) in enumerate(zip(bad, sorted(said, key=_row_of), strict=True), start=2):
         assert line.startswith(f"- row {number}: {expected}")
     assert (client.rows("profile"), client.query("SHOW TABLES")) == (before, tables)
+
+
+def test_no_company_is_named_by_what_cannot_be_seen(database: Database, client: Client, tmp_path: Path) -> None:
+    before = client.rows("profile")
+    refusal = database.dbt("seed", *within(seed_of(tmp_path, ["A.JK,PT\u202eA,Coal,1"])))
+    assert refusal.returncode == 1
+    assert r'row 1: company_name is "PT\u202eA"; it should hold no character that cannot be seen' in refusal.stdout
+    assert client.rows("profile") == before
+
+
+def test_the_columns_of_a_seed_are_told_as_plain_text(database: Database, tmp_path: Path) -> None:
+    seed, names = io.StringIO(), [*HOSTILE.values(), "ticker", "company_name", "sector", "shares"]
+    csv.writer(seed).writerows([names, ["1"] * len(names)])
+    hostile = edited_project(tmp_path, {"seeds/profile.csv": lambda _: seed.getvalue()})
+    refusal = database.dbt("--no-use-colors", "seed", *within(hostile))
+    assert refusal.returncode == 1
+    assert "has the columns" in refusal.stdout
+    assert [line for line in refusal.stdout.split("\n") if not line.isprintable()] == []
 
 
 def _row_of(line: str) -> int:

@@ -1,15 +1,17 @@
 """`make fuzz`: whatever is read from outside becomes ticks, dead letters or one line, for a minute of made-up input.
 
-Hypothesis makes messages, files of ticks, settings files, backups and Spark's plans, close to what they should be. Each
-run prints its seed, and `--seed` makes the same input again. Exit code 0: everything held. 1: the input is printed for
-which it did not.
+Hypothesis makes messages, files of ticks, settings files, backups, seeds and Spark's plans, close to what they should
+be. Each run prints its seed, and `--seed` makes the same input again. Exit code 0: everything held. 1: the input is
+printed for which it did not.
 """
 
+import csv
 import gzip
 import hashlib
 import io
 import json
 import logging
+import re
 import secrets
 import tarfile
 import tempfile
@@ -19,8 +21,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+import yaml
+from dbt_common.clients.agate_helper import from_csv
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
+from jinja2.sandbox import SandboxedEnvironment
 
 from producer.tick_file import OpenFile
 from services.backup import CASSANDRA_FILE, MANIFEST, MYSQL_FILE, _check, _files_and_folders
@@ -188,9 +193,11 @@ def backup(members: list[tuple[str, bytes, str, int]], cut: float, sql: bytes, m
     _one_line(read)
 
 
-_plans = st.recursive(
-    _cells | st.integers() | st.none(), lambda inner: st.dictionaries(_cells, inner) | st.lists(inner)
-)
+def _nested(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    return st.dictionaries(_cells, inner) | st.lists(inner)
+
+
+_plans = st.recursive(_cells | st.integers() | st.none(), _nested)
 
 
 @_tried
@@ -207,6 +214,86 @@ def spark_plan(value: Any, shape: str) -> None:
     _one_line(read)
 
 
+_DBT = PROJECT_ROOT / "dbt_project"
+_SEED = yaml.safe_load((_DBT / "seeds" / "profile.yml").read_text())["seeds"][0]
+_SEED_TYPES: dict[str, str] = _SEED["config"]["column_types"]
+
+
+class _Returned(Exception):
+    """What dbt's `return` does: it ends a macro with a value."""
+
+
+def _return(value: object) -> None:
+    raise _Returned(value)
+
+
+def _seed_check() -> Callable[[Any], list[str]]:
+    """`unclear_rows` of macros/seed.sql, as dbt runs it, on the rows of the CSV."""
+    text = (_DBT / "macros" / "seed.sql").read_text()
+    names = ("unclear_rows", "unclear_value", "unseen_characters")
+    found = [re.search(rf"{{% macro {name}\(.*?{{% endmacro %}}", text, re.DOTALL) for name in names]
+    environment = SandboxedEnvironment(extensions=["jinja2.ext.do"])
+    environment.globals |= {
+        "config": _SEED["config"],
+        "model": {"columns": {column["name"]: column for column in _SEED["columns"]}},
+        "modules": {"re": re},
+        "tojson": json.dumps,
+        "return": _return,
+    }
+    macros: Any = environment.from_string("".join(one[0] for one in found if one)).module
+
+    def check(rows: Any) -> list[str]:
+        try:
+            macros.unclear_rows(rows)
+        except _Returned as returned:
+            problems: list[str] = returned.args[0]
+            return problems
+        raise AssertionError("it returns nothing")
+
+    return check
+
+
+_unclear_rows = _seed_check()
+#: Letters by Unicode of which nothing is seen.
+_UNSEEN = "\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0\ufe00\ufe0f"
+_seed_cells = (
+    _cells
+    | st.sampled_from(["ARKA.JK", "Coal", "null", " Coal", "1", "0", "\u0661", "9" * 18, "9" * 19])
+    | st.sampled_from(["x" * 33, "x" * 65, "x" * 129, *(f"Co{one}al" for one in _UNSEEN)])
+)
+
+
+@_tried
+@given(st.lists(st.lists(_seed_cells, min_size=3, max_size=5), max_size=4))
+def seed_file(rows: list[list[str]]) -> None:
+    """Of a seed, what `dbt seed` does not refuse is what its table says, and is shown as it is."""
+    with tempfile.TemporaryDirectory() as name:
+        path = Path(name, "profile.csv")
+        with path.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
+            csv.writer(file, lineterminator="\n").writerows([[*_SEED_TYPES], *rows])
+        try:
+            table: Any = from_csv(str(path), list(_SEED_TYPES))
+        except ValueError:
+            # dbt tells it as an error of the seed.
+            return
+    problems = _unclear_rows(table)
+    assert all(one.isprintable() for one in problems)
+    refused = {int(one.removeprefix("row ").partition(":")[0]) for one in problems}
+    tickers = set()
+    for row in (row for number, row in enumerate(table.rows, 1) if number not in refused):
+        for column, kind in _SEED_TYPES.items():
+            assert row[column] is not None
+            if kind.startswith("varchar"):
+                assert len(row[column]) <= int(kind[8:-1])
+                assert plain(row[column]) == row[column]
+                assert not set(row[column]) & set(_UNSEEN)
+        assert re.fullmatch("[1-9][0-9]{0,17}", row["shares"])
+        for column in _SEED["config"]["meta"]["told_apart"]:
+            assert row[column].strip() == row[column]
+        assert row["ticker"] not in tickers
+        tickers.add(row["ticker"])
+
+
 def _one_line(read: Callable[[Path], None]) -> None:
     """Read in a folder of its own; what is refused is refused in one line without a secret."""
     said = ""
@@ -219,7 +306,7 @@ def _one_line(read: Callable[[Path], None]) -> None:
     assert MARK not in said
 
 
-TARGETS = (decoder, tick_file, env_file, backup, spark_plan)
+TARGETS = (decoder, tick_file, env_file, backup, spark_plan, seed_file)
 
 
 def fuzz(seconds: float, first: int) -> int:

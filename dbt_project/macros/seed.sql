@@ -116,6 +116,12 @@
 {% endmacro %}
 
 
+{#- Letters by Unicode, though nothing is seen of them: fillers, joiners, an empty braille cell, variation selectors. -#}
+{% macro unseen_characters() -%}
+  [\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0\ufe00-\ufe0f]
+{%- endmacro %}
+
+
 {#- What a value should be and is not; empty where it is fine. -#}
 {% macro unclear_value(name, type, value, constraints) %}
   {%- if value is none -%}
@@ -126,8 +132,10 @@
     {%- endif -%}
   {%- elif type.startswith('varchar') and value | length > type[8:-1] | int -%}
     has {{ value | length }} characters; it should be of type {{ type }}
-  {%- elif name in config.get('meta', {}).get('told_apart', []) and (value != value.strip() or not value.isprintable()) -%}
-    is {{ tojson(value) }}; it should begin and end with no space, and hold no character that cannot be seen
+  {%- elif type.startswith('varchar') and (not value.isprintable() or modules.re.search(unseen_characters(), value)) -%}
+    is {{ tojson(value) }}; it should hold no character that cannot be seen
+  {%- elif name in config.get('meta', {}).get('told_apart', []) and value != value.strip() -%}
+    is {{ tojson(value) }}; it should begin and end with no space
   {%- endif -%}
 {% endmacro %}
 
