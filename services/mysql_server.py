@@ -91,6 +91,11 @@ class MySQLServer(Server):
             init_file=self._init_file,
         )
         own = _own_options(launcher, is_mariadb, secured=bool(self._encryption()))
+        if is_mariadb:
+            # Beyond it no statement reads or writes a file. MySQL takes NULL, for none at all; MariaDB only a folder.
+            files = self.conf / "files"
+            files.mkdir(mode=0o700, exist_ok=True)
+            own.append(f"secure-file-priv={files}")
         write_private(self._option_file, text + "".join(f"{line}\n" for line in (*own, *self._encryption())))
 
     def command(self) -> list[str]:
