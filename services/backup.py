@@ -60,16 +60,19 @@ def back_up(instance: Instance, folder: Path, say: Say) -> None:
 def restore(instance: Instance, folder: Path, say: Say) -> None:
     """Replace the database and all data of Cassandra by a backup's. No stream may run; a retry begins anew.
 
-    Raises ConfigurationError where the folder is no whole backup, before anything is changed, or where Cassandra's
-    passwords are others than the settings', and TickledgerError while a stream runs or where a part fails.
+    Raises ConfigurationError where the folder is no whole backup, or where Cassandra's passwords are others than the
+    settings', and TickledgerError while a stream runs or where a part fails. A backup that is not whole, or
+    whose archive cannot be unpacked, changes nothing.
     """
     with _in_one_line("the restore"):
         _check(folder)
         _refuse_beside_stream(instance.settings())
-        _load(_mysql_of(instance), folder / MYSQL_FILE)
-        say("MySQL is restored")
-        _unpack(instance.server("cassandra"), folder / CASSANDRA_FILE)
-        say("Cassandra is restored")
+        cassandra = instance.server("cassandra")
+        with _unpacked(cassandra, folder / CASSANDRA_FILE) as fresh:
+            _load(_mysql_of(instance), folder / MYSQL_FILE)
+            say("MySQL is restored")
+            _swap(cassandra, fresh)
+            say("Cassandra is restored")
 
 
 def _check(folder: Path) -> None:
@@ -171,12 +174,22 @@ def _archive(server: Server, file: Path) -> None:
         archive.add(server.data, arcname=".")
 
 
-def _unpack(server: Server, file: Path) -> None:
-    """Swap the data folder for the archive's; the old one goes once the server has started with the new one."""
-    fresh, old = (server.data.with_name(f"{server.data.name}.{word}") for word in ("restored", "replaced"))
+@contextlib.contextmanager
+def _unpacked(server: Server, file: Path) -> Iterator[Path]:
+    """The archive in a folder beside the data's: what is torn, or a link, is met before anything changes."""
+    fresh = server.data.with_name(f"{server.data.name}.restored")
     shutil.rmtree(fresh, ignore_errors=True)
-    with tarfile.open(file) as archive:
-        archive.extractall(fresh, filter=_files_and_folders)  # noqa: S202  # the filter takes files and folders alone
+    try:
+        with tarfile.open(file) as archive:
+            archive.extractall(fresh, filter=_files_and_folders)  # noqa: S202  # the filter takes files and folders alone
+        yield fresh
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+
+
+def _swap(server: Server, fresh: Path) -> None:
+    """Put a folder in the data's place; the old one goes once the server has started with the new one."""
+    old = server.data.with_name(f"{server.data.name}.replaced")
     with _stopped(server):
         if server.data.exists():
             shutil.rmtree(old, ignore_errors=True)

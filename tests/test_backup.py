@@ -127,6 +127,21 @@ def destroy(pipeline: Pipeline) -> None:
     session.cluster.shutdown()
 
 
+def empty_tar() -> bytes:
+    """An archive that holds one empty folder."""
+    tar = io.BytesIO()
+    with tarfile.open(fileobj=tar, mode="w") as archive:
+        member = tarfile.TarInfo("data")
+        member.type, member.mode = tarfile.DIRTYPE, 0o700
+        archive.addfile(member)
+    return tar.getvalue()
+
+
+def drop_profile(pipeline: Pipeline) -> bytes:
+    """A dump that would be noticed."""
+    return f"USE `{pipeline.settings.mysql_database}`;\nDROP TABLE profile;\n".encode()
+
+
 def make_backup(folder: Path, sql: bytes = b"", tar: bytes = b"") -> None:
     """A folder that looks like a backup, with a manifest of what is in it."""
     (folder / "mysql.sql").write_bytes(sql)
@@ -152,12 +167,15 @@ def test_a_backup_that_is_not_what_its_manifest_says_changes_nothing(
     assert stores.rows("SELECT COUNT(*) > 0 FROM profile") == [(1,)]
 
 
-@pytest.mark.parametrize("command", ["\\! touch {}", "system touch {}", "\\T {}", "tee {}", "\\. {}", "source {}"])
-def test_no_command_of_the_client_is_run_from_a_backup(
+@pytest.mark.parametrize(
+    "command",
+    ["\\! touch {}", "system touch {}", "\\T {}", "tee {}", "\\. {}", "source {}", "SELECT 'x' INTO OUTFILE '{}';"],
+)
+def test_no_command_of_a_backup_reaches_beyond_the_server(
     stores: Pipeline, services: Instance, tmp_path: Path, command: str
 ) -> None:
     ran = tmp_path / "ran"
-    make_backup(tmp_path, f"SELECT 1;\n{command.format(ran)}\nSELECT 'written';\n".encode(), b"torn")
+    make_backup(tmp_path, f"SELECT 1;\n{command.format(ran)}\nSELECT * FROM nowhere.nothing;\n".encode(), empty_tar())
 
     done = run("Restore", tmp_path, services, stores)
 
@@ -176,7 +194,7 @@ def test_an_archive_leaves_its_folder_by_nothing(
         if isinstance(kind, bytes):
             member.type, member.linkname = kind, "data/other"
         archive.addfile(member)
-    make_backup(tmp_path, tar=tar.getvalue())
+    make_backup(tmp_path, drop_profile(stores), tar.getvalue())
     before = services.server("cassandra").pid
 
     done = run("Restore", tmp_path, services, stores)
@@ -185,6 +203,8 @@ def test_an_archive_leaves_its_folder_by_nothing(
     assert done.stderr.startswith("error: the restore failed: ")
     assert services.server("cassandra").pid == before
     assert not list(services.folder.rglob("outside"))
+    assert not list(services.folder.rglob("cassandra.restored"))
+    assert stores.rows("SELECT COUNT(*) > 0 FROM profile") == [(1,)]
 
 
 def test_nothing_is_restored_under_a_stream(stores: Pipeline, services: Instance, tmp_path: Path) -> None:
@@ -199,10 +219,10 @@ def test_nothing_is_restored_under_a_stream(stores: Pipeline, services: Instance
     assert "a stream lands into" in done.stderr
 
 
-def test_a_torn_backup_is_told_in_one_line_and_cassandra_runs_on(
+def test_a_torn_backup_is_told_in_one_line_and_changes_nothing(
     stores: Pipeline, services: Instance, tmp_path: Path
 ) -> None:
-    make_backup(tmp_path, tar=b"torn" * 1000)
+    make_backup(tmp_path, drop_profile(stores), b"torn" * 1000)
     before = services.server("cassandra").pid
 
     done = run("Restore", tmp_path, services, stores)
@@ -210,6 +230,7 @@ def test_a_torn_backup_is_told_in_one_line_and_cassandra_runs_on(
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)
     assert done.stderr.startswith("error: the restore failed: ")
     assert services.server("cassandra").pid == before
+    assert stores.rows("SELECT COUNT(*) > 0 FROM profile") == [(1,)]
 
 
 @pytest.mark.parametrize(
