@@ -1,18 +1,28 @@
 """Messages into ticks and dead letters: every kind of bad input, its reason, and its bytes."""
 
 import json
+from datetime import datetime
 from random import Random
 from typing import Any
 
 import orjson
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.support.poison import BAD_TICKS, GOOD, ODD_BUT_GOOD, UNREADABLE, message, mutated
-from tests.support.shapes import messages
+from tests.support.shapes import MESSAGE_TIMES, SPELT_TIMES, messages
 from tickledger.decode import BYTES_A_DEAD_LETTER, MOST_DEAD_LETTERS, Decoder, element_bytes
-from tickledger.tick import WHOLE_MESSAGE, Tick, day_to_date, parse_created_at, trade_day_of
+from tickledger.tick import (
+    WHOLE_MESSAGE,
+    Tick,
+    datetime_to_ms,
+    day_to_date,
+    ms_to_datetime,
+    parse_created_at,
+    trade_day_of,
+)
 
 SECTORS = {"TMAS.JK": "Logistics & Deliveries", "DWGL.JK": "Coal"}
 CREATED_MS = parse_created_at(GOOD["created_at"])
@@ -119,10 +129,26 @@ def test_any_mutation_of_a_good_message_is_accounted_for(seed: int) -> None:
         assert dead.reason in REASONS
 
 
-@given(messages())
+@given(SPELT_TIMES, MESSAGE_TIMES)
+@settings(max_examples=500)
+def test_whenever_a_message_was_sent_a_tick_lands_only_at_a_time_that_all_can_hold(text: str, message_ms: int) -> None:
+    decoded = Decoder(SECTORS).decode(message(created_at=text), message_ms)
+
+    assert [dead.reason for dead in decoded.dead] in ([], ["out_of_range"])
+    for _, tick in decoded.ticks:
+        assert 1970 <= day_to_date(tick.trade_day).year <= 2199
+        assert pd.Timestamp(tick.created_ms, unit="ms").as_unit("ns").value == tick.created_ms * 10**6
+
+
+@given(st.integers(0, datetime_to_ms(datetime(9999, 12, 31))))
+def test_a_millisecond_comes_back_from_a_datetime(created_ms: int) -> None:
+    assert datetime_to_ms(ms_to_datetime(created_ms)) == created_ms
+
+
+@given(messages(), MESSAGE_TIMES)
 @settings(max_examples=600, deadline=None)
-def test_any_shape_is_accounted_for_within_the_bounds_of_its_size(value: bytes) -> None:
-    decoded = Decoder(SECTORS).decode(value, MESSAGE_MS)
+def test_any_shape_is_accounted_for_within_the_bounds_of_its_size(value: bytes, message_ms: int) -> None:
+    decoded = Decoder(SECTORS).decode(value, message_ms)
 
     assert len(decoded.ticks) + len(decoded.dead) >= 1
     assert len(decoded.ticks) <= len(value) // BYTES_A_DEAD_LETTER
@@ -162,10 +188,10 @@ def test_every_element_keeps_its_own_bytes(elements: list[Any], indent: int | No
     assert [orjson.loads(piece) for piece in pieces] == read
 
 
-@given(st.fixed_dictionaries({}, optional=dict.fromkeys(GOOD, json_values)))
-def test_any_mutation_of_a_good_tick_is_accounted_for(changes: dict[str, Any]) -> None:
+@given(st.fixed_dictionaries({}, optional=dict.fromkeys(GOOD, json_values)), MESSAGE_TIMES)
+def test_any_mutation_of_a_good_tick_is_accounted_for(changes: dict[str, Any], message_ms: int) -> None:
     value = json.dumps([GOOD | changes]).encode("utf-8", "replace")
 
-    decoded = Decoder(SECTORS).decode(value, MESSAGE_MS)
+    decoded = Decoder(SECTORS).decode(value, message_ms)
 
     assert len(decoded.ticks) + len(decoded.dead) == 1

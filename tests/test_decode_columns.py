@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from streaming.decode_columns import ColumnDecoder
 from streaming.tick_columns import whole
 from tests.support.poison import BAD_TICKS, GOOD, ODD_BUT_GOOD, UNREADABLE, message, mutated
-from tests.support.shapes import messages
+from tests.support.shapes import MESSAGE_TIMES, SPELT_TIMES, messages
 from tickledger.decode import DeadLetter, Decoder
 from tickledger.tick import MAX_AHEAD_MS, Tick, parse_created_at
 
@@ -101,7 +101,14 @@ def test_any_order_of_messages_becomes_what_it_becomes_alone(values: list[bytes 
     assert at_once(values) == one_by_one(values)
 
 
-@given(st.lists(messages(), min_size=1, max_size=3))
+@given(st.lists(st.tuples(messages(), MESSAGE_TIMES), min_size=1, max_size=3))
 @settings(max_examples=150, deadline=None)
-def test_any_shapes_at_once_become_what_they_become_alone(values: list[bytes]) -> None:
-    assert at_once(values) == one_by_one(values)
+def test_any_shapes_at_once_become_what_they_become_alone(sent: list[tuple[bytes, int]]) -> None:
+    values, times_ms = [value for value, _ in sent], [time_ms for _, time_ms in sent]
+    assert at_once(values, times_ms) == one_by_one(values, times_ms)
+
+
+@given(st.lists(st.tuples(SPELT_TIMES, MESSAGE_TIMES), min_size=1, max_size=5))
+def test_any_times_at_once_become_what_they_become_alone(sent: list[tuple[str, int]]) -> None:
+    values, times_ms = [message(created_at=text) for text, _ in sent], [time_ms for _, time_ms in sent]
+    assert at_once(values, times_ms) == one_by_one(values, times_ms)

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from tickledger.tick import (
     EARLIEST_MS,
+    LATEST_MS,
     MAX_AHEAD_MS,
     TICK_FIELDS,
     BadTime,
@@ -90,13 +91,13 @@ def too_far_ahead(created_ms: Any, message_ms: Any) -> Any:
 
 
 def moment_of(text: str) -> int:
-    """created_at in milliseconds since 1970. Raises RowRuleBroken where it is no time, or one before 1970."""
+    """created_at in milliseconds since 1970. Raises RowRuleBroken where it is no time from 1970 to 2199."""
     try:
         created_ms = parse_created_at(text)
     except BadTime as error:
         raise RowRuleBroken("bad_time", f"created_at is {_quote(text)}; {error}") from None
-    if created_ms < EARLIEST_MS:
-        raise RowRuleBroken("out_of_range", f"created_at is {_quote(text)}; it should not lie before 1970")
+    if not EARLIEST_MS <= created_ms <= LATEST_MS:
+        raise RowRuleBroken("out_of_range", f"created_at is {_quote(text)}; it should lie from 1970 to 2199")
     return created_ms
 
 

@@ -5,7 +5,7 @@ This is the one definition. Row rules, Cassandra tables, packed values and the e
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from typing import Literal, NamedTuple
 
 MAX_BIGINT = 2**63 - 1
@@ -45,6 +45,8 @@ LANDING_COLUMNS = (("trade_date", "date"), ("kafka_partition", "int"), ("kafka_o
 #: A tick may be made at most this much after its Kafka message, which bounds how wrong a producer's clock can be.
 MAX_AHEAD_MS = MS_A_DAY
 EARLIEST_MS = 0
+#: The last millisecond of 2199. pandas' times end in 2262, those of Python in 9999.
+LATEST_MS = (date(2200, 1, 1).toordinal() - EPOCH_ORDINAL) * MS_A_DAY - 1
 #: No spelling of a time is longer; what is longer is not looked at.
 MAX_TIME_LENGTH = 64
 
@@ -105,7 +107,8 @@ def day_to_date(trade_day: int) -> date:
 
 def ms_to_datetime(created_ms: int) -> datetime:
     """The UTC moment of milliseconds since 1970-01-01, without a time zone, as both stores return it."""
-    return datetime.fromtimestamp(created_ms / 1000, UTC).replace(tzinfo=None)
+    # Not by way of a float: from 2242 on one is a millisecond off where the driver cuts it.
+    return _EPOCH + timedelta(milliseconds=created_ms)
 
 
 def datetime_to_ms(moment: datetime) -> int:

@@ -154,8 +154,10 @@ BAD_TICKS: dict[str, tuple[bytes, str, str]] = {
     "a date alone": (message(created_at="2024-08-25"), "bad_time", "2024-08-25"),
     "a date in another order": (message(created_at="25/08/2024 07:04:45"), "bad_time", "25/08"),
     "a week date": (message(created_at="2024-W34-7T07:04:45"), "bad_time", "W34"),
-    "the year 1": (message(created_at="0001-01-01T00:00:00+14:00"), "out_of_range", "before 1970"),
-    "before 1970": (message(created_at="1969-12-31 23:59:59"), "out_of_range", "before 1970"),
+    "the year 1": (message(created_at="0001-01-01T00:00:00+14:00"), "out_of_range", "from 1970"),
+    "before 1970": (message(created_at="1969-12-31 23:59:59"), "out_of_range", "from 1970"),
+    "after 2199": (message(created_at="2200-01-01 00:00:00"), "out_of_range", "to 2199"),
+    "the year 10000": (message(created_at="9999-12-31T23:30:00-01:00"), "out_of_range", "to 2199"),
     "two days ahead of its message": (message(created_at="2024-08-27 07:04:45"), "out_of_range", "over a day older"),
 }
 

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+from datetime import datetime
 from random import Random
 
 from hypothesis import strategies as st
@@ -9,6 +10,14 @@ from hypothesis import strategies as st
 from tests.support.poison import GOOD, message, mutated, nested, with_value
 
 _GOOD = json.dumps(GOOD).encode()
+#: When Kafka may say that a message was sent, in milliseconds since 1970: microseconds are read so, too.
+MESSAGE_TIMES = st.integers(-(9 * 10**15), 9 * 10**15) | st.sampled_from([1_724_569_486_000, 1_724_569_486_000_000])
+#: Times as messages spell them, from the year 1 to that before 10000 or after it.
+SPELT_TIMES = st.builds(
+    lambda moment, zone: moment.isoformat() + zone,
+    st.datetimes() | st.datetimes(datetime(1969, 12, 31), datetime(2200, 1, 2)),
+    st.sampled_from(["", "Z", "+07:00", "-01:00"]),
+)
 #: Around the depths at which orjson writes no more, the standard library gives up, and orjson reads no more.
 _DEPTHS = st.integers(0, 40) | st.integers(250, 260) | st.integers(480, 560) | st.integers(985, 1_100)
 _BRACKETS = st.sampled_from([(b"[", b"]"), (b'{"a":', b"}"), (b'[{"":', b"}]"), (b"[0,", b",0]"), (b" [ ", b" ]\n")])
