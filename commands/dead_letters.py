@@ -17,7 +17,7 @@ from kafka import KafkaProducer
 from kafka.errors import KafkaError, MessageSizeTooLargeError
 from rich.table import Table
 
-from tickledger.decode import Decoder
+from tickledger.decode import TOO_MANY_BROKEN, Decoded, Decoder, broken_elements
 from tickledger.errors import ConfigurationError, StoreUnavailable
 from tickledger.ledger import Ledger
 from tickledger.plain_text import plain, print_table
@@ -49,17 +49,25 @@ class StoredDeadLetter:
 def read_dead_letters(
     session: Session, *, reason: str | None = None, since: datetime | None = None, replayed: bool = True
 ) -> Iterator[StoredDeadLetter]:
-    """The stored dead letters, in no order; `since` is compared with dead_at (UTC, no time zone)."""
+    """The stored dead letters, in no order; `since` is compared with dead_at (UTC, no time zone).
+
+    A message that was kept whole is also one of each reason that its detail names.
+    """
     rows = session.execute(
         "SELECT topic, kafka_partition, offset_bucket, kafka_offset, position, reason, detail, dead_at, replayed_at"
         f" FROM {DEAD_LETTER_TABLE}"
     )
     for row in rows:
         letter = StoredDeadLetter(*row)
-        if reason not in (None, letter.reason) or (since is not None and letter.dead_at < since):
+        if not _is_of(letter, reason) or (since is not None and letter.dead_at < since):
             continue
         if replayed or letter.replayed_at is None:
             yield letter
+
+
+def _is_of(letter: StoredDeadLetter, reason: str | None) -> bool:
+    named = letter.reason == TOO_MANY_BROKEN and reason is not None and reason in letter.detail
+    return named or reason in (None, letter.reason)
 
 
 def raw_value(session: Session, letter: StoredDeadLetter) -> bytes:
@@ -70,9 +78,10 @@ def raw_value(session: Session, letter: StoredDeadLetter) -> bytes:
 
 @dataclass
 class Replay:
-    """What a replay did: dead letters sent again, those that are still not valid, and those that cannot be sent."""
+    """What a replay did: dead letters sent again, with so many valid ticks; those still not valid; those too large."""
 
     sent: int = 0
+    ticks: int = 0
     still_dead: int = 0
     too_large: int = 0
 
@@ -80,8 +89,9 @@ class Replay:
 def replay(settings: Settings, letters: list[StoredDeadLetter], session: Session) -> Replay:
     """Send every dead letter that is valid by now to the topic again; the rest keep their newest reason.
 
-    One of which only the beginning is kept, or which is larger than the topic takes, stays as it is. Raises
-    StoreUnavailable where Kafka does not acknowledge; what was sent before is marked as replayed.
+    A message that was kept whole is sent as soon as more of its ticks are valid: what is not dies again, and what had
+    landed is a duplicate. A letter of which only the beginning is kept, or which is larger than the topic takes, stays
+    as it is. Raises StoreUnavailable where Kafka does not acknowledge; what was sent before is marked as replayed.
     """
     describe_topic(settings)
     sectors = Ledger(settings).sectors()
@@ -102,9 +112,9 @@ def replay(settings: Settings, letters: list[StoredDeadLetter], session: Session
             value = raw_value(session, letter)
             value = value if letter.position == WHOLE_MESSAGE else b"[" + value + b"]"
             now_ms = int(datetime.now(UTC).timestamp() * 1000)
-            dead = Decoder(sectors).decode(value, now_ms).dead
-            if dead:
-                _note_reason(session, letter, dead[0].reason, dead[0].detail)
+            decoded = Decoder(sectors).decode(value, now_ms)
+            if decoded.dead and not _more_are_valid(letter, decoded):
+                _note_reason(session, letter, decoded.dead[0].reason, decoded.dead[0].detail)
                 done.still_dead += 1
                 continue
             try:
@@ -114,6 +124,7 @@ def replay(settings: Settings, letters: list[StoredDeadLetter], session: Session
                 continue
             _mark_replayed(session, letter)
             done.sent += 1
+            done.ticks += len(decoded.ticks)
     except KafkaError as error:
         raise StoreUnavailable(
             f"Kafka does not acknowledge ({type(error).__name__}); {done.sent} dead letters were sent before"
@@ -121,6 +132,12 @@ def replay(settings: Settings, letters: list[StoredDeadLetter], session: Session
     finally:
         producer.close()
     return done
+
+
+def _more_are_valid(letter: StoredDeadLetter, decoded: Decoded) -> bool:
+    """Whether fewer elements are broken than when the letter died, or was last looked at."""
+    broken = sum(broken_elements(one.reason, one.detail) for one in decoded.dead)
+    return broken < broken_elements(letter.reason, letter.detail)
 
 
 _KEY = "topic = %s AND kafka_partition = %s AND offset_bucket = %s AND kafka_offset = %s AND position = %s"
@@ -147,7 +164,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-Reason = Annotated[str | None, typer.Option(help="Only those with this reason, such as unknown_ticker.")]
+Reason = Annotated[str | None, typer.Option(help="Only those of this reason, such as unknown_ticker.")]
 Since = Annotated[datetime | None, typer.Option(help="Only those that died at or after this time (UTC).")]
 
 
@@ -194,7 +211,7 @@ def replay_command(
         )
         done = replay(settings, letters, session)
     too_large = f"; {done.too_large:,} are too large to be sent and stay" if done.too_large else ""
-    print(f"sent {done.sent:,} ticks again; {done.still_dead:,} are still not valid and stay{too_large}")
+    print(f"sent {done.ticks:,} ticks again; {done.still_dead:,} are still not valid and stay{too_large}")
 
 
 def _print(letters: list[tuple[StoredDeadLetter, bytes]]) -> None:

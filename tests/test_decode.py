@@ -80,7 +80,7 @@ def test_past_a_number_of_broken_elements_the_message_is_kept_whole_and_its_good
     assert [position for position, _ in whole.ticks] == [0, MOST_DEAD_LETTERS + 2]
     (dead,) = whole.dead
     assert (dead.position, dead.reason, dead.raw_value) == (WHOLE_MESSAGE, "too_many_broken", many)
-    assert dead.detail.startswith("101 of 103 elements cannot land; element 1: unknown_ticker: ticker 'NEW.JK'")
+    assert dead.detail.startswith("101 of 103 elements cannot land (101 unknown_ticker); element 1: ticker 'NEW.JK'")
     assert len(dead.ticks) == MOST_DEAD_LETTERS + 1, "all of them would land once the company is seeded"
 
 

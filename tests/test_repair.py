@@ -50,6 +50,25 @@ def test_a_replayed_tick_lands_once_and_its_neighbours_not_again(lander: Lander)
     assert_books_agree(lander)
 
 
+def test_of_a_message_kept_whole_what_has_become_valid_lands_and_the_rest_dies_by_itself(lander: Lander) -> None:
+    unknown = [tick(number, **NEW) for number in range(2, 103)]
+    lander.land((0, 0, [tick(1, price=-1), tick(0), *unknown]))
+    early = run_tickledger(lander.pipeline, "dead-letters", "replay", "--all")
+    assert early.stdout == "sent 0 ticks again; 1 are still not valid and stay\n"
+    lander.pipeline.execute(NEW_COMPANY)
+
+    done = run_tickledger(lander.pipeline, "dead-letters", "replay", "--reason", "unknown_ticker")
+
+    assert done.stdout == "sent 102 ticks again; 0 are still not valid and stay\n", done.stderr
+    (message,) = topic_values(lander.pipeline)
+    assert counts(lander.land((0, 1, message))) == (103, 101, 1, 1)
+    waiting = read_dead_letters(lander.pipeline.cassandra, replayed=False)
+    assert [(one.offset, one.position, one.reason) for one in waiting] == [(1, 0, "out_of_range")]
+    again = run_tickledger(lander.pipeline, "dead-letters", "replay", "--all")
+    assert again.stdout.startswith("sent 0 ticks again; 1 are still")
+    assert_books_agree(lander)
+
+
 def test_a_replay_that_died_before_it_took_note_sends_again_and_counts_once(lander: Lander) -> None:
     pipeline = lander.pipeline
     lander.land((0, 0, [tick(2, **NEW)]))

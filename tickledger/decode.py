@@ -1,6 +1,7 @@
 """From the bytes of a Kafka message to valid ticks and dead letters. Pure functions, no server needed."""
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -15,6 +16,8 @@ MOST_VALUES = 1_000_000
 #: A tick with all of its fields has over a hundred bytes, and a dead letter's row costs about three times that.
 BYTES_A_DEAD_LETTER = 100
 MOST_DEAD_LETTERS = 100
+#: The reason of a message that is kept whole since more of its elements are broken.
+TOO_MANY_BROKEN = "too_many_broken"
 
 
 class DeadLetter(NamedTuple):
@@ -82,6 +85,7 @@ class _Broken:
     def __init__(self, most: int) -> None:
         self._most = most
         self.number = 0
+        self._reasons: Counter[str] = Counter()
         self._first: list[tuple[int, str, str, Tick | None]] = []
         self._ticks: list[Tick] = []
 
@@ -92,6 +96,7 @@ class _Broken:
 
     def add(self, position: int, rule: RowRuleBroken) -> None:
         self.number += 1
+        self._reasons[rule.reason] += 1
         if self.number <= self._most:
             # Not the exception itself, which holds on to frames.
             self._first.append((position, rule.reason, rule.detail, rule.tick))
@@ -102,14 +107,23 @@ class _Broken:
         if not self.number:
             return []
         if self.are_many:
-            at, reason, detail, _ = self._first[0]
-            detail = f"{self.number:,} of {elements:,} elements cannot land; element {at}: {reason}: {detail}"
-            return [DeadLetter(WHOLE_MESSAGE, value, "too_many_broken", detail, tuple(self._ticks))]
+            at, _, detail, _ = self._first[0]
+            unread = Counter({"not looked at": self.number - self._reasons.total()})
+            counts = [*self._reasons.most_common(), *(+unread).items()]
+            reasons = ", ".join(f"{count:,} {name}" for name, count in counts)
+            detail = f"{self.number:,} of {elements:,} elements cannot land ({reasons}); element {at}: {detail}"
+            return [DeadLetter(WHOLE_MESSAGE, value, TOO_MANY_BROKEN, detail, tuple(self._ticks))]
         raw = list(element_bytes(value))
         return [
             DeadLetter(at, raw[at], reason, detail, () if tick is None else (tick,))
             for at, reason, detail, tick in self._first
         ]
+
+
+def broken_elements(reason: str, detail: str) -> int:
+    """How many elements could not land for which a dead letter of this reason and detail stands."""
+    found = re.match(r"([\d,]+) of ", detail) if reason == TOO_MANY_BROKEN else None
+    return int(found[1].replace(",", "")) if found else 1
 
 
 def elements_of(value: bytes | None) -> list[Any]:
