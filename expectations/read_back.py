@@ -22,6 +22,7 @@ from expectations.rhythm import (
     pace_to_usual,
 )
 from expectations.suites import MOST_MINUTES_BEHIND, PRICE_WINDOW, length_of
+from tickledger.decode import TOO_MANY_BROKEN
 from tickledger.errors import ConfigurationError, TickledgerError
 from tickledger.ledger import Company
 from tickledger.settings import Settings
@@ -169,6 +170,10 @@ class ReadBack:
                 f"SELECT COUNT(reason) AS count FROM {DEAD_LETTER_TABLE} WHERE topic = ? AND kafka_partition = ?"
                 " AND offset_bucket = ? AND kafka_offset >= ? AND kafka_offset < ?"
             )
+            # Within one partition of Cassandra's, of which the reasons are read anyway.
+            self._count_whole = session.prepare(
+                f"{self._count_dead.query_string} AND reason = '{TOO_MANY_BROKEN}' ALLOW FILTERING"
+            )
 
     def frames(self, batch_id: int) -> "dict[str, pd.DataFrame]":
         """The batch's frame for each suite. Raises UnknownBatch where the ledger has no such batch, or RolledUp."""
@@ -177,7 +182,7 @@ class ReadBack:
         return {
             "raw_ticks": ticks,
             "aggregates": _aggregates(ledger),
-            "books": _frame([_books(ledger, len(ticks), self._dead_letters(ledger))]),
+            "books": _frame([_books(ledger, len(ticks), *self._dead_letters(ledger))]),
             "books_by_sector": _books_by_sector(ledger, ticks),
         }
 
@@ -211,14 +216,19 @@ class ReadBack:
             found = [list(pages) for pages in self._read(self._ticks_in_slice, slices)]
         return _tick_frame(ledger, slices, found, _last_ticks(slices, before))
 
-    def _dead_letters(self, ledger: LedgerView) -> int:
+    def _dead_letters(self, ledger: LedgerView) -> tuple[int, int]:
+        """The batch's dead letters, and how many of them are messages of which too many elements were broken."""
         wanted = [
             (ledger.batch["topic"], partition, bucket, start, until)
             for partition, (start, until) in ledger.ranges.items()
             for bucket in range(start // DEAD_LETTER_BUCKET, (until - 1) // DEAD_LETTER_BUCKET + 1)
         ]
         with cassandra_errors():
-            return sum(int(page["count"][0]) for pages in self._read(self._count_dead, wanted) for page in pages)
+            dead = self._sum(self._count_dead, wanted)
+            return dead, self._sum(self._count_whole, wanted) if dead else 0
+
+    def _sum(self, count: Any, wanted: list[Any]) -> int:
+        return sum(int(page["count"][0]) for pages in self._read(count, wanted) for page in pages)
 
     def _read(self, statement: Any, parameters: list[Any]) -> Iterator[Any]:
         results = execute_concurrent_with_args(
@@ -372,7 +382,7 @@ def _price_ratios(
     return np.delete(ratios, (starts + np.arange(len(starts)))[1:] - 1)
 
 
-def _books(ledger: LedgerView, ticks: int, dead_letters: int) -> dict[str, Any]:
+def _books(ledger: LedgerView, ticks: int, dead_letters: int, kept_whole: int) -> dict[str, Any]:
     """One row per batch: what the ledger says beside what the stores hold. Volume in shares."""
     batch, aggregates = ledger.batch, ledger.aggregates
     return {
@@ -395,6 +405,7 @@ def _books(ledger: LedgerView, ticks: int, dead_letters: int) -> dict[str, Any]:
         "minutes_ahead": minutes_ahead(batch),
         "pace_to_usual": pace_to_usual(batch, ledger.before),
         "dead_letter_share": dead_letter_share(batch),
+        "messages_kept_whole": kept_whole,
         "duplicate_share": duplicate_share(batch),
     }
 

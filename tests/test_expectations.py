@@ -141,6 +141,10 @@ def land_dead_letters_too(pipeline: Pipeline, batch_id: int, _: list[StoredTick]
     )
 
 
+def keep_the_dead_message_whole(pipeline: Pipeline, batch_id: int, _: list[StoredTick]) -> None:
+    store_dead_letter(pipeline, 0, dead_offset(batch_id), "too_many_broken")
+
+
 def land_three_hours_late(pipeline: Pipeline, batch_id: int, _: list[StoredTick]) -> None:
     """Let the batch and the one before it land late: a late one alone would be a stream that was away."""
     pipeline.execute(
@@ -215,6 +219,11 @@ CASES: dict[str, tuple[Doctor, str, set[str]]] = {
         {"books.newest_tick_is_not_of_the_future"},
     ),
     "many dead letters": (land_dead_letters_too, "warned", {"books.dead_letters_are_few"}),
+    "a message with many broken elements": (
+        keep_the_dead_message_whole,
+        "warned",
+        {"books.no_message_is_kept_whole"},
+    ),
     "many duplicates": (
         set_row("UPDATE landed_batches SET duplicates = duplicates + 20, ticks_read = ticks_read + 20 WHERE 1"),
         "warned",

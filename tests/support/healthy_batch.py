@@ -99,12 +99,12 @@ def store_tick(pipeline: Pipeline, tick: StoredTick) -> None:
     )
 
 
-def store_dead_letter(pipeline: Pipeline, partition: int, offset: int) -> None:
+def store_dead_letter(pipeline: Pipeline, partition: int, offset: int, reason: str = "not_json") -> None:
     """Put one row into dead_letters."""
     pipeline.cassandra.execute(
         "INSERT INTO dead_letters (topic, kafka_partition, offset_bucket, kafka_offset, position, raw_value, reason)"
-        " VALUES (%s, %s, %s, %s, -1, %s, 'not_json')",
-        (pipeline.settings.kafka_topic, partition, offset // DEAD_LETTER_BUCKET, offset, b"{"),
+        " VALUES (%s, %s, %s, %s, -1, %s, %s)",
+        (pipeline.settings.kafka_topic, partition, offset // DEAD_LETTER_BUCKET, offset, b"{", reason),
     )
 
 
