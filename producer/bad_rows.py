@@ -69,7 +69,15 @@ def _line(entry: dict[str, Any]) -> bytes:
         return orjson.dumps(entry, default=_number, option=orjson.OPT_APPEND_NEWLINE)
     except orjson.JSONEncodeError:
         # Nested deeper than it writes, or with a number beyond 64 bits.
-        return orjson.dumps(entry | {"row": repr(entry["row"])}, option=orjson.OPT_APPEND_NEWLINE)
+        return orjson.dumps(entry | {"row": _spelt(entry["row"])}, option=orjson.OPT_APPEND_NEWLINE)
+
+
+def _spelt(row: Any) -> str | None:
+    """A row in Python's words; None where it is nested so deep that Python has none either."""
+    try:
+        return repr(row)
+    except RecursionError:
+        return None
 
 
 def _number(value: Any) -> float:

@@ -22,8 +22,8 @@ MAX_TICKS_A_MESSAGE = 1_000
 SHARED_MS = 20
 
 _NUMBERS = tuple(field.name for field in TICK_FIELDS if field.kind in ("whole", "decimal"))
-#: Up to it each whole number is a float of its own: 100.0 is 100, while 1e17 may have been another number.
-_EXACT_FLOAT = 2**53
+#: Below it each whole number is a float of its own: 100.0 is 100, while this one may have been the next, or 1e17 any.
+_INEXACT_FLOAT = 2**53
 
 
 class TickFile:
@@ -90,7 +90,7 @@ def _number(value: Any) -> Any:
         value = spelt
     elif type(value) is Decimal:
         value = float(value)
-    return int(value) if type(value) is float and value.is_integer() and abs(value) <= _EXACT_FLOAT else value
+    return int(value) if type(value) is float and value.is_integer() and abs(value) < _INEXACT_FLOAT else value
 
 
 def messages_in_time(

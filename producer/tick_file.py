@@ -160,23 +160,32 @@ def _csv_rows(
     reader = csv.reader(iter(lambda: _line(text), ""), delimiter=delimiter, skipinitialspace=True)
     ordered = [(name, places[name]) for name in FIELD_NAMES]
     while True:
+        first = skipped + reader.line_num + 1
         try:
             values = next(reader)
         except StopIteration:
             return
         except csv.Error as error:
-            yield Row(f"line {skipped + reader.line_num}", None, ("not_csv", str(error)))
+            place, quote = _lines(first, skipped + reader.line_num)
+            yield Row(place, None, ("not_csv", f"{error}{quote}"))
             continue
-        place = f"line {skipped + reader.line_num}"
+        place, quote = _lines(first, skipped + reader.line_num)
         if not "".join(values).strip():
             continue
         if len(values) < len(names) or any(values[len(names) :]):
             why = f"it has {len(values)} values for {len(names)} columns"
-            yield Row(place, _printable(names, values), ("other_columns", why))
+            yield Row(place, _printable(names, values), ("other_columns", why + quote))
         elif not all(value.isascii() or _is_utf8(value) for value in values):
             yield Row(place, _printable(names, values), ("bad_utf8", "it is not UTF-8"))
         else:
             yield Row(place, {name: values[at].strip() for name, at in ordered})
+
+
+def _lines(first: int, last: int) -> tuple[str, str]:
+    """Where a row of CSV stands, and why it has more than one line."""
+    if first >= last:
+        return f"line {last}", ""
+    return f"lines {first} to {last}", f"; a quote that line {first} opens makes one row of them"
 
 
 def _json_line_rows(text: io.TextIOBase) -> Iterator[Row]:

@@ -2,7 +2,6 @@
 
 import threading
 from collections.abc import Generator
-from datetime import UTC, datetime
 from typing import Any
 
 from kafka import KafkaConsumer, TopicPartition
@@ -12,6 +11,7 @@ from tickledger.errors import TickledgerError
 from tickledger.plain_text import plain
 from tickledger.secured import kafka_options
 from tickledger.settings import Settings
+from tickledger.tick import ms_to_datetime
 from tickledger.topic import kafka_error
 
 POLL_MS = 500
@@ -53,8 +53,15 @@ def watch(
 
 
 def _line(record: Any) -> str:
-    moment = datetime.fromtimestamp(record.timestamp / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
-    return f"{moment}  {record.partition}  {record.offset}  {_value(record.value)}"
+    return f"{_moment(record.timestamp)}  {record.partition}  {record.offset}  {_value(record.value)}"
+
+
+def _moment(sent_ms: int) -> str:
+    """When a message says that it was sent, UTC; the bare number where no calendar has it, as one of microseconds."""
+    try:
+        return ms_to_datetime(sent_ms).isoformat(" ", "milliseconds")
+    except OverflowError:
+        return f"{sent_ms} ms"
 
 
 def _value(value: bytes | None) -> str:

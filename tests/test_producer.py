@@ -20,7 +20,7 @@ from typing import Any
 import pandas as pd
 import pytest
 from confluent_kafka import Producer as ConfluentProducer
-from kafka import KafkaConsumer, TopicPartition
+from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 
 from producer.bad_rows import FIRST_ROWS
 from producer.companies import LOOK_SECONDS
@@ -28,6 +28,7 @@ from producer.pace import rounds
 from producer.replay import MAX_TICKS_A_MESSAGE, TickFile, messages_in_time
 from tests.support.batches import NEW_COMPANY
 from tests.support.pipeline import Pipeline
+from tests.support.poison import nested
 from tickledger.errors import ConfigurationError, TickledgerError
 from tickledger.settings import PROJECT_ROOT
 from tickledger.tick import parse_created_at
@@ -104,6 +105,16 @@ def test_numbers_are_read_as_pandas_writes_them(tmp_path: Path) -> None:
 def test_a_float_that_has_lost_digits_is_no_id(tmp_path: Path) -> None:
     _, (bad,) = read(write_lines(tmp_path / "a.jsonl", tick(1, id=float(2**62))))
     assert "id is a number (4.611686018427388e+18); it should be a whole number" in bad
+
+
+def test_a_float_that_may_have_been_its_neighbour_is_no_id(tmp_path: Path) -> None:
+    """2⁵³ + 1 is read as 2⁵³."""
+    path = tmp_path / "a.jsonl"
+    rows = [json.dumps(tick(1)).replace('"id": 1', f'"id": {2**53 + more}.0') for more in (-1, 1)]
+    path.write_text("\n".join(rows))
+    ticks, (bad,) = read(path)
+    assert [one["id"] for one in ticks] == [2**53 - 1]
+    assert "id is a number (9007199254740992.0); it should be a whole number" in bad
 
 
 LAYOUTS: dict[str, Callable[[list[Any]], str]] = {
@@ -197,6 +208,36 @@ def test_bad_rows_that_cannot_be_kept_are_still_counted(tmp_path: Path) -> None:
     assert len(list(file)) == 1
     assert told[1] == f"the bad rows are not kept: {path}.bad.jsonl cannot be written: Is a directory"
     assert file.bad.summary() == "1 not_json"
+
+
+def test_a_bad_row_that_is_nested_deeply_is_told_and_the_rest_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(b"\n".join([nested(1_010, b'{"a":', b"}", b"1"), json.dumps(tick(1)).encode()]))
+    file = TickFile(path, lambda _line: None)
+    assert [one for _, one in file] == [tick(1)]
+    (kept,) = map(json.loads, file.bad.file.read_text().splitlines())
+    assert (kept["place"], kept["reason"]) == ("line 1", "missing_field")
+
+
+@pytest.mark.parametrize(
+    ("lines", "last", "detail"),
+    [(1_000, 1_000, "it has 7 values for 8 columns"), (4_000, 2_200, "field larger than field limit")],
+    ids=["a row", "longer than a field may be"],
+)
+def test_a_quote_that_is_not_closed_is_told_with_all_of_its_lines(
+    tmp_path: Path, lines: int, last: int, detail: str
+) -> None:
+    path = tmp_path / "a.csv"
+    good = "DWGL.JK,2026-03-02 03:04:05.000,1,100,5005800000000,540,Coal,"
+    path.write_text("\n".join([f"{HEADER},note", good, good.replace("Coal", '"Coal'), *[good] * (lines - 3), ""]))
+    told: list[str] = []
+    file = TickFile(path, told.append)
+    list(file)
+    place, _, why = told[1].removeprefix(f"{path}, ").partition(": ")
+    assert re.fullmatch(r"lines 3 to \d+", place)
+    assert int(place.split()[-1]) <= last
+    assert why.startswith(detail)
+    assert why.endswith("; a quote that line 3 opens makes one row of them")
 
 
 def test_a_large_file_is_read_in_bounded_memory(tmp_path: Path) -> None:
@@ -534,6 +575,18 @@ def test_watch_reads_whatever_compression_others_use(pipeline: Pipeline, codec: 
     done = producer(pipeline, "watch", pipeline.settings.kafka_topic, "--from-beginning", "--messages", "1")
     assert (done.returncode, done.stderr.count("\n")) == (0, 1), done.stderr
     assert done.stdout.rstrip().endswith(f"  0  0  {LONG_VALUE}")
+
+
+@integration
+def test_watch_prints_the_bare_number_of_a_time_that_no_calendar_has(pipeline: Pipeline) -> None:
+    """Such as that of a producer that counts microseconds, which Kafka takes where the topic does."""
+    topic = pipeline.settings.kafka_topic
+    pipeline.configure_topic(message_timestamp_after_max_ms=str(2**63 - 1))
+    client = KafkaProducer(bootstrap_servers=pipeline.settings.kafka_bootstrap_servers)
+    with contextlib.closing(client):
+        client.send(topic, b"[]", partition=0, timestamp_ms=1_772_420_645_000_000).get(timeout=30)
+    done = producer(pipeline, "watch", topic, "--from-beginning", "--messages", "1")
+    assert (done.returncode, done.stdout) == (0, "1772420645000000 ms  0  0  []\n"), done.stderr
 
 
 @integration
