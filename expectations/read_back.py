@@ -46,6 +46,8 @@ READS_IN_FLIGHT = 2
 COMPANIES_A_READ = 50
 #: Some 2 MB; pages of the driver's usual 5,000 rows cost Cassandra and the driver a third more.
 ROWS_PER_PAGE = 20_000
+#: Where a company's newest price is of a later batch, one of the next is hardly ever.
+PRICES_PER_PAGE = 200
 
 #: What is read of a tick, and as which kind; its day is the slice's.
 _READ_COLUMNS = {field.name: field.kind for field in TICK_FIELDS} | {
@@ -59,6 +61,13 @@ _READ_AS = {"decimal": "CAST({0} AS double) AS {0}", "time": "to_unix_timestamp(
 _BATCHES_BEFORE = (
     "SELECT landed_at, last_created_at, ticks_read FROM landed_batches"
     " WHERE batch_id < %s AND last_created_at IS NOT NULL ORDER BY batch_id DESC LIMIT %s"
+)
+
+#: Where each partition that had landed anything ended with a batch: offsets only grow. Read backwards from the newest.
+_ENDS_THEN = (
+    "SELECT kafka_partition, (SELECT o.until_offset FROM landed_offsets o WHERE o.kafka_partition = p.kafka_partition"
+    " AND o.batch_id <= %s ORDER BY o.until_offset DESC LIMIT 1) AS until_offset"
+    " FROM (SELECT DISTINCT kafka_partition FROM landed_offsets) p"
 )
 
 _VERSION_AFTER = (
@@ -107,11 +116,13 @@ class Slice(NamedTuple):
 class LedgerView:
     """What MySQL says of one batch. `ranges` maps a partition to its offsets [from, until).
 
-    `companies` is the profile under which the batch landed.
+    `landed` are those of the batch and all before it; a row beyond them came later. `companies` is the profile under
+    which the batch landed.
     """
 
     batch: dict[str, Any]
     ranges: dict[int, tuple[int, int]]
+    landed: dict[int, tuple[int, int]]
     aggregate_columns: tuple[str, ...]
     aggregates: list[dict[str, Any]]
     companies: dict[str, Company]
@@ -152,6 +163,9 @@ class ReadBack:
         # A page becomes one array a column, not an object a value; the factory hands it on as it is.
         session.client_protocol_handler = _arrays()
         self._profile = session.execution_profile_clone_update(EXEC_PROFILE_DEFAULT, row_factory=tuple_factory)
+        prices = (
+            f"SELECT {_selected('ticker', 'created_at', 'price', 'kafka_partition', 'kafka_offset')} FROM {RAW_TABLE}"
+        )
         with cassandra_errors():
             self._ticks_in_slice = session.prepare(
                 f"SELECT {_selected(*_READ_COLUMNS)} FROM {RAW_TABLE}"
@@ -159,12 +173,16 @@ class ReadBack:
             )
             self._ticks_in_slice.fetch_size = ROWS_PER_PAGE
             self._price_before = session.prepare(
-                f"SELECT {_selected('ticker', 'created_at', 'price')} FROM {RAW_TABLE}"
-                " WHERE ticker IN ? AND trade_date = ? AND created_at >= ? AND created_at < ?"
+                f"{prices} WHERE ticker IN ? AND trade_date = ? AND created_at >= ? AND created_at < ?"
                 " ORDER BY created_at DESC PER PARTITION LIMIT 1"
             )
             # Cassandra takes ORDER BY beside IN only where it need not page.
             self._price_before.fetch_size = None
+            self._prices_before = session.prepare(
+                f"{prices} WHERE ticker = ? AND trade_date = ? AND created_at >= ? AND created_at < ?"
+                " ORDER BY created_at DESC"
+            )
+            self._prices_before.fetch_size = PRICES_PER_PAGE
             # COUNT(*) would read whole rows into Cassandra's memory, raw values and all.
             self._count_dead = session.prepare(
                 f"SELECT COUNT(reason) AS count FROM {DEAD_LETTER_TABLE} WHERE topic = ? AND kafka_partition = ?"
@@ -196,11 +214,13 @@ class ReadBack:
             ranges, _ = _select(connection, "SELECT * FROM landed_offsets WHERE batch_id = %s", (batch_id,))
             query = "SELECT * FROM aggregated_data WHERE batch_id = %s ORDER BY date, sector"
             aggregates, columns = _select(connection, query, (batch_id,))
+            ends, _ = _select(connection, _ENDS_THEN, (batch_id,))
             companies = _companies(connection, batches[0])
             before, _ = _select(connection, _BATCHES_BEFORE, (batch_id, USUAL_BATCHES + 1))
         return LedgerView(
             batch=batches[0],
             ranges={r["kafka_partition"]: (r["from_offset"], r["until_offset"]) for r in ranges},
+            landed={r["kafka_partition"]: (0, r["until_offset"]) for r in ends if r["until_offset"]},
             aggregate_columns=columns,
             aggregates=aggregates,
             companies=companies,
@@ -212,9 +232,27 @@ class ReadBack:
         # Without their end, unlike other slices: the tick there is a slice's own first one.
         earlier = [one._replace(first=one.first - PRICE_WINDOW, last=one.first) for one in slices]
         with cassandra_errors():
-            before = [list(pages) for pages in self._read(self._price_before, earlier)]
-            found = [list(pages) for pages in self._read(self._ticks_in_slice, slices)]
-        return _tick_frame(ledger, slices, found, _last_ticks(slices, before))
+            before = self._last_ticks(ledger, earlier)
+            # Page by page: the day of one late tick may hold a million others.
+            found = [[_needed(ledger, page) for page in pages] for pages in self._read(self._ticks_in_slice, slices)]
+        return _tick_frame(ledger, slices, found, before)
+
+    def _last_ticks(self, ledger: LedgerView, slices: list[Slice]) -> LastTicks:
+        """The last tick of each company and day in some slices, of those that had landed with the batch."""
+        last: LastTicks = {}
+        later: list[tuple[str, date, datetime, datetime]] = []
+        for one, pages in zip(slices, self._read(self._price_before, slices), strict=True):
+            for page in pages:
+                last |= _prices(one.trade_date, page, _within(ledger.landed, page))
+                later += [(str(ticker), *one[1:]) for ticker in page["ticker"][~_within(ledger.landed, page)]]
+        for (_, day, *_), pages in zip(later, self._read(self._prices_before, later), strict=True):
+            for page in pages:
+                landed = _within(ledger.landed, page)
+                if landed.any():
+                    first = landed.argmax()
+                    last |= _prices(day, page, slice(first, first + 1))
+                    break
+        return last
 
     def _dead_letters(self, ledger: LedgerView) -> tuple[int, int]:
         """The batch's dead letters, and how many of them are messages of which too many elements were broken."""
@@ -255,7 +293,7 @@ def _companies(connection: MySQLConnectionAbstract, batch: dict[str, Any]) -> di
 
 
 def _tick_frame(ledger: LedgerView, slices: list[Slice], found: list[list[Page]], before: LastTicks) -> "pd.DataFrame":
-    """The batch's ticks among the rows `found` in each slice; `before` are the ticks before a slice's first.
+    """The batch's ticks among the rows :func:`_needed` of each slice; `before` are the ticks before a slice's first.
 
     Numbers are numpy's own and texts and days are categories, which are judged ten times as fast as objects.
     """
@@ -293,19 +331,43 @@ def _tick_frame(ledger: LedgerView, slices: list[Slice], found: list[list[Page]]
         both = union_categoricals([frame[left], frame[right]]).categories
         for name in (left, right):
             frame[name] = frame[name].cat.set_categories(both)
-    return frame[_is_of_batch(ledger, frame)].reset_index(drop=True)
+    mine = _within(ledger.ranges, {name: frame[name].to_numpy() for name in ("kafka_partition", "kafka_offset")})
+    return frame[mine].reset_index(drop=True)
 
 
-def _last_ticks(slices: list[Slice], found: list[list[Page]]) -> LastTicks:
-    """The ticks `found` for each slice, at most one a company and day."""
-    return {
-        (str(ticker), one.trade_date): (int(moment), float(price))
-        for one, pages in zip(slices, found, strict=True)
-        for page in pages
-        for ticker, moment, price in zip(
-            page["ticker"], page["created_at"], page["price"].filled(math.nan), strict=True
-        )
-    }
+def _prices(day: date, page: Page, rows: Any) -> LastTicks:
+    """Some rows of a page, at most one a company."""
+    columns = (page["ticker"][rows], page["created_at"][rows], page["price"].filled(math.nan)[rows])
+    return {(str(ticker), day): (int(moment), float(price)) for ticker, moment, price in zip(*columns, strict=True)}
+
+
+def _needed(ledger: LedgerView, page: Page) -> Page:
+    """The batch's rows of a page, and before each of them the one with whose price its own is compared.
+
+    That is no row which had not landed by then. The page's last one may stand before a row of the next page.
+    """
+    landed = _rows(page, _within(ledger.landed, page))
+    mine = _within(ledger.ranges, landed)
+    needed = mine.copy()
+    needed[:-1] |= mine[1:]
+    needed[-1:] = True
+    return _rows(landed, needed)
+
+
+def _rows(page: dict[str, Any], rows: Any) -> Page:
+    return {name: column[rows] for name, column in page.items()}
+
+
+def _within(ranges: dict[int, tuple[int, int]], page: dict[str, Any]) -> "np.ndarray[Any, Any]":
+    """Whether each row of a page is of a message within these ranges of offsets, by partition."""
+    import numpy as np
+
+    partitions, offsets = page["kafka_partition"], page["kafka_offset"]
+    within = np.zeros(len(offsets), dtype=bool)
+    for partition, (start, until) in ranges.items():
+        # A row whose place is missing is in no range.
+        within |= np.ma.filled((partitions == partition) & (offsets >= start) & (offsets < until), False)
+    return within
 
 
 def _changes(*codes: "np.ndarray[Any, Any]") -> "np.ndarray[Any, Any]":
@@ -337,17 +399,6 @@ def _lengths(texts: "pd.Series[Any]") -> "np.ndarray[Any, Any]":
 
     # A missing one has the code -1.
     return np.array([*(len(text) for text in texts.cat.categories), np.nan])[texts.cat.codes]
-
-
-def _is_of_batch(ledger: LedgerView, frame: "pd.DataFrame") -> "pd.Series[bool]":
-    import pandas as pd
-
-    # A missing one becomes NaN, which is in no range.
-    partitions, offsets = pd.to_numeric(frame["kafka_partition"]), pd.to_numeric(frame["kafka_offset"])
-    mine = pd.Series(False, index=frame.index)
-    for partition, (start, until) in ledger.ranges.items():
-        mine |= (partitions == partition) & (offsets >= start) & (offsets < until)
-    return mine
 
 
 def _beyond_rounding(market_cap: "np.ndarray[Any, Any]", value: "np.ndarray[Any, Any]") -> "np.ndarray[Any, Any]":

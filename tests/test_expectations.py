@@ -3,7 +3,7 @@
 import json
 import shutil
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from expectations import read_back
 from expectations.checker import Checker, CheckFailedToRun
 from expectations.read_back import COMPANIES_A_READ, UnknownBatch
 from expectations.suites import PROJECT_FOLDER, books, raw_ticks, stale_files, write_project
@@ -475,6 +476,49 @@ def test_batches_that_overlap_in_time_are_told_apart(pipeline: Pipeline, checker
 
 @pytest.mark.integration
 def test_each_price_is_compared_with_the_companys_own_where_many_companies_are_read_at_once(
+def set_prices(pipeline: Pipeline, ticks: Iterable[StoredTick], factor: int) -> None:
+    for tick in ticks:
+        store_tick(pipeline, replace(tick, price=factor * tick.price, market_cap=factor * tick.market_cap))
+
+
+@pytest.mark.integration
+def test_a_price_is_compared_with_what_had_landed_by_then(pipeline: Pipeline, checker: Checker) -> None:
+    """Two ticks of the next batch were made shortly before this one's first and between its ticks."""
+    land_ticks(pipeline, 1)
+    set_prices(pipeline, [tick for tick in land_ticks(pipeline, 2) if tick.ticker == "DWGL.JK"], 2)
+    before = checker.check(2)
+    set_prices(pipeline, land_ticks(pipeline, 3, seconds=(-62, -58)), 7)
+
+    assert checker.check(2) == before
+    assert [one.expectation for one in before.findings] == ["raw_ticks.price_does_not_jump"]
+    assert before.findings[0].observed.startswith("2 of 15 rows differ"), "one on each day"
+    assert checker.check(3).verdict == "warned"
+
+
+@pytest.mark.integration
+def test_of_a_day_that_others_share_a_check_holds_its_own_rows_and_those_beside(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held: list[int] = []
+    frame = read_back._tick_frame
+
+    def counted(*arguments: Any) -> Any:
+        held.append(sum(len(page["price"]) for pages in arguments[2] for page in pages))
+        return frame(*arguments)
+
+    monkeypatch.setattr(read_back, "ROWS_PER_PAGE", 10)
+    monkeypatch.setattr(read_back, "_tick_frame", counted)
+    others = land_ticks(pipeline, 1, seconds=tuple(range(60)))
+    first_and_last = land_ticks(pipeline, 2, seconds=(-61, 0))
+    set_prices(pipeline, [tick for tick in first_and_last if tick.ticker == "MIKA.JK"][-1:], 2)
+    checker = Checker(pipeline.settings)
+    found = checker.check(2)
+    checker.close()
+
+    assert [one.observed.partition(":")[0] for one in found.findings] == ["1 of 6 rows differ"]
+    assert held[0] <= 2 * len(first_and_last) + len(others) / 10 + len(COMPANIES)
+
+
     pipeline: Pipeline, checker: Checker
 ) -> None:
     sectors = ("Coal", "Healthcare Providers")
