@@ -1,4 +1,4 @@
-"""Cassandra by name: a name that nobody knows, several hosts, and a node that comes back under another address."""
+"""Cassandra by name: a name that nobody knows, several hosts, a node under another address. What MySQL refuses."""
 
 import socket
 import time
@@ -10,9 +10,10 @@ from cassandra.cluster import NoHostAvailable, Session
 
 from services.server import free_port
 from tests.support.gate import Gate
-from tickledger.errors import StoreUnavailable
+from tests.support.pipeline import Pipeline
+from tickledger.errors import ConfigurationError, StoreUnavailable
 from tickledger.settings import Settings
-from tickledger.stores import connect_cassandra
+from tickledger.stores import connect_cassandra, mysql
 
 pytestmark = pytest.mark.integration
 
@@ -82,3 +83,24 @@ def test_a_node_that_comes_back_under_another_address_is_found_again(
                 assert time.monotonic() < deadline, "the session does not come back"
                 time.sleep(0.2)
     second.close()
+
+
+REFUSED = {
+    "a number beyond its column": "(number) VALUES (1000)",
+    "a text longer than its column": "(text) VALUES ('longer')",
+    "a text for a number": "(number) VALUES ('many')",
+    "a value against a CHECK": "(number) VALUES (-1)",
+}
+
+
+@pytest.mark.parametrize("values", REFUSED.values(), ids=REFUSED)
+def test_a_value_that_mysql_refuses_is_nothing_to_wait_for(stores: Pipeline, values: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"^MYSQL_DATABASE is .* refuses a value: .* check-contract"):
+        insert(stores.settings, values)
+
+
+def insert(settings: Settings, values: str) -> None:
+    with mysql(settings, settings.dbt_mysql) as connection:
+        cursor = connection.cursor()
+        cursor.execute("CREATE TEMPORARY TABLE narrow (number tinyint CHECK (number >= 0), text varchar(3))")
+        cursor.execute(f"INSERT INTO narrow {values}")

@@ -41,6 +41,14 @@ CASSANDRA_REQUEST_SECONDS = 15
 CASSANDRA_ERRORS = (DriverException, NoHostAvailable, ConnectionException)
 #: A view that misses a table or column, or a right to one.
 _BROKEN_VIEW = errorcode.ER_VIEW_INVALID
+#: A value that does not fit its column, or stands against a CHECK; that of MariaDB the driver has no name for.
+_REFUSED_VALUES = {
+    errorcode.ER_WARN_DATA_OUT_OF_RANGE,
+    errorcode.ER_DATA_TOO_LONG,
+    errorcode.ER_TRUNCATED_WRONG_VALUE_FOR_FIELD,
+    errorcode.ER_CHECK_CONSTRAINT_VIOLATED,
+    4025,
+}
 
 
 @contextmanager
@@ -118,6 +126,11 @@ def _mysql_error(error: mysql_driver.Error, settings: Settings, account: Account
         return ConfigurationError(
             f"MYSQL_DATABASE is {database!r}; {where} refuses a statement: {first_sentence(error)};"
             " 'dbt seed' and 'dbt run' make its tables and grant them"
+        )
+    if error.errno in _REFUSED_VALUES:
+        return ConfigurationError(
+            f"MYSQL_DATABASE is {database!r}; {where} refuses a value: {first_sentence(error)};"
+            f" '{RUN}tickledger check-contract' says whether its tables are as they should be"
         )
     if settings.mysql_ca_file != NO_FILE and re.search(r"SSL|TLS|certificate", str(error.msg)):
         address = f"{settings.mysql_host}:{settings.mysql_port}"
