@@ -81,7 +81,7 @@ class TickStream:
             while not self._stopping.is_set():
                 self._run_query(spark, topic)
                 if not self._stopping.is_set():
-                    topic = self._retry_policy.call(lambda: self._topic_going_on(head))
+                    topic = self._retry_policy.call(self._topic_going_on)
         except (Py4JError, OSError) as error:
             raise SparkDied(
                 f"Spark's JVM ended ({type(error).__name__}); the next start goes on from the ledger"
@@ -110,16 +110,16 @@ class TickStream:
         _new_scratch(self._settings.stream_scratch_dir).rmdir()
         check_tables(self._settings)
         head = self._ledger.head()
-        topic = self._topic_going_on(head)
+        topic = self._topic_going_on()
         if not self._ledger.sectors():
             raise ConfigurationError("table 'profile' is empty; run 'dbt seed' in dbt_project/")
         return begun(self._settings, head, topic), topic
 
-    def _topic_going_on(self, first: LedgerHead) -> TopicFacts:
-        """The topic as it is now, if it goes on where the ledger ends: at `first`, where the ledger has not begun."""
+    def _topic_going_on(self) -> TopicFacts:
+        """The topic as it is now, if it goes on where the ledger ends; one that has not begun takes any."""
         head = self._ledger.head()
         topic = describe_topic(self._settings)
-        check_continuity(self._settings, head if head.topic else first, topic)
+        check_continuity(self._settings, head, topic)
         return topic
 
     def _announce(self, head: LedgerHead, topic: TopicFacts) -> None:

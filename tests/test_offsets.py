@@ -179,6 +179,20 @@ def test_what_retention_took_before_the_ledger_began_is_noted_and_no_loss(
 
 
 def test_nothing_is_given_up_beside_a_stream(pipeline: Pipeline) -> None:
+def test_until_its_first_batch_a_ledger_takes_the_topic_as_it_is(spark: SparkSession, pipeline: Pipeline) -> None:
+    """A stream that has started, `give-up` and the next start agree on what retention took in between."""
+    started = TickStream(pipeline.settings, once=True)
+    started.check_start_up()
+    pipeline.send([[tick(number)] for number in range(3)], 1)
+    pipeline.delete_records({1: 2})
+
+    assert started._topic_going_on().begins == {0: 0, 1: 2}
+    assert "nothing to give up" in tickledger(pipeline, "give-up").stdout
+    TickStream(pipeline.settings, once=True).check_start_up()
+    lander(spark, pipeline).land((1, 2, [tick(2)]))
+    assert skipped(pipeline) == [(1, 0, 2, "before_the_ledger")]
+
+
     lock = StreamLock(pipeline.settings)
     lock.hold()
     refused = tickledger(pipeline, "give-up", "--reason", "why not", "--yes")
