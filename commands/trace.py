@@ -81,6 +81,8 @@ def _rows(day: date, sector: str) -> tuple[list[tuple[Any, ...]], int, list[str]
     """The table's rows, of how many batches they are, and what was given up beside those."""
     rows, rolled_up, bounds = [], 0, []
     with mysql(load_settings()) as connection:
+        # As many partitions and findings as there are: MySQL cuts at 1,024 letters, and says nothing.
+        connection.cursor().execute("SET SESSION group_concat_max_len = 4294967295")
         spans = "SELECT first_batch_id, last_batch_id FROM daily_volume WHERE date = %s AND sector = %s"
         for first, last in fetch_rows(connection, spans, (day, sector)):
             names = {"day": day, "sector": sector, "first": first, "last": last}

@@ -4,6 +4,7 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -178,7 +179,6 @@ def test_what_retention_took_before_the_ledger_began_is_noted_and_no_loss(
         TickStream(pipeline.settings, once=True).check_start_up()
 
 
-def test_nothing_is_given_up_beside_a_stream(pipeline: Pipeline) -> None:
 def test_until_its_first_batch_a_ledger_takes_the_topic_as_it_is(spark: SparkSession, pipeline: Pipeline) -> None:
     """A stream that has started, `give-up` and the next start agree on what retention took in between."""
     started = TickStream(pipeline.settings, once=True)
@@ -193,6 +193,7 @@ def test_until_its_first_batch_a_ledger_takes_the_topic_as_it_is(spark: SparkSes
     assert skipped(pipeline) == [(1, 0, 2, "before_the_ledger")]
 
 
+def test_nothing_is_given_up_beside_a_stream(pipeline: Pipeline) -> None:
     lock = StreamLock(pipeline.settings)
     lock.hold()
     refused = tickledger(pipeline, "give-up", "--reason", "why not", "--yes")
@@ -226,6 +227,19 @@ def test_a_topic_that_was_created_anew_goes_on_once_the_old_one_is_given_up(
     assert sorted(tuple(row) for row in letters) == [(5, b"{"), (1_000_000_002, b"[")]
     assert [fact for fact in examine(pipeline.settings) if fact.what in ("ledger", "lag") and not fact.good] == []
     TickStream(pipeline.settings, once=True).check_start_up()
+
+
+def test_an_end_that_a_broker_tells_too_soon_is_asked_for_again(spark: SparkSession, pipeline: Pipeline) -> None:
+    pipeline.send([[tick(1)], [tick(2)]], 0)
+    landed = lander(spark, pipeline)
+    landed.land((0, 0, [tick(1)]), (0, 1, [tick(2)]))
+    topic = describe_topic(pipeline.settings)
+
+    check_continuity(pipeline.settings, landed.ledger.head(), replace(topic, ends={0: 1, 1: 0}))
+
+    beyond = replace(landed.ledger.head(), ends={0: 3, 1: 0})
+    with pytest.raises(ConfigurationError, match="partition 0 ends at offset 2, before the ledger's 3"):
+        check_continuity(pipeline.settings, beyond, topic)
 
 
 def test_what_a_dead_batch_left_of_lost_messages_hides_no_tick_that_is_sent_again(

@@ -1,6 +1,7 @@
 """Dead letters listed and replayed, a day rebuilt, a number traced: on real stores, with their commands."""
 
 import json
+from contextlib import closing
 from datetime import UTC, datetime
 from typing import Any
 
@@ -11,7 +12,7 @@ from pyspark.sql import SparkSession
 from commands.dead_letters import read_dead_letters, replay
 from commands.reconcile import reconcile
 from tests.support.batches import NEW_COMPANY, NOON, Lander, assert_books_agree, counts, tick
-from tests.support.pipeline import Pipeline, run_tickledger
+from tests.support.pipeline import Pipeline, connect_root, run_tickledger
 
 pytestmark = pytest.mark.integration
 
@@ -156,3 +157,21 @@ def test_a_number_is_traced_to_its_batches(lander: Lander) -> None:
     nothing = run_tickledger(lander.pipeline, "trace", "--sector", "Coal")
     assert nothing.returncode == 2
     assert f"nothing of it has landed for {datetime.now(UTC):%Y-%m-%d}" in nothing.stderr
+
+
+def test_a_trace_names_every_offset_however_many(lander: Lander) -> None:
+    lander.land((0, 0, [tick(1)]))
+    columns = "batch_id, kafka_partition, from_offset, until_offset"
+    rows = ", ".join(f"(1, {100 + number}, 5, 9)" for number in range(200))
+    lander.pipeline.execute(f"INSERT INTO landed_offsets ({columns}) VALUES {rows}")
+
+    on = ("--date", f"{NOON:%Y-%m-%d}", "--sector", "Logistics & Deliveries", "--json")
+    with closing(connect_root(lander.pipeline.settings)) as root:
+        # MySQL's default; MariaDB's is a million.
+        root.cursor().execute("SET GLOBAL group_concat_max_len = 1024")
+        try:
+            (row,) = json.loads(run_tickledger(lander.pipeline, "trace", *on).stdout)
+        finally:
+            root.cursor().execute("SET GLOBAL group_concat_max_len = DEFAULT")
+
+    assert row["offsets"].split() == ["0:0-0", *(f"{100 + number}:5-8" for number in range(200))]

@@ -1,5 +1,6 @@
 """What must hold before the stream reads its first message: tables, and a ledger that the topic continues."""
 
+import time
 from dataclasses import dataclass
 
 from tickledger.contract import insert_statement
@@ -9,10 +10,11 @@ from tickledger.here import RUN, SET_UP
 from tickledger.ledger import FILLED, LedgerHead, Skip, SkipKind
 from tickledger.settings import Settings
 from tickledger.table_facts import MISSING, Difference, Kind, is_addition
-from tickledger.topic import TopicFacts
+from tickledger.topic import TopicFacts, describe_topic
 
 WAYS_ON = f"bring back what is gone, or accept its loss with '{RUN}tickledger give-up', which names it first"
 BILLION = 1_000_000_000
+SECOND_LOOK_SECONDS = 2
 
 
 def check_tables(settings: Settings) -> None:
@@ -52,10 +54,14 @@ def _tell(one: Difference) -> None:
 
 @dataclass(frozen=True)
 class Break:
-    """A place where the topic does not go on where the ledger ends: what is said of it, and the skip over it."""
+    """A place where the topic does not go on where the ledger ends: what is said of it, and the skip over it.
+
+    It `ends_too_soon` where the topic is the ledger's and has fewer messages.
+    """
 
     problem: str
     skip: Skip
+    ends_too_soon: bool = False
 
 
 def begun(settings: Settings, head: LedgerHead, topic: TopicFacts) -> LedgerHead:
@@ -78,8 +84,17 @@ def check_continuity(settings: Settings, head: LedgerHead, topic: TopicFacts) ->
 def breaks(settings: Settings, head: LedgerHead, topic: TopicFacts) -> list[Break]:
     """Each place where the topic does not go on where the ledger ends, in the partitions' order.
 
-    Raises ConfigurationError where the ledger lands another topic.
+    A topic that seems to end too soon is asked for once more: a broker that has just taken a partition over may not
+    know yet how far it goes. Raises ConfigurationError where the ledger lands another topic.
     """
+    found = _breaks(settings, head, topic)
+    if any(one.ends_too_soon for one in found):
+        time.sleep(SECOND_LOOK_SECONDS)
+        found = _breaks(settings, head, describe_topic(settings))
+    return found
+
+
+def _breaks(settings: Settings, head: LedgerHead, topic: TopicFacts) -> list[Break]:
     if not head.topic:
         return []
     if head.topic != settings.kafka_topic:
@@ -109,7 +124,7 @@ def _break_in(head: LedgerHead, topic: TopicFacts, partition: int) -> Break | No
         problem = (
             f", partition {partition} ends at offset {ends}, before the ledger's {reached}: the broker lost messages"
         )
-        return Break(problem, _onto_another_billion(head, partition, ends))
+        return Break(problem, _onto_another_billion(head, partition, ends), ends_too_soon=True)
     return None
 
 
