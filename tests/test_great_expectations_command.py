@@ -69,7 +69,7 @@ def test_what_cannot_run_is_one_line(arguments: tuple[str, ...], line: str) -> N
 
 @pytest.mark.integration
 def test_healthy_and_failed_batches(pipeline: Pipeline, tmp_path: Path) -> None:
-    env = pipeline.environment
+    env = pipeline.environment | {"FEED_RULES": "market_cap_is_price_times_shares"}
     run = ("checkpoint", "run", "landed_batch")
     for batch_id in (1, 2):
         ticks = land_ticks(pipeline, batch_id)
@@ -77,7 +77,7 @@ def test_healthy_and_failed_batches(pipeline: Pipeline, tmp_path: Path) -> None:
     newest = great_expectations(*run, env=env)
     assert (newest.returncode, newest.stderr) == (0, "")
     assert "books.ticks_are_in_cassandra" in newest.stdout
-    assert newest.stdout.endswith("batch 2: passed, 48 of 48 expectations held\n")
+    assert newest.stdout.endswith("batch 2: passed, 49 of 49 expectations held\n")
 
     pipeline.cassandra.execute(
         "UPDATE real_time_data SET market_cap = 1"
@@ -86,7 +86,7 @@ def test_healthy_and_failed_batches(pipeline: Pipeline, tmp_path: Path) -> None:
     )
     warned = great_expectations(*run, "--batch", "2", env=env)
     assert warned.returncode == 0
-    assert warned.stdout.endswith("batch 2: warned, 47 of 48 expectations held\n")
+    assert warned.stdout.endswith("batch 2: warned, 48 of 49 expectations held\n")
 
     pipeline.execute("UPDATE landed_batches SET volume = volume + 1 WHERE batch_id = 1")
     unchecked = great_expectations(*run, "--unchecked", "--json", env=env)
@@ -102,7 +102,7 @@ def test_healthy_and_failed_batches(pipeline: Pipeline, tmp_path: Path) -> None:
     # Batch 2 landed a minute after batch 1.
     since = great_expectations(*run, "--since", "2026-03-02 05:02:00", env=env)
     assert since.returncode == 0
-    assert since.stdout.endswith("batch 2: warned, 47 of 48 expectations held\n")
+    assert since.stdout.endswith("batch 2: warned, 48 of 49 expectations held\n")
     assert "batch 1" not in since.stdout
     none_left = great_expectations(*run, "--unchecked", env=env)
     assert (none_left.returncode, none_left.stdout) == (0, "No batch to check.\n")

@@ -39,7 +39,7 @@ Name = Annotated[str, Field(min_length=1)]
 _IDENTIFIER = "a lower-case name of letters, digits and '_', at most 48"
 Identifier = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,47}$", description=_IDENTIFIER)]
 #: Expectations that hold for some feeds alone: expectations/suites.py has them, FEED_RULES asks for them.
-FeedRule = Literal["id_is_unique", "one_tick_a_symbol_and_round", "size_is_usual"]
+FeedRule = Literal["id_is_unique", "one_tick_a_symbol_and_round", "size_is_usual", "market_cap_is_price_times_shares"]
 FEED_RULES: tuple[str, ...] = get_args(FeedRule)
 
 
