@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from expectations.read_back import ReadBack, RolledUp, UnknownBatch
-from expectations.spared_work import repeated_work_spared
 from expectations.suites import CHECKPOINT, PROJECT_FOLDER, ROW_NAMES, is_asked_for
 from tickledger.errors import TickledgerError
 from tickledger.ledger import utc_now
@@ -157,10 +156,9 @@ class _Suite:
 
     def _validate(self, frame: "pd.DataFrame", result_format: str) -> Any:
         try:
-            with repeated_work_spared():
-                batch = self._batch_definition.get_batch({"dataframe": frame})
-                # Not ValidationDefinition.run: it keeps every result and reads the suite's file again each time.
-                return batch.validate(self._suite, result_format=result_format)
+            batch = self._batch_definition.get_batch({"dataframe": frame})
+            # Not ValidationDefinition.run: it keeps every result and reads the suite's file again each time.
+            return batch.validate(self._suite, result_format=result_format)
         except Exception as error:
             raise CheckFailedToRun(f"suite {self.name!r} cannot run: {one_line(error)}") from error
 
