@@ -170,6 +170,6 @@ def _rows(servers: list[Server], states: dict[str, str]) -> list[dict[str, Any]]
 
 
 def _console() -> Console:
-    # A path must stay whole to be copied, also where there is no terminal to measure.
+    # A path must stay whole to be copied, even if there is no terminal to measure.
     console = Console(highlight=False)
     return console if console.is_terminal else Console(highlight=False, width=200)

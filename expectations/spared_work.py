@@ -14,7 +14,7 @@ def repeated_work_spared() -> Iterator[None]:
 
     Each expectation builds its configuration once, not each of the hundred times that it is asked for it, and that
     builds its expectation once. The ids of metrics, JSON and a digest each, are made once for what reads the same: some
-    sixty, not two thousand. No digest of the frame is made, which nothing reads, and no copy of it where no row is left
+    sixty, not two thousand. No digest of the frame is made, which nothing reads, and no copy of it if no row is left
     out: pandas copies on write (the default from pandas 3 on).
     """
     import pandas as pd
