@@ -73,13 +73,13 @@ lint: $(INSTALLED)  ## Lint, format, types, and which package may import which
 hooks: $(INSTALLED)  ## Run the commit hooks on every file
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pre-commit run --all-files
 
-audit: $(INSTALLED)  ## Look up known vulnerabilities of the locked packages; says so where no service answers
+audit: $(INSTALLED)  ## Look up known vulnerabilities of the locked packages; says so if no service answers
 	@exec $(BIN)/python .ci/audit.py
 
 secrets: $(INSTALLED)  ## Look for secrets in every version of every file that was ever committed
 	@exec $(BIN)/python .ci/scan_secrets.py
 
-format: $(INSTALLED)  ## Format the code, mend what can be mended
+format: $(INSTALLED)  ## Format the code, fix what can be fixed
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
@@ -113,6 +113,6 @@ picture: $(INSTALLED)  ## Pictures of the dashboard into docs/: light, dark, pho
 
 # One lock, with one version of each package, for all Pythons of `requires-python`; past what dbt-mysql asks for, as
 # `override-dependencies` says, which is why pip takes it only with --no-deps.
-lock:  ## Resolve requirements.lock anew from pyproject.toml (needs uv)
+lock:  ## Resolve requirements.lock from pyproject.toml (needs uv)
 	uv pip compile --quiet --universal --fork-strategy fewest --python-version 3.11 --generate-hashes --group dev pyproject.toml -o requirements.lock
 	@sed -i '1i # pip takes this file with --require-hashes --no-deps only, which `make setup` gives it.' requirements.lock

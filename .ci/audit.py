@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
-#: What pip-audit's last words hold where the service, and not the question, is at fault.
+#: What pip-audit's last words hold if the service, and not the question, is at fault.
 UNREACHABLE = re.compile(r"ConnectionError|ConnectTimeout|ReadTimeout|HTTPError|ServiceError|Could not connect")
 #: Asked in turn until one answers: options of pip-audit.
 SERVICES = (("--vulnerability-service", "osv"), ("--vulnerability-service", "pypi"))
@@ -44,7 +44,7 @@ def flaws_of(accepted: list[dict[str, Any]], locked: list[tuple[str, str]]) -> I
 
 
 def ask(service: tuple[str, ...], packages: list[tuple[str, str]]) -> list[dict[str, Any]]:
-    """What pip-audit says of each package. Raises NotAudited, and RuntimeError where pip-audit itself fails."""
+    """What pip-audit says of each package. Raises NotAudited, and RuntimeError if pip-audit itself fails."""
     with tempfile.NamedTemporaryFile("w", suffix=".txt") as requirements:
         requirements.writelines(f"{name}=={version}\n" for name, version in packages)
         requirements.flush()

@@ -91,7 +91,7 @@ def run(bench: Bench, name: str, pipeline: Pipeline, load: Load, batch: int, num
 
     ticks/s: from the first batch to the last one. first batch: from the start of the first process. s a batch: the mean
     time from a landed batch to the next, of whichever process. last verdict: from the last batch. MB: resident, at the
-    peak. problem: empty where rows and volumes in the stores are right; else the run does not count.
+    peak. problem: empty if rows and volumes in the stores are right; else the run does not count.
     """
     messages = max(batch // (load.ticks // load.messages), 1)
     environment = pipeline.environment | {
@@ -135,7 +135,7 @@ def run(bench: Bench, name: str, pipeline: Pipeline, load: Load, batch: int, num
 
 
 def _commands(name: str, load: Load, messages: int) -> list[list[str]]:
-    """One command a process: spark-submit, or a process a partition, each with half of a batch."""
+    """One command per process: spark-submit, or a process per partition, each with half of a batch."""
     if name in OURS:
         return [[str(Path(sys.executable).with_name("spark-submit")), "streaming/stream_ticks.py", "--once"]]
     half = str(messages // 2)

@@ -98,7 +98,7 @@ def of_cassandra(reader: CassandraReader, tickers: list[str]) -> Questions:
 
 
 def ask(asked: Questions) -> dict[str, float | None]:
-    """Seconds of each question; none where the page would not have waited for the answer."""
+    """Seconds of each question; none if the page would not have waited for the answer."""
     answers: dict[str, float | None] = {}
     for name, question in asked.items():
         try:
@@ -137,7 +137,7 @@ def ticks_table(servers: Bench, counts: list[int]) -> pd.DataFrame:
 
 
 def memory(servers: Bench, batches: int) -> pd.DataFrame:
-    """Land and check so many batches of a slow load at a trigger of 0; one row per process of the stream, in MB.
+    """Land and check this many batches of a slow load at a trigger of 0; one row per process of the stream, in MB.
 
     MB a hundred batches: the slope of a straight line through what it held after the first fifth of the batches.
     """
@@ -169,7 +169,7 @@ def memory(servers: Bench, batches: int) -> pd.DataFrame:
 
 
 def batch_memory(servers: Bench, sizes: list[int]) -> pd.DataFrame:
-    """Land and check so many ticks that one micro-batch of Spark brings; one row per size, the most resident MB.
+    """Land and check this many ticks that one micro-batch of Spark brings; one row per size, the most resident MB.
 
     A worker is the largest of them. What a process has without a tick is counted too.
     """
@@ -212,7 +212,7 @@ def _resident(processes: Iterable[psutil.Process]) -> float:
 
 def main(
     part: Annotated[list[str], typer.Option(help="Which part; may be given again.")] = list(PARTS),  # noqa: B006
-    size: Annotated[list[int], typer.Option(min=100, help="batches: ticks a batch.")] = SIZES,
+    size: Annotated[list[int], typer.Option(min=100, help="batches: ticks per batch.")] = SIZES,
     days: Annotated[list[int], typer.Option(min=1, help="days: days of aggregates.")] = DAYS,
     ticks: Annotated[list[int], typer.Option(min=10_000, help="ticks: ticks in Cassandra.")] = TICKS,
     batches: Annotated[int, typer.Option(min=10, help="memory: batches to land and check.")] = 1000,
@@ -228,7 +228,7 @@ def main(
         raise ConfigurationError(f"--part is {', '.join(unknown)}; it should be some of {', '.join(PARTS)}")
     with bench(instance) as servers:
         measured: dict[str, Callable[[], pd.DataFrame]] = {
-            "batches": lambda: pd.DataFrame({"ticks a batch": one} | land(servers, one) for one in size),
+            "batches": lambda: pd.DataFrame({"ticks per batch": one} | land(servers, one) for one in size),
             "days": lambda: days_table(servers, sorted(days)),
             "ticks": lambda: ticks_table(servers, ticks),
             "memory": lambda: memory(servers, batches),

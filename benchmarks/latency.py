@@ -53,7 +53,7 @@ class Sender:
 
 
 def measure(pipeline: Pipeline, trigger: float, paces: list[float], seconds: int) -> list[dict[str, Any]]:
-    """One stream, one pace after the other; one row per pace. Raises TickledgerError where the books do not agree."""
+    """One stream, one pace after the other; one row per pace. Raises TickledgerError if the books do not agree."""
     sender, sent = Sender(pipeline), []
     with stream(pipeline, STREAM_TRIGGER_SECONDS=f"{trigger:g}", CHECKS_ENABLED="true") as running:
         sender.send(sender.ticks_a_message * 10, 1)
@@ -93,7 +93,7 @@ def delays(sent_at: Times, ledger: list[tuple[Any, ...]]) -> Times:
 
 
 def _wait_until_checked(pipeline: Pipeline, messages: int, running: StreamProcess) -> None:
-    """Wait until so many messages have landed and are checked. Raises TickledgerError after three minutes."""
+    """Wait until this many messages have landed and are checked. Raises TickledgerError after three minutes."""
     deadline = time.monotonic() + LONGEST_SECONDS
     unchecked = "SELECT COUNT(*) FROM landed_batches WHERE verdict = 'unchecked' OR commit_seconds IS NULL"
     while not pipeline.ledger_covers(messages) or pipeline.rows(unchecked)[0][0]:
@@ -111,7 +111,7 @@ def main(
 ) -> None:
     """Measure from the producer's send until a tick is in Cassandra, in MySQL, and checked.
 
-    Exit code 1: a message never came, or the books do not agree. Where `achieved` is short of ticks/s, the producer
+    Exit code 1: a message never came, or the books do not agree. If `achieved` is short of ticks/s, the producer
     could not keep the pace.
     """
     rows = []

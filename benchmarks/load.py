@@ -30,7 +30,7 @@ class Load:
 
 
 def fill(settings: Settings, topic: str, ticks: int, days: int = 0) -> Load:
-    """Create the topic and send so many ticks, a round of all companies a message.
+    """Create the topic and send this many ticks, a round of all companies per message.
 
     The rounds are spread over the last `days`, or else made a millisecond apart; the last one is made now, so that no
     check finds it old. Raises StoreUnavailable.

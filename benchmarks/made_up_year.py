@@ -43,7 +43,7 @@ class Year:
         )
 
     def grow_to(self, days: int) -> None:
-        """Add earlier days until there are so many, the oldest first, as landing would have."""
+        """Add earlier days until there are this many, the oldest first, as landing would have."""
         # A day's statement may take longer than any of the stream's, and reads tables that the stream may not.
         connection = connect_mysql(self._pipeline.settings, self._pipeline.settings.dbt_mysql, answer_seconds=600)
         for age in range(days - 1, self._days - 1, -1):

@@ -23,7 +23,7 @@ MOST_LETTERS = 500
 def give_up(settings: Settings, reason: str) -> list[Break]:
     """Let the ledger go on where the topic does, and note the reason; what was given up is returned.
 
-    Raises LedgerMoved where a stream runs, StoreUnavailable where Kafka or MySQL is away; nothing is changed then.
+    Raises LedgerMoved if a stream runs, StoreUnavailable if Kafka or MySQL is away; nothing is changed then.
     """
     lock, ledger = StreamLock(settings), Ledger(settings)
     lock.hold()

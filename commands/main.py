@@ -26,9 +26,9 @@ COMMANDS = {
     },
     "Repair and tidy": {
         "dead-letters": Entry("commands.dead_letters", "List what could not land; send it again."),
-        "rebuild": Entry("commands.rebuild", "Make a day's aggregates anew from Cassandra."),
+        "rebuild": Entry("commands.rebuild", "Rebuild a day's aggregates from Cassandra."),
         "give-up": Entry("commands.give_up", "Name what was lost before it landed; go on without it."),
-        "roll-up": Entry("commands.roll_up", "Move old batches' aggregates into a row a day."),
+        "roll-up": Entry("commands.roll_up", "Move old batches' aggregates into a row per day."),
     },
     "Run": {
         "services": Entry("commands.services", "Kafka, Cassandra, MySQL here: start, stop, back up."),

@@ -1,4 +1,4 @@
-"""`tickledger rebuild --date …`: make one day's aggregates anew from Cassandra, beside the stream.
+"""`tickledger rebuild --date …`: rebuild one day's aggregates from Cassandra, beside the stream.
 
 The ledger says which batches have landed and which offsets each covers; Cassandra holds their ticks. Both are read
 first, then one transaction replaces the day's rows of exactly those batches: in `aggregated_data`, and in
@@ -28,7 +28,7 @@ BatchSums = dict[tuple[int, str], SectorVolume]
 def rebuild_day(settings: Settings, day: date) -> tuple[int, int]:
     """Replace the day's aggregates by sums over Cassandra's ticks; (rows before, rows after), of both tables.
 
-    Raises StoreUnavailable where a store is away and LedgerMoved where batches that landed meanwhile were rolled up
+    Raises StoreUnavailable if a store is away and LedgerMoved if batches that landed meanwhile were rolled up
     (run it again); nothing is changed then.
     """
     with mysql(settings, settings.dbt_mysql) as connection:
@@ -97,6 +97,6 @@ def _tickers(session: Session, day: date) -> list[str]:
 def main(
     day: Annotated[datetime, typer.Option("--date", formats=["%Y-%m-%d"], help="The trading day (UTC).")],
 ) -> None:
-    """Make one day's aggregates anew from the ticks in Cassandra, in one transaction, beside the stream."""
+    """Rebuild one day's aggregates from the ticks in Cassandra, in one transaction, beside the stream."""
     before, after = rebuild_day(load_settings(), day.date())
     print(f"{day.date()}: {before:,} rows of its aggregates replaced by {after:,}")

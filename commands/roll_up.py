@@ -69,8 +69,8 @@ _STAYS = {
 def roll_up(settings: Settings, keep_days: int, told: Callable[[str], None] = lambda _line: None) -> tuple[int, str]:
     """Move what landed more than `keep_days` whole UTC days ago; the rows moved, and why the next batch stays.
 
-    `told` hears of each transaction once it is committed. Running it again moves what is left. Raises StoreUnavailable
-    where MySQL is away; the transaction in flight is then undone.
+    `told` gets a line per committed transaction. Running it again moves what is left. Raises StoreUnavailable
+    if MySQL is away; the transaction in flight is then undone.
     """
     keep_from = utc_now().replace(hour=0, minute=0, second=0, microsecond=0) - timedelta(days=keep_days)
     rows = 0
@@ -86,7 +86,7 @@ def roll_up(settings: Settings, keep_days: int, told: Callable[[str], None] = la
 
 
 def newest_rolled_up(connection: MySQLConnectionAbstract, *, lock: bool = False) -> int:
-    """The newest batch that was rolled up, as are all before it; 0 where none was.
+    """The newest batch that was rolled up, as are all before it; 0 if none was.
 
     With `lock` no batch lands and none is rolled up until the connection's transaction ends.
     """

@@ -17,7 +17,7 @@ PACKAGES = ("dbt-core", "dbt-mysql")
 
 
 def main() -> None:
-    """Run dbt with the arguments of the command line; one line and exit code 2 where what is installed does not fit."""
+    """Run dbt with the arguments of the command line; one line and exit code 2 if what is installed does not fit."""
     if found := misfit():
         print(f"error: {found}: make setup", file=sys.stderr)
         sys.exit(2)
@@ -34,7 +34,7 @@ def main() -> None:
 
 
 def misfit() -> str | None:
-    """What of the installed packages does not fit, as part of a line; None where dbt can run."""
+    """What of the installed packages does not fit, as part of a line; None if dbt can run."""
     for wanted in (Requirement(one) for one in requires("tickledger") or []):
         if wanted.name not in PACKAGES:
             continue

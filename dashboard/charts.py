@@ -1,7 +1,7 @@
 """Charts: plain functions from a DataFrame to an Altair chart. Nothing here knows of the page or the stores.
 
 A chart's specification depends on the names it shows but not on the numbers, so that the page can put new numbers
-into a chart that stands, zoomed or not, instead of drawing it anew. Every axis names its unit.
+into a chart that stands, zoomed or not, instead of drawing it again. Every axis names its unit.
 """
 
 from collections.abc import Callable
@@ -233,7 +233,7 @@ def _heat_map_layers(dark: bool) -> alt.LayerChart:
 
 
 def _tile_text(base: alt.Chart, field: str, down: int, *, dark: bool) -> alt.Chart:
-    """Text in a tile's corner, left out where the tile is too small for it."""
+    """Text in a tile's corner, left out if the tile is too small for it."""
     room = f"(datum.right - datum.left) * width > 64 && abs(datum.top - datum.bottom) * height > {down + 16}"
     on_colour = looks.paper(dark=dark)
     colour = alt.ExprRef(f"abs(datum.change) > 0.025 ? '{on_colour}' : '{looks.ink(dark=dark)}'")

@@ -34,7 +34,7 @@ def draw_batches(sources: Sources) -> None:
 
 
 def _draw_given_up(sources: Sources) -> None:
-    """The messages that were lost before they landed, where somebody gave them up."""
+    """The messages that somebody gave up as lost before they landed."""
     reading = sources.readings.get(MYSQL, "given up", lambda: queries.newest_given_up(sources.mysql))
     if reading.frame is None or reading.frame.empty:
         return
@@ -101,7 +101,7 @@ def draw_batch(sources: Sources) -> None:
 
 
 def _interesting(sources: Sources) -> int | None:
-    """The batch that is shown where the viewer has chosen none."""
+    """The batch that is shown if the viewer has chosen none."""
     found = sources.readings.get(MYSQL, "finding", lambda: queries.newest_batch_with_findings(sources.mysql))
     newest = _newest(sources)
     for reading in (found, newest):

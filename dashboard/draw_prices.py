@@ -49,7 +49,7 @@ def draw_prices(sources: Sources) -> None:
     if reading.frame.attrs["to_come"]:
         st.caption(f"{reading.frame.attrs['to_come']} earlier days are read next.")
     st.caption(
-        f"Read at {clock(reading.read_at)} · a candle is {window.candle}, hollow where the price rose; times without a"
+        f"Read at {clock(reading.read_at)} · a candle is {window.candle}, hollow if the price rose; times without a"
         " tick stay empty · Shift and wheel zoom, a drag moves, a double click shows all again"
     )
 

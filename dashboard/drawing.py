@@ -65,8 +65,8 @@ def _specification(chart: alt.LayerChart) -> dict[str, Any]:
 def explain(reading: Reading, store: str, *, why: bool = True) -> None:
     """Say that an answer is missing or old, if it is, and (once a store is enough) why.
 
-    Its place on the page is kept where there is nothing to say: else all below it would be drawn anew, and be away for
-    a moment, whenever a store goes or comes back.
+    Its place on the page is kept even if there is nothing to say. Otherwise all below it would be drawn again, and be
+    away for a moment, whenever a store goes or comes back.
     """
     place = st.empty()
     if reading.error is None:
@@ -78,7 +78,7 @@ def explain(reading: Reading, store: str, *, why: bool = True) -> None:
 
 
 def rows_of(reading: Reading, store: str, nothing: str) -> pd.DataFrame | None:
-    """The rows of an answer; None where there are none, and then the page says so, or `nothing` (Markdown)."""
+    """The rows of an answer; None if there are none, and then the page says so, or `nothing` (Markdown)."""
     explain(reading, store, why=False)
     if reading.frame is not None and reading.frame.empty:
         st.info(nothing)
@@ -100,7 +100,7 @@ def colours_of(sources: Sources, frame: pd.DataFrame) -> dict[str, str]:
     return looks.sector_colours(sectors, dark=is_dark())
 
 
-#: `profile` changes when somebody seeds it anew.
+#: `profile` changes when somebody runs `dbt seed`.
 COMPANIES_SECONDS = 10
 
 

@@ -9,7 +9,7 @@ from typing import Any
 #: Paul Tol's "muted" scheme: nine hues that people with any of the common colour blindnesses tell apart
 #: (https://personal.sron.nl/~pault/). The order keeps neighbours in the alphabet apart.
 PALETTE = ("#CC6677", "#88CCEE", "#DDCC77", "#117733", "#AA4499", "#44AA99", "#999933", "#882255", "#332288")
-#: The same hues, lighter where they would sink into a dark page.
+#: The same hues; those that are hard to see on a dark page are lighter.
 PALETTE_ON_DARK = ("#CC6677", "#88CCEE", "#DDCC77", "#32873F", "#C46BB5", "#44AA99", "#999933", "#AC316A", "#7B74D6")
 
 #: A verdict's word as it is shown, its colour (of Okabe and Ito's scheme, as are the next two) and its shape.
@@ -30,7 +30,7 @@ def sector_colours(sectors: Sequence[str], *, dark: bool = False) -> dict[str, s
     """One colour a sector, the same in every chart as long as the profile names the same sectors.
 
     The palette has nine hues. More sectors take them in two further shades, which differ less: every chart names its
-    sectors in text too. The twenty-eighth begins anew.
+    sectors in text too. The twenty-eighth sector has the first hue again.
     """
     hues = PALETTE_ON_DARK if dark else PALETTE
     shades = (ink(dark=dark), paper(dark=dark))

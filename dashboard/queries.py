@@ -88,7 +88,7 @@ def today(reader: MySQLReader) -> pd.DataFrame:
 
     volume (shares) and ticks are of ticks made today; batches, checked, warned and failed count the batches whose
     newest tick was made today; landed_at is when the newest batch of all landed and made_at when the newest landed
-    tick was made, NaT where none has landed; ticks_a_second is what landed in the last 30 s, by second.
+    tick was made, NaT if none has landed; ticks_a_second is what landed in the last 30 s, by second.
     """
     rows = reader.rows(_TODAY, {"pace_seconds": PACE_SECONDS, "batches": BATCHES_FOR_PACE})
     whole = dict.fromkeys(("ticks", "batches", "checked", "warned", "failed"), "int64")
@@ -142,7 +142,7 @@ def newest_batches(reader: MySQLReader, limit: int = BATCHES_SHOWN) -> pd.DataFr
 
 
 def batch(reader: MySQLReader, batch_id: int) -> pd.DataFrame:
-    """One batch as :func:`newest_batches` has it; no row where it has not landed."""
+    """One batch as :func:`newest_batches` has it; no row if it has not landed."""
     return _read(reader, "batch_health", "WHERE batch_id = %(batch_id)s", {"batch_id": batch_id})
 
 
@@ -162,7 +162,7 @@ def batch_findings(reader: MySQLReader, batch_id: int) -> pd.DataFrame:
 
 
 def newest_batch_with_findings(reader: MySQLReader) -> pd.DataFrame:
-    """The number of the newest batch for which an expectation did not hold, as batch_id; no row where all held."""
+    """The number of the newest batch for which an expectation did not hold, as batch_id; no row if all held."""
     rows = reader.rows("SELECT MAX(batch_id) FROM batch_findings")
     return _frame([row for row in rows if row[0] is not None], batch_id="int64")
 
@@ -204,7 +204,7 @@ def _read(
 ) -> pd.DataFrame:
     """Rows of a table or view of the dbt project: all its columns or some, named and typed as its YAML says.
 
-    Raises ConfigurationError where the YAML lacks a column that is asked for.
+    Raises ConfigurationError if the YAML lacks a column that is asked for.
     """
     types = model_types(model)
     if unknown := sorted(set(columns).difference(types)):
@@ -302,7 +302,7 @@ def quotes(reader: CassandraReader, tickers: Sequence[str], day: date) -> pd.Dat
     """How some companies stand on a trading day. One row per company with a tick on it.
 
     ticker, created_at of the newest tick, first_price and price (IDR), market_cap (IDR), and change, the share by which
-    the price differs from the day's first (NaN where that was zero).
+    the price differs from the day's first (NaN if that was zero).
     """
     keys = [(ticker, day) for ticker in tickers]
     first = _frame([tuple(row) for row in reader.rows(_FIRST, keys)], ticker="str", first_price="float64")
@@ -348,8 +348,8 @@ _RAW_VALUE = """
 def raw_values(reader: CassandraReader, topic: str, letters: pd.DataFrame) -> pd.DataFrame:
     """The beginnings of some dead letters' raw values, for people. One row per dead letter, in no order.
 
-    kafka_partition, kafka_offset, position and raw_value: the first 300 bytes as text, in which what is no UTF-8 or no
-    printable letter is written as an escape.
+    kafka_partition, kafka_offset, position and raw_value: the first 300 bytes as text; what is not UTF-8 or not
+    printable is written as an escape.
     """
     keys = letters[["kafka_partition", "kafka_offset", "position"]].itertuples(index=False)
     parameters = [(topic, one[0], one[1] // DEAD_LETTER_BUCKET, one[1], one[2]) for one in keys]

@@ -22,7 +22,7 @@ ANSWER_SECONDS = 4
 
 
 class MySQLReader:
-    """Reads MySQL over one connection, made when first needed and made anew after a failure. Safe between threads."""
+    """Reads MySQL over one connection, made when first needed and again after a failure. Safe between threads."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -34,7 +34,7 @@ class MySQLReader:
         with self._lock, mysql_errors(self._settings):
             try:
                 if self._connection is not None:
-                    # The server may have closed the connection, or started anew, since the question before.
+                    # The server may have closed the connection, or restarted, since the question before.
                     with suppress(OperationalError, InterfaceError):
                         return self._read(statement, parameters or {})
                     self._drop()

@@ -18,7 +18,7 @@ MAX_QUESTIONS = 64
 class Reading:
     """An answer, or the newest good one with the error that keeps a newer one away.
 
-    `frame` and `read_at` (UTC) are None where the question never had an answer.
+    `frame` and `read_at` (UTC) are None if the question never had an answer.
     """
 
     frame: pd.DataFrame | None = None
@@ -44,7 +44,7 @@ class Readings:
     def get(
         self, store: str, question: Hashable, read: Callable[[], pd.DataFrame], *, fresh_seconds: float = 0.0
     ) -> Reading:
-        """The answer to a question: kept where fresh, else from `read`; where that fails, the last good one.
+        """The answer to a question: kept if fresh, else from `read`; if that fails, the last good one.
 
         An answer that costs much and changes little may stay fresh longer than the others.
         """
@@ -63,7 +63,7 @@ class Readings:
         return reading
 
     def kept(self, question: Hashable) -> pd.DataFrame | None:
-        """The last good answer to a question, without asking anew."""
+        """The last good answer to a question, without asking again."""
         return self._kept.get(question, Reading()).frame
 
     def _asked(self, store: str, kept: Reading, read: Callable[[], pd.DataFrame]) -> Reading:

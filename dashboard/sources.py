@@ -32,7 +32,7 @@ class LagWatch:
         self._closed = False
 
     def behind(self, ends: pd.DataFrame) -> int | None:
-        """Messages in the topic behind the ledger's ends; None where Kafka does not say, or not yet.
+        """Messages in the topic behind the ledger's ends; None if Kafka does not say, or not yet.
 
         `ends` has one row per Kafka partition: kafka_partition, topic_offset.
         """
@@ -86,7 +86,7 @@ def page_settings() -> Settings:
     """The settings, with the accounts that only read.
 
     Streamlit puts what stands in dashboard/.streamlit/secrets.toml into the environment, which wins over .env. Raises
-    ConfigurationError, also where an account is missing: with that of the stream the page could write.
+    ConfigurationError, also if an account is missing: with that of the stream the page could write.
     """
     settings = load_settings()
     accounts = [settings.dashboard_mysql, settings.dashboard_cassandra]

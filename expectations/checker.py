@@ -46,7 +46,7 @@ class CheckResult:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a check found: `failed` where a critical expectation did not hold, `warned` where only warnings did not."""
+    """What a check found: `failed` if a critical expectation did not hold, `warned` if only warnings did not."""
 
     batch_id: int
     verdict: VerdictWord
@@ -61,7 +61,7 @@ class Verdict:
 class Checker:
     """Checks batches, one at a time, on any one thread. Creating one imports Great Expectations, which takes seconds.
 
-    Raises ConfigurationError or StoreUnavailable where Cassandra cannot be used, CheckFailedToRun where the project's
+    Raises ConfigurationError or StoreUnavailable if Cassandra cannot be used, CheckFailedToRun if the project's
     files cannot be read.
     """
 
@@ -100,7 +100,7 @@ class Checker:
         return self._batch_ids(query, moment)
 
     def newest(self) -> int | None:
-        """The newest landed batch; None where the ledger is empty. Raises StoreUnavailable."""
+        """The newest landed batch; None if the ledger is empty. Raises StoreUnavailable."""
         found = self._batch_ids("SELECT batch_id FROM landed_batches ORDER BY batch_id DESC LIMIT 1")
         return found[0] if found else None
 
@@ -120,7 +120,7 @@ class Checker:
             if not found:
                 raise UnknownBatch(f"the ledger has no batch {verdict.batch_id} any more")
             if found[0][0] is not None:
-                # Rolled up while it was read: what was read is no ground for a verdict.
+                # Rolled up while it was read: what was read is not enough for a verdict.
                 raise RolledUp(verdict.batch_id)
             cursor = connection.cursor()
             cursor.execute(
@@ -230,7 +230,7 @@ def _result(suite: str, frame: "pd.DataFrame", validation: Any) -> CheckResult:
 
 
 def _raised(info: Mapping[str, Any] | None) -> str:
-    """The message of what an expectation raised; empty where it ran. Its info is flat, or one entry a metric."""
+    """The message of what an expectation raised; empty if it ran. Its info is flat, or one entry per metric."""
     if not info:
         return ""
     entries = [info] if "raised_exception" in info else list(info.values())

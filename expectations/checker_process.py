@@ -26,7 +26,7 @@ class CheckerProcess:
     """Checks batches as :class:`Checker` does, and raises what it raises; for use by one thread.
 
     The process begins at the first call. It ends with `close`, and by itself when the process that began it is gone.
-    Raises CheckFailedToRun where it died; the next call begins another.
+    Raises CheckFailedToRun if it died; the next call begins another.
     """
 
     def __init__(self, settings: Settings, project: Path = PROJECT_FOLDER) -> None:

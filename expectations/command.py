@@ -27,7 +27,7 @@ COLOURS = {"passed": "green", "warned": "yellow", "failed": "red"}
 #: Where Data Docs go; git ignores it.
 DOCS_FOLDER = PROJECT_FOLDER / "uncommitted" / "data_docs"
 TIMES = ["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M:%S"]
-#: Columns of the output where it goes into a file or a pipe.
+#: Columns of the output if it goes into a file or a pipe.
 PIPE_WIDTH = 160
 
 app = typer.Typer(
@@ -177,7 +177,7 @@ def _wanted(checker: "Checker", batch: int | None, unchecked: bool, since: datet
 
 
 def _print_json(verdicts: Iterable["Verdict"]) -> bool:
-    """Print all verdicts with their results as one list; True where one failed."""
+    """Print all verdicts with their results as one list; True if one failed."""
     found = list(verdicts)
     documents = [
         {"batch_id": one.batch_id, "verdict": one.verdict, "results": [asdict(result) for result in one.results]}
@@ -188,7 +188,7 @@ def _print_json(verdicts: Iterable["Verdict"]) -> bool:
 
 
 def _print_tables(verdicts: Iterable["Verdict"], *, several: bool) -> bool:
-    """Print each verdict as it comes, without what held where there may be several; True where one failed."""
+    """Print each verdict as it comes, without what held if there may be several; True if one failed."""
     console = _console()
     words = []
     for one in verdicts:

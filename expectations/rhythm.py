@@ -1,7 +1,7 @@
 """What the batches before a batch say of it: how old its newest tick is, and how its size compares. Pure functions.
 
-Normal life is no finding: the first batches, a stream that was away and catches up (large batches of old ticks), ticks
-of past days, and ticks that are sent again.
+Normal life is not a finding: the first batches, a stream that was away and catches up (large batches of old ticks),
+ticks of past days, and ticks that are sent again.
 """
 
 from collections.abc import Sequence
@@ -16,11 +16,11 @@ USUAL_BATCHES = 20
 FEWEST_USUAL_BATCHES = 10
 #: How much faster than the clock created_at must move on for the stream to be catching up.
 CATCHING_UP = 1.5
-#: A gap between two batches so many times the usual one breaks the rhythm: the stream, or the market, was away.
+#: A gap between two batches of this many usual ones breaks the rhythm: the stream, or the market, was away.
 BROKEN_RHYTHM = 5
 #: The least seconds between two batches; below it a pace says little.
 LEAST_SECONDS = 0.5
-#: Fewer dead letters or duplicates than this are no share worth a finding.
+#: Fewer dead letters or duplicates than this are not worth a finding.
 FEWEST_DEAD_LETTERS = 10
 FEWEST_DUPLICATES = 20
 
@@ -44,15 +44,15 @@ class _Step:
 
     @property
     def pace(self) -> float:
-        """Ticks a second of the clock, or of created_at where that moved faster: when catching up."""
+        """Ticks a second of the clock, or of created_at if that moved faster: when catching up."""
         return self.ticks_read / max(self.gap, self.progress, LEAST_SECONDS)
 
 
 def minutes_behind(batch: dict[str, Any], before: Sequence[Landing], limit: float) -> float | None:
-    """Minutes from the batch's newest created_at to its landing; None where that is no wonder.
+    """Minutes from the batch's newest created_at to its landing; None if a delay is expected.
 
-    It is none for the first batch, where nothing, nothing new or only ticks of past days landed, where the stream was
-    away, and where it is catching up. `before` holds the landings before, oldest first.
+    A delay is expected of the first batch, if nothing, nothing new or only ticks of past days landed, if the stream was
+    away, and if it is catching up. `before` holds the earlier landings, oldest first.
     """
     newest = batch["last_created_at"]
     if newest is None or not before or batch["late_ticks"] == batch["ticks_landed"]:
@@ -73,7 +73,7 @@ def minutes_ahead(batch: dict[str, Any]) -> float | None:
 
 
 def pace_to_usual(batch: dict[str, Any], before: Sequence[Landing]) -> float | None:
-    """The batch's ticks a second, as a multiple of the median of the batches before; None where nothing is usual.
+    """The batch's ticks a second, as a multiple of the median of the batches before; None if it does not compare.
 
     That is so for the first batches, for one that brings no newer tick than the one before it (ticks that are sent
     again), and for one that comes much later than usual.
@@ -99,7 +99,7 @@ def dead_letter_share(batch: dict[str, Any]) -> float | None:
 
 
 def duplicate_share(batch: dict[str, Any]) -> float | None:
-    """Duplicates in the ticks read; None below :data:`FEWEST_DUPLICATES`, and where nothing new came with them.
+    """Duplicates in the ticks read; None below :data:`FEWEST_DUPLICATES`, and if nothing new came with them.
 
     A file that is replayed a second time, or messages that are sent again, bring nothing but duplicates.
     """

@@ -38,7 +38,7 @@ PRICE_WINDOW = timedelta(minutes=10)
 #: How old the newest tick may be at its landing, and how far ahead of the clock, in minutes.
 MOST_MINUTES_BEHIND = 120
 MOST_MINUTES_AHEAD = 5
-#: A batch's ticks a second may be up to so many times the usual, or 1 / so many of it.
+#: A batch's ticks a second may be up to this many times the usual, or 1 / this many.
 MOST_TIMES_USUAL = 20
 MOST_DEAD_LETTER_SHARE = 0.2
 MOST_DUPLICATE_SHARE = 0.5
@@ -183,7 +183,7 @@ def books_by_sector() -> Iterator[Expectation]:
 
 
 def is_asked_for(expectation: str, feed_rules: Collection[str]) -> bool:
-    """Whether batches are held against an expectation, by its name, where the settings have these FEED_RULES."""
+    """Whether batches are checked against the named expectation under these FEED_RULES."""
     return expectation not in FEED_RULES or expectation in feed_rules
 
 
@@ -191,7 +191,7 @@ def project_files() -> dict[Path, str]:
     """Every file of the project, by its path below the project's folder, with the text that it should have.
 
     Layout: that of a file-based project which Great Expectations 1.24 writes itself. Ids are derived from names, so
-    that the same rules give the same files. Raises ConfigurationError where the dbt contract has a constraint that
+    that the same rules give the same files. Raises ConfigurationError if the dbt contract has a constraint that
     no expectation says.
     """
     files = {Path("great_expectations.yml"): _project_yaml()}
@@ -273,7 +273,7 @@ def _length(column: str, low: int, high: int, *, measured: bool = False) -> Expe
 
 
 def _at_most(name: str, column: str, most: float, description: str) -> Expectation:
-    """A warning where the column exceeds `most`; a missing value does not."""
+    """A warning if the column exceeds `most`; a missing value does not."""
     kind = "expect_column_values_to_be_between"
     return _expectation(name, kind, description, severity=WARNING, column=column, min_value=None, max_value=most)
 
@@ -304,7 +304,7 @@ def _at_least(name: str, larger: str, smaller: str) -> Expectation:
     )
 
 
-#: A pair with one value missing differs; only where both are missing is there nothing to compare.
+#: A pair with one value missing differs; only if both are missing is there nothing to compare.
 _WHERE_EITHER = {"ignore_row_if": "both_values_are_missing"}
 
 
@@ -391,7 +391,7 @@ def _json(document: dict[str, Any]) -> str:
 
 
 def _regenerate(
-    check: Annotated[bool, typer.Option("--check", help="Change nothing; exit 1 where a file is stale.")] = False,
+    check: Annotated[bool, typer.Option("--check", help="Change nothing; exit 1 if a file is stale.")] = False,
 ) -> None:
     """Write the Great Expectations project from the tick's definition and the dbt contract; print what changed."""
     changes = stale_files() if check else write_project()

@@ -19,7 +19,7 @@ SCHEMA_SECONDS = 60
 
 
 def refuse_superusers_name(settings: Settings) -> None:
-    """Raise ConfigurationError where a role's name in the settings is one that is taken."""
+    """Raise ConfigurationError if a role's name in the settings is one that is taken."""
     if settings.cassandra.user in (DEFAULT_ROLE, ADMIN):
         raise ConfigurationError(
             f"CASSANDRA_USER is {settings.cassandra.user!r}; it should be a name other than those of "
@@ -35,7 +35,7 @@ def refuse_superusers_name(settings: Settings) -> None:
 def check_superuser(settings: Settings, *, was_set_up: bool) -> None:
     """Log in as our superuser, or as the default one before the first set-up.
 
-    Raises StoreUnavailable while the node is not ready yet, and ConfigurationError where it was set up before and
+    Raises StoreUnavailable while the node is not ready yet, and ConfigurationError if it was set up before and
     CASSANDRA_ADMIN_PASSWORD is not the data's.
     """
     try:

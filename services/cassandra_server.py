@@ -43,7 +43,7 @@ class CassandraServer(Server):
 
     @property
     def port(self) -> int:
-        """CASSANDRA_PORT. Raises ConfigurationError where CASSANDRA_HOSTS is not this machine."""
+        """CASSANDRA_PORT. Raises ConfigurationError if CASSANDRA_HOSTS is not this machine."""
         hosts = self.settings.cassandra_hosts
         if any(host not in (LOOPBACK, "localhost") for host in hosts):
             raise ConfigurationError(
@@ -90,7 +90,7 @@ class CassandraServer(Server):
     def check_answers(self) -> None:
         """Log in as our superuser, or as the default one before the first set-up.
 
-        Raises ConfigurationError where CASSANDRA_ADMIN_PASSWORD is not the data's.
+        Raises ConfigurationError if CASSANDRA_ADMIN_PASSWORD is not the data's.
         """
         check_superuser(self.settings, was_set_up=self.was_set_up)
 
@@ -125,7 +125,7 @@ class CassandraServer(Server):
         }
 
     def _encryption(self) -> dict[str, object]:
-        """TLS for all clients where CASSANDRA_CA_FILE names a file; one node has no others to talk with."""
+        """TLS for all clients if CASSANDRA_CA_FILE names a file; one node has no others to talk with."""
         if self.settings.cassandra_ca_file == NO_FILE:
             return {}
         options = {

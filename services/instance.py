@@ -54,7 +54,7 @@ class Instance:
 
         `secure` turns TLS and accounts on in the env file, with certificates of the instance's own; later starts obey
         the env file. Returns with all three ready. A second start is harmless and keeps the data.
-        Raises ConfigurationError for a busy port, no Java 17 or no room on the disk, and TickledgerError where a server
+        Raises ConfigurationError for a busy port, no Java 17 or no room on the disk, and TickledgerError if a server
         does not come up.
         """
         self._make_folder()
@@ -83,7 +83,7 @@ class Instance:
     def prepare(self, *, secure: bool = False) -> None:
         """Create the folder and the env file, or what is missing of them; starts nothing.
 
-        Raises ConfigurationError where `secure` would change the settings of servers that run.
+        Raises ConfigurationError if `secure` would change the settings of servers that run.
         """
         self._make_folder()
         replaced: dict[str, str] = {}
@@ -104,7 +104,7 @@ class Instance:
         self.folder.chmod(0o700)
 
     def _secured(self, secure: bool) -> dict[str, str]:
-        """Make the certificates where they are asked for and missing; the settings that `secure` changes."""
+        """Make the certificates if they are asked for and missing; the settings that `secure` changes."""
         there = dotenv_values(self.env_file) if self.env_file.exists() else {}
         ca_file = self.folder / CERTIFICATES / "ca.pem"
         name = str(ca_file.relative_to(PROJECT_ROOT))
@@ -132,7 +132,7 @@ class Instance:
         return [kind.title for kind in SERVERS if process_of(self.folder, kind.name).pid]
 
     def clean(self) -> bool:
-        """Delete the instance's data and logs; False where there were none. The env file of `demo` stays.
+        """Delete the instance's data and logs; False if there were none. The env file of `demo` stays.
 
         Raises ConfigurationError while a server runs.
         """

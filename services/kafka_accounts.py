@@ -1,4 +1,4 @@
-"""Kafka's accounts and what each may do, where KAFKA_SECURITY is SASL_SSL."""
+"""Kafka's accounts and what each may do, if KAFKA_SECURITY is SASL_SSL."""
 
 from typing import Any
 
@@ -26,7 +26,7 @@ _SEE = (_TOPIC, ACLOperation.DESCRIBE)
 def create_kafka_accounts(admin: KafkaAdminClient, settings: Settings) -> None:
     """Create or renew the accounts and grant them their rights on the topic. A second run changes nothing.
 
-    Passwords become the settings'. Raises ConfigurationError where an account is not set and TickledgerError where
+    Passwords become the settings'. Raises ConfigurationError if an account is not set and TickledgerError if
     the broker refuses.
     """
     rights = {

@@ -77,7 +77,7 @@ class KafkaServer(Server):
 
     @property
     def port(self) -> int:
-        """The port of KAFKA_BOOTSTRAP_SERVERS. Raises ConfigurationError where that is not on this machine."""
+        """The port of KAFKA_BOOTSTRAP_SERVERS. Raises ConfigurationError if that is not on this machine."""
         servers = self.settings.kafka_bootstrap_servers
         host, _, port = servers.rpartition(":")
         if host not in (LOOPBACK, "localhost"):
@@ -133,7 +133,7 @@ class KafkaServer(Server):
             admin.list_topics()
 
     def set_up(self) -> None:
-        """Create KAFKA_TOPIC where it is missing, with KAFKA_PARTITIONS partitions; one that exists stays as it is."""
+        """Create KAFKA_TOPIC if it is missing, with KAFKA_PARTITIONS partitions; one that exists stays as it is."""
         with self._admin() as admin:
             create_topic(admin, self.settings)
             if self.settings.kafka_security != "PLAINTEXT":
@@ -180,7 +180,7 @@ class KafkaServer(Server):
 
 
 def create_topic(admin: KafkaAdminClient, settings: Settings) -> None:
-    """Create KAFKA_TOPIC where it is missing, with KAFKA_PARTITIONS partitions.
+    """Create KAFKA_TOPIC if it is missing, with KAFKA_PARTITIONS partitions.
 
     One that is there and takes messages whose time Spark cannot read takes them no longer.
     """

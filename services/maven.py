@@ -26,7 +26,7 @@ class Refused(Exception):
 
 
 class Jar(NamedTuple):
-    """One jar: Maven's coordinates; `classifier` is empty but where a module has several jars."""
+    """One jar: Maven's coordinates; `classifier` is empty unless a module has several jars."""
 
     group: str
     name: str
@@ -40,7 +40,7 @@ class Jar(NamedTuple):
 
 
 def locked(download: str, lock: Path = LOCK) -> dict[Jar, str]:
-    """The jars of a download, each with its SHA-256 in hexadecimal digits; none where the lock does not name it."""
+    """The jars of a download, each with its SHA-256 in hexadecimal digits; none if the lock does not name it."""
     _, _, after = lock.read_text().partition(f"\n[{download}]\n")
     lines = after.partition("\n[")[0].splitlines()
     return {Jar(*coordinates.split(":")): digest for digest, coordinates in (line.split() for line in lines if line)}
@@ -49,9 +49,9 @@ def locked(download: str, lock: Path = LOCK) -> dict[Jar, str]:
 def retrieve(
     download: str, target: Path, java: str, fetched: Callable[[int], None] = lambda _: None, lock: Path = LOCK
 ) -> None:
-    """Fetch the jars of a download into an empty folder; `fetched` is told how many have come.
+    """Fetch the jars of a download into an empty folder; `fetched` gets the number of jars so far.
 
-    Raises Refused, and leaves no jar, where one of them is missing or is not what the lock says.
+    Raises Refused, and leaves no jar, if one of them is missing or is not what the lock says.
     """
     jars = locked(download, lock)
     if not jars:

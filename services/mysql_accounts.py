@@ -32,7 +32,7 @@ def rights_of(settings: Settings) -> tuple[Rights, ...]:
 
 
 def refuse_taken_names(settings: Settings) -> None:
-    """Raise ConfigurationError where an account is not set, or has the name of root, of a role or of another."""
+    """Raise ConfigurationError if an account is not set, or has the name of root, of a role or of another."""
     taken = {"root", *(one.role for one in rights_of(settings))}
     for account in (one.account.required() for one in rights_of(settings)):
         if account.user in taken:

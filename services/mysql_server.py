@@ -1,4 +1,4 @@
-"""MySQL on loopback: a real mysqld where there is one, else MariaDB from its Maven artifact."""
+"""MySQL on loopback: a real mysqld if there is one, else MariaDB from its Maven artifact."""
 
 import os
 import re
@@ -55,7 +55,7 @@ class MySQLServer(Server):
 
     @property
     def port(self) -> int:
-        """MYSQL_PORT. Raises ConfigurationError where MYSQL_HOST is not this machine."""
+        """MYSQL_PORT. Raises ConfigurationError if MYSQL_HOST is not this machine."""
         if self.settings.mysql_host not in (LOOPBACK, "localhost"):
             raise ConfigurationError(
                 f"MYSQL_HOST is {self.settings.mysql_host!r}; the services run on this machine: it should be {LOOPBACK}"
@@ -104,7 +104,7 @@ class MySQLServer(Server):
         return [*launcher, f"--defaults-file={self._option_file}", *_as_root()]
 
     def check_answers(self) -> None:
-        """Log in as root. Raises ConfigurationError where the running server has another password."""
+        """Log in as root. Raises ConfigurationError if the running server has another password."""
         with mysql(self.settings, self.settings.mysql_root, database="mysql"):
             pass
 
@@ -126,7 +126,7 @@ class MySQLServer(Server):
         create_accounts(self.settings, ("localhost", LOOPBACK))
 
     def _encryption(self) -> list[str]:
-        """TLS for all clients over TCP where MYSQL_CA_FILE names a file."""
+        """TLS for all clients over TCP if MYSQL_CA_FILE names a file."""
         if self.settings.mysql_ca_file == NO_FILE:
             return []
         files = (("ca", "ca.pem"), ("cert", "server.pem"), ("key", "server.key"))
@@ -135,7 +135,7 @@ class MySQLServer(Server):
     def client(self, kind: str) -> list[str]:
         """The command of MySQL's own `dump` or `shell` program, beside the server or on PATH.
 
-        Raises ConfigurationError where there is none.
+        Raises ConfigurationError if there is none.
         """
         launcher = _installed_server() or [str(MARIADB.folder / "bin" / "mariadbd")]
         names = {"dump": ("mariadb-dump", "mysqldump"), "shell": ("mariadb", "mysql")}[kind]
@@ -153,7 +153,7 @@ class MySQLServer(Server):
 
     @property
     def socket(self) -> Path:
-        """The Unix socket, in the system's temporary folder where the instance's path is too long for one."""
+        """The Unix socket, in the system's temporary folder if the instance's path is too long for one."""
         path = self.temporary / "mysqld.sock"
         if len(os.fsencode(path)) <= SOCKET_PATH_BYTES:
             return path
@@ -207,7 +207,7 @@ class MySQLServer(Server):
 
 
 def _own_folder(folder: Path) -> None:
-    """Make a folder for its owner alone. Raises ConfigurationError where it is somebody else's, or a link."""
+    """Make a folder for its owner alone. Raises ConfigurationError if it is somebody else's, or a link."""
     folder.mkdir(mode=0o700, exist_ok=True)
     if not stat.S_ISDIR(folder.lstat().st_mode) or folder.lstat().st_uid != os.getuid():
         raise ConfigurationError(f"TMPDIR holds '{folder}'; it should be a folder of your own, or not there")
@@ -215,7 +215,7 @@ def _own_folder(folder: Path) -> None:
 
 
 def _installed_server() -> list[str] | None:
-    """The command of $TICKLEDGER_MYSQLD or of the mysqld on PATH; None where there is neither."""
+    """The command of $TICKLEDGER_MYSQLD or of the mysqld on PATH; None if there is neither."""
     named = shlex.split(os.environ.get(MYSQLD_VARIABLE, ""))
     if named:
         return named
@@ -224,7 +224,7 @@ def _installed_server() -> list[str] | None:
 
 
 def _describe(launcher: list[str]) -> tuple[str, bool]:
-    """Name and version of a server, and whether it is MariaDB. Raises ConfigurationError where it does not run."""
+    """Name and version of a server, and whether it is MariaDB. Raises ConfigurationError if it does not run."""
     try:
         answer = subprocess.run([*launcher, "--version"], capture_output=True, text=True, timeout=30)
         problem = answer.stderr.strip().splitlines()[-1:] if answer.returncode else []

@@ -52,7 +52,7 @@ class ServerProcess:
         self.pid_file.write_text(json.dumps(record))
 
     def stop(self) -> bool:
-        """SIGTERM, then SIGKILL after 30 s. False where nothing ran."""
+        """SIGTERM, then SIGKILL after 30 s. False if nothing ran."""
         process = self._find()
         if process:
             process.terminate()
@@ -61,7 +61,7 @@ class ServerProcess:
         return process is not None
 
     def kill(self) -> bool:
-        """SIGKILL, as a crash would. False where nothing ran."""
+        """SIGKILL, as a crash would. False if nothing ran."""
         process = self._find()
         if process:
             process.kill()
@@ -88,7 +88,7 @@ class ServerProcess:
 def _start_of(pid: int) -> str:
     """A process's start as `boot id:clock ticks since boot`, which does not move when the clock is set (proc(5)).
 
-    Raises OSError where there is no such process.
+    Raises OSError if there is no such process.
     """
     boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     # The name, in brackets, may hold spaces; the start time is the 22nd field.
@@ -100,7 +100,7 @@ def _wait_or_kill(process: psutil.Process) -> None:
     try:
         process.wait(TERM_SECONDS)
     except psutil.TimeoutExpired:
-        # Where it is a child of a program that still runs, it may be a zombie by now, for as long as that one likes.
+        # If it is a child of a program that still runs, it may be a zombie by now, for as long as that one likes.
         if process.status() != psutil.STATUS_ZOMBIE:
             process.kill()
             process.wait(TERM_SECONDS)

@@ -18,7 +18,7 @@ from tickledger.settings import Settings
 from tickledger.stores import cassandra, mysql
 from tickledger.topic import BOOTSTRAP_MS
 
-#: A statement's column names and rows; no columns where it returns nothing.
+#: A statement's column names and rows; no columns if it returns nothing.
 Answer = tuple[Sequence[str], Iterable[Sequence[Any]]]
 MOST_ROWS = 1000
 

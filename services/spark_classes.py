@@ -1,7 +1,7 @@
 """`python -m services.spark_classes`: Spark's classes in an archive that Java maps at its start; `make setup` runs it.
 
 Java loads some 16,000 classes of Spark out of jars before the first batch: seconds of a core, at every start. Class
-data sharing does it once. services/spark_settings.py names archive and jars; where they are missing, or were made by
+data sharing does it once. services/spark_settings.py names archive and jars; if they are missing, or were made by
 another Java or PySpark, Java takes the jars as ever. The steps are those of
 https://docs.oracle.com/en/java/javase/17/vm/class-data-sharing.html: list the classes of a run, then dump them.
 """
@@ -25,9 +25,9 @@ _SECONDS = 600
 
 
 def write_archive() -> Path:
-    """Run a small query as the stream's, and keep the classes that it used: half a minute. Another call does it anew.
+    """Run a small query as the stream's, and keep the classes that it used: half a minute, at each call.
 
-    Raises TickledgerError or ConfigurationError where Java or Spark do not run; then what was there stays.
+    Raises TickledgerError or ConfigurationError if Java or Spark do not run; then what was there stays.
     """
     JARS.parent.mkdir(exist_ok=True)
     JARS.unlink(missing_ok=True)

@@ -22,11 +22,11 @@ JARS = PROJECT_ROOT / ".venv" / "spark-jars"
 
 
 def write_settings() -> Path:
-    """Write the folder of settings, with the jars that they name fetched. Raises TickledgerError where that fails."""
+    """Write the folder of settings, with the jars that they name fetched. Raises TickledgerError if that fails."""
     kafka = fetch(SPARK_KAFKA, lambda line: print(line, file=sys.stderr, flush=True))
     archive = f'-XX:SharedArchiveFile="{ARCHIVE}" -Xlog:disable -Xlog:all=error:stderr'
     own = {
-        # They come first: Java takes an archive only where the class path begins as its own did.
+        # They come first: Java takes an archive only if the class path begins as its own did.
         "spark.driver.extraClassPath": classpath(JARS),
         "spark.driver.defaultJavaOptions": archive,
         # Executors elsewhere get these from the driver.

@@ -22,7 +22,7 @@ from tickledger.settings import Settings
 
 #: So many landed batches wait for their checks at most; the next one waits until one of them is checked.
 MOST_WAITING = 64
-#: A stream that is asked to stop begins no check after so many seconds; the next start checks the rest.
+#: A stream that is asked to stop begins no check after this many seconds; the next start checks the rest.
 SECONDS_AT_THE_END = 30
 
 Lag = Callable[[], int | None]
@@ -33,10 +33,10 @@ class BatchFailed(TickledgerError):
 
 
 class BatchChecks:
-    """Checks batches, one after the other. `on_failure` is called where the stream should stop for it.
+    """Checks batches, one after the other. `on_failure` is called if the stream should stop for it.
 
     While a backlog lands (at least another STREAM_MAX_OFFSETS_PER_TRIGGER messages wait), checks wait, at most
-    :data:`MOST_WAITING` batches long; else each batch is checked at once. Where a failed batch stops the stream, checks
+    :data:`MOST_WAITING` batches long; else each batch is checked at once. If a failed batch stops the stream, checks
     never wait. What an earlier stream left unchecked is checked when no batch of this one waits.
 
     A thread waits for the process that checks, and notes each batch's figures in the ledger and in `metrics`. `project`
@@ -74,7 +74,7 @@ class BatchChecks:
     def begin(self, messages_behind: int = 0) -> None:
         """Begin with what an earlier stream left unchecked; once. Nothing of this stream may have landed yet.
 
-        Raises GaveUp where MySQL stays away.
+        Raises GaveUp if MySQL stays away.
         """
         if self._thread.ident is None:
             self._messages_behind = messages_behind
@@ -83,7 +83,7 @@ class BatchChecks:
             self._thread.start()
 
     def landed(self, batch: LandedBatch, lag: Lag) -> None:
-        """Print a batch's line and check it, by the rule above. Waits where too many batches wait already."""
+        """Print a batch's line and check it, by the rule above. Waits if too many batches wait already."""
         self._places.acquire()
         self._landed.put((batch, lag))
 

@@ -106,7 +106,7 @@ class ColumnDecoder:
 
 
 def _array(value: bytes | None) -> list[Any]:
-    """The array of a message; empty where it is none that could be plain."""
+    """The array of a message; empty if it cannot be read."""
     try:
         return elements_of(value)
     except Unreadable:

@@ -48,9 +48,9 @@ class Progress:
 
 
 class BatchLander:
-    """Lands micro-batches one after the other, each exactly once, and says one line where a store is away.
+    """Lands micro-batches one after the other, each exactly once, and says one line if a store is away.
 
-    `confirm_topic` raises where the topic is not the one that the stream began with (TopicWatch.confirm).
+    `confirm_topic` raises if the topic is not the one that the stream began with (TopicWatch.confirm).
     """
 
     def __init__(
@@ -78,10 +78,10 @@ class BatchLander:
         """Land one micro-batch of the Kafka source, or its beginning, and return what went into the ledger.
 
         `reached` is where the micro-batch ends in each partition, in Kafka's own offsets: the batch covers all up to
-        there, whatever of it could be read, or as much as STREAM_MAX_MEGABYTES_PER_BATCH lets in. Where nothing could
+        there, whatever of it could be read, or as much as STREAM_MAX_MEGABYTES_PER_BATCH lets in. If nothing could
         be read, the ledger skips it, and None is returned. `progress` says how far the ledger is.
 
-        Raises GaveUp where a store stayed away, LedgerMoved where somebody else landed, TopicChanged where the
+        Raises GaveUp if a store stayed away, LedgerMoved if somebody else landed, TopicChanged if the
         messages may come from another topic of the same name.
         """
         started = time.monotonic()
@@ -197,7 +197,7 @@ def rooms(ranges: Mapping[int, tuple[int, int]], megabytes: float) -> dict[int, 
 
 
 def in_ledger_offsets(frame: DataFrame, shifts: Mapping[int, int]) -> DataFrame:
-    """The messages with the offsets that the ledger counts: others than Kafka's own where it has counted on."""
+    """The messages with the ledger's offsets, which differ from Kafka's after a topic was recreated."""
     for partition, shift in shifts.items():
         shifted = F.when(F.col("partition") == partition, F.col("offset") + shift).otherwise(F.col("offset"))
         frame = frame.withColumn("offset", shifted)
@@ -207,7 +207,7 @@ def in_ledger_offsets(frame: DataFrame, shifts: Mapping[int, int]) -> DataFrame:
 def run_task(frame: DataFrame, task: LandingTask) -> list[PartitionReport]:
     """Run the task over a micro-batch as one Spark job; one report per Kafka partition that brought messages.
 
-    Raises StoreUnavailable or ConfigurationError where a worker met one, ConfigurationError also where a message has a
+    Raises StoreUnavailable or ConfigurationError if a worker met one, ConfigurationError also if a message has a
     time that Spark cannot read.
     """
     messages = frame.select("partition", "offset", F.unix_millis("timestamp").alias("time_ms"), "value")
@@ -232,7 +232,7 @@ def run_task(frame: DataFrame, task: LandingTask) -> list[PartitionReport]:
 
 
 def losing_keys(reports: list[PartitionReport]) -> dict[int, frozenset[TickKey]]:
-    """The ticks that each partition must leave to a lower one that brought them too; empty where there are none."""
+    """The ticks that each partition must leave to a lower one that brought them too; empty if there are none."""
     if len(reports) < 2:
         return {}
     fingerprints = np.concatenate([report.keys.fingerprints() for report in reports])

@@ -13,7 +13,7 @@ class Metrics:
     """Counts what landed since the stream's start, and serves it at STREAM_METRICS_ADDRESS under /metrics.
 
     Names begin with `tickledger_`; durations in seconds, by phase (waiting, job, commit, check). With `none` it counts
-    and serves nothing. Raises ConfigurationError where the address cannot be served at.
+    and serves nothing. Raises ConfigurationError if it cannot serve at the address.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -45,12 +45,12 @@ class Metrics:
             self._observe(phase, seconds)
 
     def checked(self, verdict: str, check_seconds: float | None) -> None:
-        """Count a landed batch's verdict, also where it is `unchecked`."""
+        """Count a landed batch's verdict, `unchecked` included."""
         self._verdicts.labels(verdict).inc()
         self._observe("check", check_seconds)
 
     def behind(self, messages_behind: int | None) -> None:
-        """Set the messages that wait to land; None, where the broker is silent, leaves them as they are."""
+        """Set the messages that wait to land; None (the broker is silent) leaves them as they are."""
         if messages_behind is not None:
             self._behind.set(messages_behind)
 

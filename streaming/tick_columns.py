@@ -21,7 +21,7 @@ class TickColumns:
     """Valid ticks, one array a field of :class:`Tick`, and the offset of the message that brought each.
 
     All arrays are of one length, in the order of the messages. `ticker` and `sector` are arrays of objects; so are
-    `market_cap` and `price` where some are no whole numbers, or too large for 64 bits. The rest are 64-bit integers.
+    `market_cap` and `price` if some are not whole numbers, or too large for 64 bits. The rest are 64-bit integers.
     """
 
     ticker: NDArray[Any]
@@ -95,7 +95,7 @@ _COLUMNS = [column.name for column in fields(TickColumns)]
 class KeyColumns:
     """Keys of ticks, some thousands a part: its tickers, each tick's place among them, created_at and id.
 
-    20 bytes a tick, and cheaper to send than a set.
+    20 bytes per tick, and cheaper to send than a set.
     """
 
     parts: list[tuple[list[str], NDArray[np.int32], NDArray[np.int64], NDArray[np.int64]]] = field(default_factory=list)
@@ -136,7 +136,7 @@ def whole(values: Sequence[int]) -> NDArray[np.int64]:
 
 
 def numbers(values: Sequence[int | float]) -> NDArray[Any]:
-    """An array of 64-bit integers where all values are that, else of objects: a float would lose digits."""
+    """An array of 64-bit integers if all values are that, else of objects: a float would lose digits."""
     if set(map(type, values)) <= {int} and max(values, default=0) <= MAX_BIGINT:
         return whole(values)  # type: ignore[arg-type]
     return objects(values)

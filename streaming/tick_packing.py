@@ -34,7 +34,7 @@ def pack_decimal(value: int | float) -> bytes:
     else:
         sign, digits, exponent = Decimal(repr(value)).as_tuple()
         if not isinstance(exponent, int):
-            raise ValueError(f"{value} is no finite number")
+            raise ValueError(f"{value} is not a finite number")
         unscaled = int("".join(map(str, digits))) * (-1 if sign else 1)
         unscaled, scale = (unscaled * 10**exponent, 0) if exponent > 0 else (unscaled, -exponent)
     return _pack_int(scale) + unscaled.to_bytes(unscaled.bit_length() // 8 + 1, "big", signed=True)
@@ -105,7 +105,7 @@ def row_head(query_id: bytes) -> bytes:
 
 
 def pack_rows(query_id: bytes, ticks: TickColumns, partition: int, most: int) -> Iterator[tuple[int, bytes]]:
-    """Ticks of one company and day as rows of a batch, at most so many at once: how many, and their bytes."""
+    """Ticks of one company and day as rows of a batch, at most `most` at once: how many, and their bytes."""
     head = row_head(query_id)
     table = None if len(ticks) <= FEW_TICKS else _table(head, ticks, partition)
     if table is not None:
@@ -125,7 +125,7 @@ def _sized(value: bytes) -> bytes:
 
 
 def _table(head: bytes, ticks: TickColumns, partition: int) -> NDArray[np.uint8] | None:
-    """One row of bytes a tick, all as long; None where a decimal is not whole, negative, or of over 64 bits."""
+    """One row of bytes per tick, all as long; None if a decimal is not whole, negative, or of over 64 bits."""
     market_cap, price = _decimals(ticks.market_cap), _decimals(ticks.price)
     if market_cap is None or price is None:
         return None

@@ -41,7 +41,7 @@ from tickledger.tick import (
     ms_to_datetime,
 )
 
-#: Ticks in one unlogged batch. About 110 bytes a tick stay well below Cassandra's default limit of 50 KiB a batch.
+#: Ticks in one unlogged batch. About 110 bytes per tick stay well below Cassandra's default limit of 50 KiB per batch.
 TICKS_A_BATCH = 200
 #: Companies and days in one: a request costs more than their rows, and of a batch over more partitions Cassandra warns
 #: (unlogged_batch_across_partitions_warn_threshold in its cassandra.yaml).
@@ -52,10 +52,10 @@ IN_FLIGHT = 48
 BYTES_IN_FLIGHT = 4 * 2**20
 #: About what a tick's row has, and what a dead letter's has besides its raw value.
 TICK_BYTES, LETTER_BYTES = 200, 1_000
-#: The longest pause before the next try where the connection has no room.
+#: The longest pause before the next try if the connection has no room.
 MOST_PAUSE_SECONDS = 0.25
-#: Up to so many times of a company and day are asked for one by one in a request. More are read as one slice, which
-#: costs less unless there are far more rows between them: at most so many are read for each time.
+#: Up to this many times of a company and day are asked for one by one in a request. More are read as one slice, which
+#: costs less unless there are far more rows between them: at most this many are read for each time.
 TIMES_A_REQUEST = 50
 ROWS_A_TIME = 8
 #: Companies with few times of a day are asked for in one request.
@@ -87,7 +87,7 @@ class StoredTick(NamedTuple):
 class TickSink:
     """Writes one task's ticks and dead letters, with a bounded number of requests and bytes in flight.
 
-    A failed request surfaces at the latest in :meth:`drain`, as StoreUnavailable, or as ConfigurationError where
+    A failed request surfaces at the latest in :meth:`drain`, as StoreUnavailable, or as ConfigurationError if
     Cassandra refuses it; nothing is known to be stored before drain returns. Landing the same messages again is the
     retry.
     """
@@ -133,7 +133,7 @@ class TickSink:
     def stored(self, asked: Iterable[Moments]) -> Iterator[StoredTick]:
         """The stored ticks of companies, each asked for alone, at the given times; maybe others near them, or twice.
 
-        Many times are read as one slice. Where far more is stored between them than was asked for, its end is left
+        Many times are read as one slice. If far more is stored between them than was asked for, its end is left
         alone, and the times there are asked for one by one.
         """
         left: list[Moments] = []
@@ -188,7 +188,7 @@ class TickSink:
         return bound
 
     def _nodes_of(self, one_row: BoundStatement) -> frozenset[Host]:
-        """Cassandra's nodes that hold a company's day; empty where the driver does not know them."""
+        """Cassandra's nodes that hold a company's day; empty if the driver does not know them."""
         hosts = self._session.cluster.metadata.get_replicas(self._session.keyspace, one_row.routing_key)
         return frozenset(hosts)
 
@@ -216,7 +216,7 @@ class TickSink:
         future.add_callbacks(lambda _: self._in_flight.end(size), lambda error: self._failed(error, statement, size))
 
     def _send_again(self) -> None:
-        """Send what the connection had no room for, once it has; where it gets none, Cassandra does not read."""
+        """Send what the connection had no room for, once it has; if it gets none, Cassandra does not read."""
         pause, until = 0.005, time.monotonic() + CASSANDRA_REQUEST_SECONDS
         while self._again:
             if time.monotonic() > until:
@@ -326,7 +326,7 @@ def _prepare(session: Session) -> _Statements:
 
 
 def _is_slice(one: Moments) -> bool:
-    """Whether so many times are read as one slice of the company's day."""
+    """Whether this number of times is read as one slice of the company's day."""
     return len(one.times) > TIMES_A_REQUEST
 
 
@@ -348,7 +348,7 @@ def _together(asked: Iterable[Moments]) -> Iterator[Moments]:
 
 
 def _in_requests(slices: Iterable[Moments]) -> Iterator[Moments]:
-    """The times of slices, so many that one request may ask for each of them."""
+    """The times of slices, as many as one request may ask for."""
     for one in slices:
         for start in range(0, len(one.times), TIMES_A_REQUEST):
             yield one._replace(times=one.times[start : start + TIMES_A_REQUEST])
@@ -360,7 +360,7 @@ def _has_no_room(error: Exception) -> bool:
 
 
 def _kept(dead: DeadLetter, place: str) -> DeadLetter:
-    """The dead letter itself, or where it is too large for Cassandra its beginning."""
+    """The dead letter itself, or if it is too large for Cassandra its beginning."""
     size = len(dead.raw_value)
     if size <= MOST_RAW_BYTES:
         return dead

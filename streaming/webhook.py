@@ -23,14 +23,14 @@ if TYPE_CHECKING:
 
 #: How long a request may wait for the connection, and for each part of the answer.
 ANSWER_SECONDS = 5
-#: How long the end of the stream waits for what is still to be told.
+#: How long the end of the stream waits for what is still to be posted.
 CLOSE_SECONDS = 10
-#: Failed batches that wait to be told; while the address hangs, later ones are left out.
+#: Failed batches that wait to be posted; while the address hangs, later ones are left out.
 MOST_WAITING = 100
 
 
 def _opener() -> OpenerDirector:
-    """Opens http and https alone, and follows no redirect: the address it leads to was never told of a batch."""
+    """Opens http and https alone, and follows no redirect: no setting names the address that it leads to."""
     opener = OpenerDirector()
     known = (ProxyHandler, HTTPHandler, HTTPSHandler, UnknownHandler, HTTPDefaultErrorHandler, HTTPErrorProcessor)
     for handler in known:
@@ -41,8 +41,8 @@ def _opener() -> OpenerDirector:
 class Webhook:
     """Posts failed verdicts from a thread of its own, so that no address can hold up a check.
 
-    Each batch is told at most once, without a second attempt or a redirect: verdict and findings are in the ledger
-    anyway. A failure is said through `say`, in a line that names the setting and never the address, which may hold a
+    Each batch is posted at most once, without a second attempt or a redirect: verdict and findings are in the ledger
+    anyway. A failure goes to `say`, in a line that names the setting and never the address, which may hold a
     token.
     """
 
@@ -57,7 +57,7 @@ class Webhook:
         self._thread.start()
 
     def tell(self, verdict: "Verdict") -> None:
-        """Post a verdict soon, if its batch was not told of before. Returns at once, raises nothing."""
+        """Post a verdict soon, if its batch was not posted before. Returns at once, raises nothing."""
         if verdict.batch_id in self._told:
             return
         self._told.add(verdict.batch_id)
@@ -92,7 +92,7 @@ class Webhook:
             self._fail(f"does not answer ({type(reason).__name__})")
 
     def _fail(self, problem: str) -> None:
-        self._say(f"the webhook is not told of failed batches: CHECKS_WEBHOOK_URL {problem}")
+        self._say(f"the webhook does not get failed batches: CHECKS_WEBHOOK_URL {problem}")
 
 
 def message_of(verdict: "Verdict") -> dict[str, Any]:

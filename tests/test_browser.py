@@ -132,7 +132,7 @@ def test_numbers_are_the_stores_and_a_new_batch_appears_without_a_reload(
     assert "+2.00% in 15 min" in viewer.metric("ALTO.JK · Beverages").inner_text()
     assert page.get_by_text("Batch 1", exact=True).is_visible()
     assert page.locator('[data-testid="stMain"]').evaluate("element => element.scrollTop") == 700
-    assert page.evaluate("window.mine.isConnected"), "the chart that stood was drawn anew: it flickers"
+    assert page.evaluate("window.mine.isConnected"), "the chart that stood was drawn again: it flickers"
 
     page.get_by_text("Refresh by itself").click()
     page.wait_for_timeout(1_500)
@@ -198,7 +198,7 @@ def test_a_stopped_mysql_says_so_and_recovers(
         assert shown_time(text), "the time of the last good data"
         assert viewer.figure("Volume today (shares)") == "86,189,970", "the last good figures"
         gone = "window.mine.filter(one => !one.isConnected).map(one => one.textContent)"
-        assert page.evaluate(gone) == [], "drawn anew when the warning came"
+        assert page.evaluate(gone) == [], "drawn again when the warning came"
         tick(pipeline, "ALTO.JK", now(), "618")
         viewer.wait_for_figure("ALTO.JK · Beverages", "618.00 IDR")
     finally:

@@ -276,7 +276,7 @@ def test_the_heat_map_shows_the_change_as_colour_and_as_text(quotes: pd.DataFram
 def test_new_numbers_leave_the_specification_alone(
     volumes: pd.DataFrame, candles: pd.DataFrame, quotes: pd.DataFrame, batches: pd.DataFrame, days: pd.DataFrame
 ) -> None:
-    """What stands on the page then takes new data without being drawn anew."""
+    """What stands on the page then takes new data without being drawn again."""
 
     def bare(chart: alt.LayerChart) -> dict[str, Any]:
         return {key: value for key, value in chart.to_dict().items() if key not in ("data", "datasets")}

@@ -25,7 +25,7 @@ time.sleep(600)
 
 
 def checking(pid: int | None = None) -> list[psutil.Process]:
-    """The processes that check for a process: for this one, where none is named."""
+    """The processes that check for a process: for this one, if none is named."""
     found = []
     for one in psutil.Process(pid).children():
         # One that was killed may not have been waited for yet: it has no arguments any more.

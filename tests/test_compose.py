@@ -39,7 +39,7 @@ from tickledger.stores import connect_cassandra, connect_mysql, fetch_rows
 
 Service = dict[str, Any]
 
-#: Facts about the official image's file; it stands in for it where no registry answers.
+#: Facts about the official image's file; it stands in for it if no registry answers.
 CASSANDRA_IMAGE_YAML = PROJECT_ROOT / "tests" / "stack" / "cassandra" / "image.yaml"
 
 TEXT = (PROJECT_ROOT / "docker-compose.yml").read_text()
@@ -48,7 +48,7 @@ EXAMPLE = {name: value or "" for name, value in dotenv_values(PROJECT_ROOT / ".e
 DOCKERFILE = (PROJECT_ROOT / "Dockerfile").read_text()
 SERVERS = ("kafka", "cassandra", "mysql")
 ONE_OFF = ("set-up", "dbt")
-#: Only where a person runs it.
+#: Only if a person runs it.
 TOOLS = "tools"
 #: Each runs code that reads the settings.
 CLIENTS = ("set-up", "dbt", "stream", "producer", "dashboard", "tools")
@@ -240,7 +240,7 @@ class TestOptions:
         lines = [line for line in mysql_server._CONFIGURATION.splitlines() if line and line[0] not in "[#"]
         native = {f"--{line}" for line in lines if not re.fullmatch(MYSQL_PLACES, line.partition("=")[0])}
         assert "--collation-server=utf8mb4_bin" in native
-        # Those are what services/mysql_server.py adds for a server that is no MariaDB.
+        # Those are what services/mysql_server.py adds for a server other than MariaDB.
         assert set(SERVICES["mysql"]["command"]) == native | {"--mysqlx=OFF", "--secure-file-priv=NULL"}
 
 

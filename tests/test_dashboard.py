@@ -250,7 +250,7 @@ def test_only_the_newest_candles_are_read_again(pipeline: Pipeline, cassandra: C
     tick(pipeline, "TMAS.JK", NINE + timedelta(seconds=1), "900", 3)
     tick(pipeline, "TMAS.JK", until, "12", 4)
     soon = queries.candles(cassandra, ["TMAS.JK"], MINUTES, until + timedelta(seconds=2), first)
-    assert soon.close.tolist() == [10.0, 12.0], "the old candle as it was, the new one anew"
+    assert soon.close.tolist() == [10.0, 12.0], "the old candle as it was, the new one read again"
     later = queries.candles(cassandra, ["TMAS.JK"], MINUTES, until + timedelta(seconds=70), soon)
     assert later.close.tolist() == [900.0, 12.0], "all of it, a candle's length later"
     assert queries.candles(cassandra, ["TMAS.JK"], MINUTES, until + timedelta(minutes=9), later).close.tolist() == [

@@ -141,7 +141,7 @@ def test_dbt_says_so_of_an_older_profile_and_shows_no_traceback(tmp_path: Path) 
     done = run_dbt("run", cwd=folder / "dbt_project")
 
     assert done.returncode == 2
-    assert "its type is 'mysql'; it should be 'tickledger': 'make services' writes profiles.yml anew" in done.stdout
+    assert "its type is 'mysql'; it should be 'tickledger': 'make services' writes a new profiles.yml" in done.stdout
     assert "Traceback" not in done.stdout + done.stderr
 
 

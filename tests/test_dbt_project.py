@@ -446,7 +446,7 @@ def test_volume_today_stands_beside_the_average_of_the_last_trading_days(client:
 
     aggregate(client, 1, 0, "Coal", 600)
     assert averages() == {"Coal": (600, None, 0)}
-    # Machinery rested on one of the two days, Beverages rest today; days without any tick are no trading days.
+    # Machinery rested on one of the two days, Beverages rest today; days without any tick are not trading days.
     aggregate(client, 2, 1, "Coal", 100)
     aggregate(client, 3, 9, "Coal", 200)
     aggregate(client, 4, 9, "Machinery", 9)
@@ -460,7 +460,7 @@ def test_volume_today_stands_beside_the_average_of_the_last_trading_days(client:
         aggregate(client, number, number, "Coal", 0)
     # Of 22 trading days before today the newest 20 count.
     assert averages()["Coal"] == (600, 15, 20)
-    # A day that was rolled up counts as it did, also where a late tick came after.
+    # A day that was rolled up counts as it did, even if a late tick came after.
     client.query("DELETE FROM aggregated_data WHERE processing_id IN (2, 3)")
     for days_ago, volume in ((1, 100), (9, 80)):
         day = client.query(f"SELECT UTC_DATE() - INTERVAL {days_ago} DAY AS day")[0]["day"]

@@ -110,7 +110,7 @@ COMMANDS = list(dict.fromkeys(command for doc in DOCS for command in commands_of
 
 @cache
 def help_of(*words: str) -> str:
-    """What a command prints for --help; fails where it does not know it."""
+    """What a command prints for --help; fails if it does not know it."""
     done = subprocess.run(
         [*words, "--help"],
         cwd=PROJECT_ROOT,
@@ -125,7 +125,7 @@ def help_of(*words: str) -> str:
 
 
 def asked_for_help(command: Command) -> tuple[str, ...]:
-    """The command up to its subcommand, whose --help must name its options; empty where it is somebody else's."""
+    """The command up to its subcommand, whose --help must name its options; empty if it is somebody else's."""
     words = command.words
     if words[:2] == ("python", "-m"):
         return sys.executable, "-m", words[2], *subcommands(words[2], words[3:])
@@ -144,7 +144,7 @@ def asked_for_help(command: Command) -> tuple[str, ...]:
 
 
 def subcommands(module: str, arguments: tuple[str, ...]) -> tuple[str, ...]:
-    """The first argument, where the module's help lists it as a command."""
+    """The first argument, if the module's help lists it as a command."""
     known = re.findall(r"^[ │]+([a-z][a-z-]*)  ", help_of(sys.executable, "-m", module), re.MULTILINE)
     if arguments and arguments[0] in known:
         return arguments[:1]
@@ -235,7 +235,7 @@ def test_every_setting_is_read() -> None:
     example = set(dotenv_values(PROJECT_ROOT / ".env.example"))
     accounts = {name for name, field in Settings.model_fields.items() if field.annotation is Account}
     settings = Settings.model_fields.keys() - accounts | {f"{name}_password" for name in accounts}
-    # The superusers' names are no settings.
+    # The superusers' names are not settings.
     settings |= {f"{name}_user" for name in accounts - {"kafka_admin", "cassandra_admin", "mysql_root"}}
     fields = {name.upper() for name in settings}
     assert fields <= example

@@ -403,7 +403,7 @@ def test_checking_again_replaces_the_findings(pipeline: Pipeline, checker: Check
 
 @pytest.mark.integration
 def test_a_batch_is_judged_by_the_profile_of_its_landing(pipeline: Pipeline, checker: Checker) -> None:
-    """Seen again after the seed has changed, also where it was never checked before, and where it is not healthy."""
+    """Seen again after the seed has changed, even if it was never checked before, or is not healthy."""
     land_ticks(pipeline, 1)
     doctored = land_ticks(pipeline, 2)
     lose_tick(pipeline, 2, doctored)
@@ -620,7 +620,7 @@ def checks_of(pipeline: Pipeline) -> Callable[..., BatchChecks]:
 
 
 def lines_of(said: str) -> list[tuple[int, str]]:
-    """Each line's batch, and whether it was told as landed, as caught up, or both in one."""
+    """Each line's batch, and whether it was printed as landed, as caught up, or both in one."""
     parts = [line.split(" · ") for line in said.splitlines() if line.startswith("batch ")]
     return [
         (

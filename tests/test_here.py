@@ -1,4 +1,4 @@
-"""What mends something is named as it is typed: on a machine, and in a container, where there is no make."""
+"""What fixes something is named as it is typed: on a machine, and in a container, where there is no make."""
 
 import os
 import subprocess

@@ -47,7 +47,7 @@ def test_thousands_of_large_dead_letters_bring_no_store_down(lander: Lander) -> 
     replayed = run_tickledger(pipeline, "dead-letters", "replay", "--reason", "not_json")
     assert replayed.stdout == "sent 0 ticks again; 2 are still not valid and stay\n", replayed.stderr
     assert reconcile(pipeline.settings).differences == ["batch 1: the ledger says 2 dead letters, Cassandra has 6,002"]
-    # What a start reads where an attempt died.
+    # What a start reads after an attempt died.
     assert len(list(sink.dead_positions(pipeline.settings.kafka_topic, 0, 0, 10_000))) == 6_002
     session = connect_cassandra(pipeline.settings)
     try:

@@ -30,7 +30,7 @@ EACH = pytest.mark.parametrize("value", HOSTILE.values(), ids=list(HOSTILE))
 
 
 def is_plain(said: str, value: str) -> bool:
-    """Whether nothing in it is obeyed, and the value stands in it letter by letter where it wraps nowhere."""
+    """Whether nothing in it is obeyed, and the value stands in it letter by letter if it wraps nowhere."""
     return all(line.isprintable() for line in said.split("\n")) and plain(value).split()[0] in said
 
 

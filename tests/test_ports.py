@@ -31,7 +31,7 @@ pytestmark = pytest.mark.integration
 
 PAGE = PROJECT_ROOT / "docs" / "secured.md"
 LOOPBACK = "127.0.0.1"
-#: Spark takes a free port for each of these where it is told none.
+#: Spark takes a free port for each of these if it is told none.
 SPARKS = ("spark.driver.port", "spark.driver.blockManager.port")
 
 

@@ -116,7 +116,7 @@ LOGINS: dict[str, tuple[str, str, str]] = {
 }
 
 LEDGER = ("landed_batches", "landed_offsets", "skipped_offsets")
-#: What each account needs: a refusal says nothing where the account can do nothing at all.
+#: What each account needs: a refusal says nothing if the account can do nothing at all.
 MAY = {
     STREAM: (
         "profile",

@@ -9,7 +9,7 @@ NOON = datetime(2026, 3, 2, 5, 0)
 
 
 def landing(at: float, age: float = 1, ticks: int = 100) -> Landing:
-    """A batch that landed so many seconds after NOON, its newest tick `age` seconds old."""
+    """A batch that landed this many seconds after NOON, its newest tick `age` seconds old."""
     landed_at = NOON + timedelta(seconds=at)
     return Landing(landed_at, landed_at - timedelta(seconds=age), ticks)
 

@@ -26,7 +26,7 @@ DAYS = (
 
 
 def age(pipeline: Pipeline, batch_id: int, days: int, verdict: str = "passed") -> None:
-    """Let a batch have landed so many days ago, and have been checked unless `verdict` says otherwise."""
+    """Let a batch have landed this many days ago, and have been checked unless `verdict` says otherwise."""
     landed_at = datetime.now(UTC).replace(tzinfo=None) - timedelta(days=days)
     checked_at = "NULL" if verdict == "unchecked" else "landed_at"
     pipeline.execute(

@@ -208,7 +208,7 @@ class TestJava:
     FLAG = "--add-modules=jdk.incubator.vector"
 
     def wheels_home(self, tmp_path: Path) -> Path:
-        """What `services.java` prints where neither JAVA_HOME nor PATH has a Java."""
+        """What `services.java` prints if neither JAVA_HOME nor PATH has a Java."""
         environment = {"PATH": str(tmp_path), "HOME": str(tmp_path)}
         command = [sys.executable, "-m", "services.java"]
         done = subprocess.run(command, cwd=PROJECT_ROOT, env=environment, capture_output=True, text=True, check=True)

@@ -32,7 +32,7 @@ def start_spark(*options: str, archive: Path = ARCHIVE) -> subprocess.CompletedP
 def test_spark_starts_from_the_archive() -> None:
     if not ARCHIVE.exists():
         write_archive()
-    # Java ends at once where it cannot use the archive.
+    # Java ends at once if it cannot use the archive.
     done = start_spark("-Xshare:on", "-Xlog:class+load:stdout")
     assert done.returncode == 0, done.stderr
     (loaded,) = (line for line in done.stdout.splitlines() if f" {_MAIN} " in line)

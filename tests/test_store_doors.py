@@ -1,4 +1,4 @@
-"""Every command, and what it does where a store is down, holds no tables, refuses the account, or is lost half-way.
+"""Every command, and what it does if a store is down, holds no tables, refuses the account, or is lost half-way.
 
 It says one line on stderr and ends with its exit code, without a traceback. What the stream does at its start stands in
 tests/test_bad_settings.py.

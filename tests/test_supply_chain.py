@@ -351,7 +351,7 @@ def test_the_projects_own_exceptions_are_of_locked_versions_and_have_reasons() -
 
 
 def test_a_secret_is_found_also_where_a_later_commit_took_it_away(tmp_path: Path) -> None:
-    # Made anew each time: written here it would be found here.
+    # Made again each time: written here it would be found here.
     planted = base64.b64encode(secrets.token_bytes(30)).decode()
     git = ("git", "-c", "user.name=a", "-c", "user.email=a@example.org")
     run("git", "init", "--quiet", cwd=tmp_path)

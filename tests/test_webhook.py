@@ -1,4 +1,4 @@
-"""Failed batches are told to a real HTTP server, once each; a server that is away, hangs or refuses stops nothing."""
+"""Failed batches are posted to a real HTTP server, once each; a server that is away, hangs or refuses stops nothing."""
 
 import json
 import socket
@@ -124,7 +124,7 @@ def test_a_server_that_refuses_is_said_without_its_address(receiver: Receiver) -
 
     said, _ = tell(receiver.url, 1)
 
-    assert said == ["the webhook is not told of failed batches: CHECKS_WEBHOOK_URL answers 500"]
+    assert said == ["the webhook does not get failed batches: CHECKS_WEBHOOK_URL answers 500"]
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
@@ -133,7 +133,7 @@ def test_a_redirect_is_not_followed_and_is_no_success(receiver: Receiver, status
 
     said, _ = tell(receiver.url, 1)
 
-    assert said == [f"the webhook is not told of failed batches: CHECKS_WEBHOOK_URL answers {status}"]
+    assert said == [f"the webhook does not get failed batches: CHECKS_WEBHOOK_URL answers {status}"]
     assert (len(receiver.posts), receiver.gets) == (1, [])
 
 
@@ -142,7 +142,7 @@ def test_what_is_not_http_is_not_opened(address: str) -> None:
     # No setting names one: it stands for what would come past that.
     said, _ = tell(address, 1)
 
-    assert said == ["the webhook is not told of failed batches: CHECKS_WEBHOOK_URL does not answer (str)"]
+    assert said == ["the webhook does not get failed batches: CHECKS_WEBHOOK_URL does not answer (str)"]
 
 
 def test_nobody_listening_is_said() -> None:
@@ -152,7 +152,7 @@ def test_nobody_listening_is_said() -> None:
     said, _ = tell(f"http://127.0.0.1:{port}/", 1)
 
     assert said == [
-        "the webhook is not told of failed batches: CHECKS_WEBHOOK_URL does not answer (ConnectionRefusedError)"
+        "the webhook does not get failed batches: CHECKS_WEBHOOK_URL does not answer (ConnectionRefusedError)"
     ]
 
 

@@ -74,7 +74,7 @@ class TableContract:
 def load_contract() -> dict[str, TableContract]:
     """The contracts of :data:`CONTRACT_TABLES` and of the seed, by table, read once a process.
 
-    Raises ConfigurationError where one is missing or broken.
+    Raises ConfigurationError if one is missing or broken.
     """
     return {name: _contract(DBT_FOLDER, name) for name in (*CONTRACT_TABLES, PROFILE)}
 
@@ -152,7 +152,7 @@ def insert_statement(table: str, filled: Iterable[str]) -> str:
     """The INSERT of one row of a contract table, whose values are bound by column name.
 
     A nullable column that is not in `filled` is left null: a contract may grow before the program does. Raises
-    ConfigurationError where `filled` lacks a column that takes no null, or names one that the contract lacks.
+    ConfigurationError if `filled` lacks a column that takes no null, or names one that the contract lacks.
     """
     contract, names = load_contract()[table], list(filled)
     if lacking := sorted(contract.required.difference(names)):

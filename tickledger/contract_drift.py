@@ -21,14 +21,14 @@ _AS_WRITTEN = re.compile(r"(big|small|tiny)?int|(var)?char\(\d+\)|decimal\(\d+,\
 
 
 def differences(settings: Settings) -> list[Difference]:
-    """Every difference in both stores. Raises ConfigurationError or StoreUnavailable where one cannot be read."""
+    """Every difference in both stores. Raises ConfigurationError or StoreUnavailable if one cannot be read."""
     return [*mysql_differences(settings), *cassandra_differences(settings)]
 
 
 def mysql_differences(settings: Settings) -> list[Difference]:
     """Columns, types, nullability, keys, checks and options of the contract's tables.
 
-    With dbt's account, which may make the temporary tables that it takes. Raises ConfigurationError where the contract
+    With dbt's account, which may make the temporary tables that it takes. Raises ConfigurationError if the contract
     is broken or the server refuses it, and as :func:`tickledger.stores.mysql`.
     """
     with mysql(settings, settings.dbt_mysql) as connection:
@@ -38,7 +38,7 @@ def mysql_differences(settings: Settings) -> list[Difference]:
 def landing_differences(settings: Settings) -> list[Difference]:
     """What landing depends on: columns, types, nullability, primary and unique keys. With the stream's account.
 
-    Raises ConfigurationError where the contract is broken, and as :func:`tickledger.stores.mysql`.
+    Raises ConfigurationError if the contract is broken, and as :func:`tickledger.stores.mysql`.
     """
     with mysql(settings) as connection:
         return [one for table in load_contract().values() for one in _needed_of(connection, table)]

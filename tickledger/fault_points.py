@@ -24,7 +24,7 @@ _visits_left = 0
 
 
 def arm() -> None:
-    """Arm what TICKLEDGER_FAULT names, if anything. Raises ConfigurationError where it makes no sense."""
+    """Arm what TICKLEDGER_FAULT names, if anything. Raises ConfigurationError if it makes no sense."""
     global _armed, _visits_left
     value = os.environ.get(VARIABLE)
     if not value:

@@ -44,7 +44,7 @@ class Skip:
     """Offsets [from_offset, until_offset) of a partition that the ledger goes past without a batch.
 
     `topic_offset` is Kafka's own number of what the ledger counts as `until_offset`: another one only in a topic that
-    was created anew, or whose end was lost.
+    was recreated, or whose end was lost.
     """
 
     kafka_partition: int
@@ -56,7 +56,7 @@ class Skip:
 
 
 def range_in_words(start: int, until: int, topic_offset: int) -> str:
-    """A range that was given up. How much is gone with a topic that was created anew, or with its end, nobody knows."""
+    """A range that was given up. How much is gone with a recreated topic, or with its end, nobody knows."""
     if until - topic_offset > start:
         return f"all from offset {start} on; Kafka's offset {topic_offset} is {until} in the ledger"
     return f"offsets {start} to {until - 1}"
@@ -66,7 +66,7 @@ def range_in_words(start: int, until: int, topic_offset: int) -> str:
 class LedgerHead:
     """Where the ledger ends: its newest batch and, per partition, the offset after the last one landed or skipped.
 
-    `batch_id` is 0 and `topic` empty where the ledger has not begun. `newest_created_at` is the latest created_at of
+    `batch_id` is 0 and `topic` empty if the ledger has not begun. `newest_created_at` is the latest created_at of
     all landed ticks, UTC. `shifts` are by how much the ledger's offsets of a partition are ahead of Kafka's own.
     `not_landed` holds (partition, from, until) of all that was skipped and may have left rows in Cassandra.
     """
@@ -161,13 +161,13 @@ class Ledger:
             return _read_head(connection, lock=False)
 
     def companies(self) -> dict[str, Company]:
-        """`profile` by ticker; empty where nothing is seeded. Raises StoreUnavailable."""
+        """`profile` by ticker; empty if nothing is seeded. Raises StoreUnavailable."""
         with self._transaction() as connection:
             rows = fetch_rows(connection, "SELECT ticker, sector, shares FROM profile")
         return {str(ticker): Company(str(sector), int(shares)) for ticker, sector, shares in rows}
 
     def sectors(self) -> dict[str, str]:
-        """`profile` as ticker → sector; empty where nothing is seeded. Raises StoreUnavailable."""
+        """`profile` as ticker → sector; empty if nothing is seeded. Raises StoreUnavailable."""
         return {ticker: company.sector for ticker, company in self.companies().items()}
 
     def unchecked(self) -> list[int]:
@@ -180,8 +180,8 @@ class Ledger:
         """Write the batch's aggregates and its ledger rows in one transaction, if the ledger ends where it begins.
 
         Committing the same batch again is harmless: one whose answer to COMMIT was lost is recognised.
-        Raises LedgerMoved where another stream has landed meanwhile, BatchClashes where the batch stands in its own
-        way, StoreUnavailable where MySQL is away (the caller commits again).
+        Raises LedgerMoved if another stream has landed meanwhile, BatchClashes if the batch stands in its own
+        way, StoreUnavailable if MySQL is away (the caller commits again).
         """
         try:
             self._commit(batch)
@@ -193,7 +193,7 @@ class Ledger:
                 # The ledger still ends where the batch begins, so no other stream has brought the key.
                 raise BatchClashes(
                     f"batch {batch.batch_id} cannot land, and no other stream has landed it: MySQL takes two of its"
-                    f" rows for one, or has kept one of that number ({error}); where two sectors of 'profile' differ by"
+                    f" rows for one, or has kept one of that number ({error}); if two sectors of 'profile' differ by"
                     " too little, fix the seed and run 'dbt seed'"
                 ) from None
 
@@ -298,7 +298,7 @@ def _read_head(connection: MySQLConnectionAbstract, *, lock: bool) -> LedgerHead
         connection, f"SELECT batch_id, topic, topic_id FROM landed_batches ORDER BY batch_id DESC LIMIT 1{suffix}"
     )
     batch_id = int(topics[0][0]) if topics else 0
-    # A skip after the newest batch may have brought the ledger to a topic that was created anew.
+    # A skip after the newest batch may have brought the ledger to a recreated topic.
     topics += fetch_rows(
         connection,
         "SELECT batch_id, topic, topic_id FROM skipped_offsets WHERE batch_id >= %s ORDER BY skipped_at DESC LIMIT 1",
@@ -362,7 +362,7 @@ def _insert(connection: MySQLConnectionAbstract, batch: LandedBatch) -> None:
 
 
 def profile_version(companies: Mapping[str, Company]) -> str | None:
-    """SHA-256 of what `profile` says of each ticker, which names it in the ledger; None where it says nothing."""
+    """SHA-256 of what `profile` says of each ticker, which names it in the ledger; None if it says nothing."""
     if not companies:
         return None
     return hashlib.sha256(json.dumps(sorted(companies.items())).encode()).hexdigest()
@@ -437,7 +437,7 @@ def _rounded(seconds: float | None) -> float | None:
 
 
 class StreamLock:
-    """A row that a transaction of its own keeps locked: a second stream on the same database is told "no" early.
+    """A row that a transaction of its own keeps locked: a second stream on the same database is refused early.
 
     The connection never reconnects by itself; the server lets the row go when it ends, however that happens. Only the
     stream's account may lock the row. The ledger's guard, not this lock, keeps batches apart.
@@ -450,8 +450,8 @@ class StreamLock:
     def hold(self) -> None:
         """Lock the row, or make sure that it is still ours.
 
-        Raises LedgerMoved, which names who has it, where another stream has it for longer than :data:`LOCK_SECONDS`,
-        StoreUnavailable where MySQL is away.
+        Raises LedgerMoved, which names who has it, if another stream has it for longer than :data:`LOCK_SECONDS`,
+        StoreUnavailable if MySQL is away.
         """
         if self._connection is not None:
             with suppress(StoreUnavailable), mysql_errors(self._settings):
@@ -477,7 +477,7 @@ class StreamLock:
 
     def _lock(self, connection: MySQLConnectionAbstract) -> None:
         try:
-            # Only where it is missing: an insert waits for whoever has locked the row.
+            # Only if it is missing: an insert waits for whoever has locked the row.
             if not fetch_rows(connection, "SELECT 1 FROM stream_lock WHERE part = 'lock'"):
                 connection.cursor().execute(f"INSERT IGNORE INTO {_LOCK_COLUMNS} VALUES ('lock', '', UTC_TIMESTAMP(3))")
                 connection.commit()

@@ -11,7 +11,7 @@ from rich.table import Table
 def plain(value: object, most: int | None = None) -> str:
     """A value as one line of text; of a long one its first `most` bytes or letters, and "…".
 
-    What is no UTF-8, no printable letter, or a mark that turns the direction of writing is written as an escape.
+    What is not UTF-8 or not printable, and marks that turn the direction of writing, are written as escapes.
     """
     long = most is not None and isinstance(value, bytes | str) and len(value) > most
     text = value[:most].decode("utf-8", errors="backslashreplace") if isinstance(value, bytes) else str(value)[:most]

@@ -12,7 +12,7 @@ HANDSHAKE_SECONDS = 5
 
 
 def kafka_options(settings: Settings, account: Account) -> dict[str, Any]:
-    """Arguments of kafka-python's clients. Raises ConfigurationError where the account is not set."""
+    """Arguments of kafka-python's clients. Raises ConfigurationError if the account is not set."""
     if settings.kafka_security == "PLAINTEXT":
         return {}
     account = account.required()
@@ -61,7 +61,7 @@ def mysql_options(settings: Settings) -> dict[str, Any]:
 
 
 def check_kafka_certificate(settings: Settings) -> None:
-    """Raise ConfigurationError where a broker's certificate is refused: kafka-python would only say that none answers.
+    """Raise ConfigurationError if a broker's certificate is refused: kafka-python would only say that none answers.
 
     A broker that does not answer at all is left to the client.
     """
@@ -72,7 +72,7 @@ def check_kafka_certificate(settings: Settings) -> None:
 
 
 def check_cassandra_certificate(settings: Settings) -> None:
-    """Raise ConfigurationError where a node's certificate is refused; a node that does not answer is left out."""
+    """Raise ConfigurationError if a node's certificate is refused; a node that does not answer is left out."""
     if settings.cassandra_ca_file != NO_FILE:
         for host in settings.cassandra_hosts:
             _check_certificate(

@@ -46,7 +46,7 @@ FEED_RULES: tuple[str, ...] = get_args(FeedRule)
 class Account(BaseModel):
     """An account's name and password, and what error lines say of it.
 
-    `prefix` is how its settings begin, `purpose` whose it is; `should_be` is set where its name is no setting.
+    `prefix` is how its settings begin, `purpose` whose it is; `should_be` is set if its name is not a setting.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -58,7 +58,7 @@ class Account(BaseModel):
     should_be: str = ""
 
     def required(self) -> "Account":
-        """The account itself. Raises ConfigurationError where its name or its password is not set."""
+        """The account itself. Raises ConfigurationError if its name or its password is not set."""
         if self.user and self.password.get_secret_value():
             return self
         missing, kind = ("PASSWORD", "password") if self.user else ("USER", "name")
@@ -221,7 +221,7 @@ def env_file() -> Path:
 
 
 class _FileFirst(Settings):
-    """The settings where the file wins over the environment."""
+    """The settings if the file wins over the environment."""
 
     @classmethod
     def settings_customise_sources(cls, *_: Any, **sources: Any) -> tuple[Any, ...]:
@@ -254,5 +254,5 @@ def load_settings(path: Path | None = None, *, file_first: bool = False) -> Sett
 
 
 def _given(field: str, value: object) -> object:
-    """What the user wrote, where the validator saw it already taken apart."""
+    """What the user wrote, even if the validator saw it already taken apart."""
     return ",".join(map(str, value)) if field == "cassandra_hosts" and isinstance(value, tuple) else value

@@ -40,7 +40,7 @@ class TableFacts:
 
 
 class Difference(NamedTuple):
-    """One row per fact in which a live table and its contract differ. Where one side has nothing, it is `missing`."""
+    """One row per fact in which a live table and its contract differ. If one side has nothing, it is `missing`."""
 
     store: str
     table: str

@@ -55,7 +55,7 @@ class TopicFacts:
 def describe_topic(settings: Settings, account: Account | None = None) -> TopicFacts:
     """Ask the broker, with KAFKA_USER or another account.
 
-    Raises StoreUnavailable where none answers, ConfigurationError where the topic is missing or the account or the
+    Raises StoreUnavailable if none answers, ConfigurationError if the topic is missing or the account or the
     broker's certificate is refused.
     """
     # kafka-python logs every refused connection; callers say it in one line.
@@ -75,7 +75,7 @@ def describe_topic(settings: Settings, account: Account | None = None) -> TopicF
 def takes_any_time(settings: Settings) -> bool:
     """Whether the topic takes a message whose time Spark cannot read; see TOPIC_CONFIGS.
 
-    Raises StoreUnavailable where no broker answers, ConfigurationError where KAFKA_USER may not ask (DESCRIBE_CONFIGS).
+    Raises StoreUnavailable if no broker answers, ConfigurationError if KAFKA_USER may not ask (DESCRIBE_CONFIGS).
     """
     try:
         with closing(_admin(settings, settings.kafka)) as admin:
@@ -98,7 +98,7 @@ def topics_of_any_time(admin: KafkaAdminClient, topics: Iterable[str]) -> list[s
 
 
 class _LastWords(KafkaSSLTransport):
-    """Reads over TLS, and hands over what came together with the connection's end: a refused login is told so.
+    """Reads over TLS, and passes on what came together with the connection's end, such as a refused login.
 
     kafka-python 3.0.12 drops it (KafkaTCPTransport._read_from_sock).
     """
@@ -113,7 +113,7 @@ manager.KafkaSSLTransport = _LastWords
 
 
 class _Refusals(logging.Handler):
-    """Notices a refused account, of which kafka-python only tells its log: to its caller nobody answers."""
+    """Notices a refused account, which kafka-python only logs: its caller sees a broker that does not answer."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
@@ -186,7 +186,7 @@ class TopicWatch:
         self._admin: KafkaAdminClient | None = None
 
     def confirm(self) -> None:
-        """Raises TopicChanged where the topic was deleted or created anew, StoreUnavailable without an answer."""
+        """Raises TopicChanged if the topic was deleted or recreated, StoreUnavailable without an answer."""
         try:
             if self._admin is None:
                 self._admin = _admin(self._settings, self._settings.kafka)
@@ -196,7 +196,7 @@ class TopicWatch:
             raise kafka_error(self._settings, error, self._settings.kafka) from None
         if found["error_code"] or str(found["topic_id"]) != self._topic_id:
             raise TopicChanged(
-                f"KAFKA_TOPIC {self._settings.kafka_topic!r} was deleted or created anew under the stream; nothing of"
+                f"KAFKA_TOPIC {self._settings.kafka_topic!r} was deleted or recreated under the stream; nothing of"
                 " the batch in flight is in the ledger, and the next start says how to go on"
             )
 
@@ -210,8 +210,8 @@ class TopicWatch:
 class LagMeter:
     """Counts the messages that are in the topic and not yet landed. Safe between threads.
 
-    It raises nothing but ConfigurationError, where Kafka asks for an account and the settings name none. Its
-    connection is made when first needed, and made anew after a failure: the broker may be at another address by then.
+    It raises nothing but ConfigurationError, if Kafka asks for an account and the settings name none. Its connection
+    is made when first needed, and again after a failure: the broker may be at another address by then.
     """
 
     def __init__(self, settings: Settings, account: Account | None = None) -> None:
@@ -221,7 +221,7 @@ class LagMeter:
         self._lock = threading.Lock()
 
     def behind(self, reached: Mapping[int, int]) -> int | None:
-        """Messages from the given offsets on, in partitions not given too; None where the broker is silent."""
+        """Messages from the given offsets on, in partitions not given too; None if the broker is silent."""
         with self._lock:
             try:
                 if self._admin is None:

@@ -47,7 +47,7 @@ class Run:
     met: int = 0
     recoveries: list[float] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
-    #: Set where the topic itself lost messages: the ledger's ends, beyond which nothing can land any more.
+    #: Set if the topic itself lost messages: the ledger's ends, beyond which nothing can land any more.
     landed_until: dict[int, int] | None = None
     stream: StreamProcess = field(init=False)
 
@@ -81,7 +81,7 @@ class Run:
         return int(self.pipeline.rows("SELECT COALESCE(MAX(batch_id), 0) FROM landed_batches")[0][0])
 
     def wait_for_batches(self, number: int) -> None:
-        """Wait until the ledger holds so many more batches than now."""
+        """Wait until the ledger holds `number` more batches than now."""
         until = self.batches() + number
         self.wait_until(lambda: self.batches() >= until, f"{number} more batches")
 
@@ -305,12 +305,12 @@ def disk_full(run: Run, _number: int) -> None:
 
 
 def second_stream(run: Run, _number: int) -> None:
-    """A second stream on the same topic and ledger is told no; the first goes on."""
+    """A second stream on the same topic and ledger is refused; the first goes on."""
     run.wait_for_batches(1)
     second = StreamProcess(run.pipeline)
     since = time.monotonic()
     if second.wait(120) != 1 or "another stream" not in second.output:
-        run.problems.append("the second stream was not told no")
+        run.problems.append("the second stream was not refused")
     run.recovered(since)
 
 
@@ -371,7 +371,7 @@ def markers_eaten(run: Run, number: int) -> None:
 
 
 def topic_recreated(*, beside: bool) -> Fault:
-    """The topic is deleted, created anew and filled beyond the ledger's ends: beside a stream, or while none runs."""
+    """The topic is deleted, recreated and filled beyond the ledger's ends: beside a stream, or while none runs."""
 
     def fault(run: Run, _number: int) -> None:
         run.wait_for_batches(1)
@@ -485,7 +485,7 @@ for _ in range(int(sys.argv[1])):
 
 
 def dbt_beside(run: Run, _number: int) -> None:
-    """`dbt seed`, `dbt run` and `dbt run --full-refresh` in turn, beside a reader of what they make anew."""
+    """`dbt seed`, `dbt run` and `dbt run --full-refresh` in turn, beside a reader of what they replace."""
     run.wait_for_batches(1)
     write_dbt_profile(run.pipeline.settings, run.folder / "profiles.yml")
     over = threading.Event()
@@ -556,10 +556,10 @@ KINDS = [
     Kind("store under another address", moved, 4, around=named_stores),
     Kind("transactions with aborts, SIGKILL at random times", killed_at_random, 3, transactions=True),
     Kind("retention over markers", markers_eaten, 2, transactions=True),
-    Kind("unread messages eaten, stream hangs", retention(beside=True), 1),
-    Kind("unread messages eaten, no stream", retention(beside=False), 1),
-    Kind("topic created anew beside the stream", topic_recreated(beside=True), 1),
-    Kind("topic created anew, no stream", topic_recreated(beside=False), 1),
+    Kind("unread messages deleted, stream hangs", retention(beside=True), 1),
+    Kind("unread messages deleted, no stream", retention(beside=False), 1),
+    Kind("topic recreated beside the stream", topic_recreated(beside=True), 1),
+    Kind("topic recreated, no stream", topic_recreated(beside=False), 1),
     Kind("MySQL restored to an older backup", ledger_restored, 2),
     Kind("two streams on one topic", second_stream, 2),
     Kind("two producers, SIGKILL at random times", killed_at_random, 2, producers=2),

@@ -1,4 +1,4 @@
-"""The table that `make faults` ends with, and the line of JSON that it appends where it is asked to."""
+"""The table that `make faults` ends with, and the line of JSON that it appends if it is asked to."""
 
 import json
 import platform
@@ -65,7 +65,7 @@ def _sum(rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def table_of(rows: list[FaultRow]) -> Table:
-    """A run as people read it on a terminal: one line a kind of fault, and their sum."""
+    """A run as people read it on a terminal: one line per kind of fault, and their sum."""
     table = Table(*HEADINGS[:1])
     for heading in HEADINGS[1:]:
         table.add_column(heading, justify="right")

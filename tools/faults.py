@@ -1,7 +1,7 @@
 """`make faults`: kill the real parts at the worst moments, many times, and compare everything with an oracle.
 
 Each kind of fault gets a pipeline of its own and is repeated under load; then the oracle's log, both stores and the
-ledger are compared. A fault counts only if a log, or the signal we sent, proves that it was met. Exit code 0 where
+ledger are compared. A fault counts only if a log, or the signal we sent, proves that it was met. Exit code 0 if
 nothing was lost or counted twice, 1 otherwise.
 """
 
@@ -100,7 +100,7 @@ def run_kinds(kinds: list[Kind], services: Instance, seed: int) -> list[FaultRow
             console.print(f"{begun - started:5.0f} s  {place:2}/{len(kinds)}  {kind.name}: {kind.times} times …")
             try:
                 row = try_kind(kind, services, template, folder, seed + place)
-            except Exception as error:  # a trial that breaks is told as a problem; the others go on
+            except Exception as error:  # a trial that breaks is recorded as a problem; the others go on
                 row = FaultRow(kind.name, 0, 0.0, Judgement(problems=[f"the trial broke: {error!r}"]), kind.rounds)
             verdict = "[green]agrees[/green]" if row.judgement.clean else "[red]DIFFERS[/red]"
             took = time.monotonic() - begun

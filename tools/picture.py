@@ -3,7 +3,7 @@
     python -m tools.picture                           # docs/dashboard-light.png, -ledger.png, -dark.png, -phone.png
     python -m tools.picture --first-paint 1000000     # seconds to the first paint, with a million ticks in the table
 
-Starts the servers of the tests' instance where they do not run, fills a database and a keyspace of its own with
+Starts the servers of the tests' instance if they do not run, fills a database and a keyspace of its own with
 made-up days, and drops them in the end. Neither Spark nor a running demo is needed.
 """
 
@@ -41,7 +41,7 @@ VISITS = 7
 def main() -> None:
     """Take the pictures, or measure."""
     parser = ArgumentParser(description="Pictures of the dashboard on made-up days, or its first paint, measured.")
-    parser.add_argument("--first-paint", type=int, metavar="TICKS", help="measure, with so many ticks in the table")
+    parser.add_argument("--first-paint", type=int, metavar="TICKS", help="measure, with this many ticks in the table")
     ticks = parser.parse_args().first_paint
     if chromium() is None:
         sys.exit("error: no Chromium on PATH; install one, such as your distribution's package 'chromium'")

@@ -1,7 +1,7 @@
 """The adapter `tickledger`: dbt-mysql on a dbt of today, which can also ask for the server's certificate.
 
 dbt-mysql 1.7 is its last release and was written for dbt 1.7. It imports names that dbt has moved since: they are put
-where it looks for them before it is imported. Where either moves on, tests/test_dbt_adapter.py says what moved.
+where it looks for them before it is imported. If either moves on, tests/test_dbt_adapter.py says what moved.
 """
 
 import os
@@ -45,13 +45,13 @@ from dbt.adapters.mysql import MySQLAdapter, MySQLConnectionManager, MySQLCreden
 
 
 def load_credentials(type_name: str) -> type[Credentials]:
-    """What dbt asks for as it reads profiles.yml. Raises DbtRuntimeError where the profile is of an older tickledger.
+    """What dbt asks for as it reads profiles.yml. Raises DbtRuntimeError if the profile is of an older tickledger.
 
     Without a word dbt would run with dbt-mysql's own adapter, whose connections take any certificate.
     """
     if type_name != NAME:
         raise DbtRuntimeError(
-            f"its type is '{type_name}'; it should be '{NAME}': 'make services' writes profiles.yml anew,"
+            f"its type is '{type_name}'; it should be '{NAME}': 'make services' writes a new profiles.yml,"
             " and so does 'python -m services.set_up dbt-profile PATH'"
         )
     return dbt.adapters.factory.FACTORY.load_plugin(type_name)
@@ -61,7 +61,7 @@ dbt.adapters.factory.load_plugin = load_credentials
 
 
 def refuse_env_file() -> None:
-    """Raise DbtRuntimeError where dbt was started without commands/run_dbt.py and has read an env file."""
+    """Raise DbtRuntimeError if dbt was started without commands/run_dbt.py and has read an env file."""
     env_file = find_dotenv(usecwd=True)
     if env_file and "dbt.cli.main" in sys.modules and os.environ.get("PYTHON_DOTENV_DISABLED") != "1":
         raise DbtRuntimeError(

@@ -1,8 +1,8 @@
 {#
   A table that the stream fills: dbt makes the table, never a row of it.
 
-  Where it is missing it is created from the model's YAML: columns, constraints, and `indexes` of its config.
-  Where it exists, with or without --full-refresh, the only change is one additive ALTER: new nullable columns, the
+  If it is missing it is created from the model's YAML: columns, constraints, and `indexes` of its config.
+  If it exists, with or without --full-refresh, the only change is one additive ALTER: new nullable columns, the
   checks and unique keys on them, new indexes. Everything else that the YAML asks for (a removed or retyped column, a
   new NOT NULL column, another key or check) ends in a compilation error that says so: landed rows cannot follow it.
 #}
@@ -77,7 +77,7 @@
 
 
 {#
-  The ALTER clauses that bring the live table to the contract; a compilation error where additions are not enough.
+  The ALTER clauses that bring the live table to the contract; a compilation error if additions are not enough.
   tickledger/table_facts.py compares the two as the server itself writes them, the contract through a temporary table.
 #}
 {% macro contract_additions(target) %}

@@ -1,4 +1,4 @@
--- The volume and ticks of all days are those of all landed batches. One row where they are not.
+-- The volume and ticks of all days are those of all landed batches. One row if they are not.
 select *
 from (
     select

@@ -1,5 +1,5 @@
 -- `daily_volume` holds the ticks and the volume of the batches that were rolled up, and those are the oldest ones.
--- One row where it does not.
+-- One row if it does not.
 select *
 from (
     select

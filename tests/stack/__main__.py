@@ -1,6 +1,6 @@
 """`make containers`: docker-compose.yml on a real engine, from nothing to its end, with crashes in between.
 
-Takes the engine that answers, else starts Debian's; official images where a registry answers, else stand-ins. Stops and
+Takes the engine that answers, else starts Debian's; official images if a registry answers, else stand-ins. Stops and
 removes what it started; images stay in the cache. Exit code 0: everything held. 1: it did not. 2: there is no engine or
 no images to be had.
 """
@@ -90,7 +90,7 @@ def start(stack: Containers) -> None:
 
 
 def up(stack: Containers, *options: str) -> None:
-    """`docker compose up --detach`; Failed with what the one-off services said where it fails."""
+    """`docker compose up --detach`; Failed with what the one-off services said if it fails."""
     done = stack.compose("up", "--detach", *options, check=False)
     if done.returncode:
         said = [line for line in done.stderr.splitlines() if not line.startswith(" Container ")]
@@ -178,7 +178,7 @@ def add_a_worker(stack: Containers) -> None:
 
 
 def workers() -> int:
-    """How many workers Spark's master has; none where it does not answer."""
+    """How many workers Spark's master has; none if it does not answer."""
     with suppress(OSError), urllib.request.urlopen("http://127.0.0.1:8080/json/", timeout=10) as answer:
         return int(json.load(answer)["aliveworkers"])
     return 0

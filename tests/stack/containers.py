@@ -52,13 +52,13 @@ class Containers:
         self.settings: Settings = load_settings(self.env_file)
 
     def compose(self, *words: str, check: bool = True, timeout: float = 900) -> "subprocess.CompletedProcess[str]":
-        """`docker compose …` on this project, of which `tools` starts only where it is named."""
+        """`docker compose …` on this project, of which `tools` starts only if it is named."""
         files = ("--file", PROJECT_ROOT / "docker-compose.yml", "--file", self._ports)
         project = ("compose", *files, "--project-name", PROJECT, "--env-file", self.env_file)
         return self.engine.run(*project, *words, check=check, timeout=timeout)
 
     def tool(self, *words: str, service: str = "tools") -> str:
-        """What a command prints in a container of its own; Failed where its exit code is not 0."""
+        """What a command prints in a container of its own; Failed if its exit code is not 0."""
         done = self.compose("run", "--rm", "--no-deps", "--quiet-pull", "-T", service, *words, check=False)
         if done.returncode:
             raise Failed(f"'{' '.join(words)}' ends with {done.returncode} in {service}: {done.stdout}{done.stderr}")
@@ -69,7 +69,7 @@ class Containers:
         return {one["Name"]: one["ID"] for one in self._listed("--all")}
 
     def states(self) -> dict[str, str]:
-        """Name of each container that runs → healthy, starting …; `running` where nothing checks it."""
+        """Name of each container that runs → healthy, starting …; `running` if nothing checks it."""
         return {one["Name"]: one["Health"] or one["State"] for one in self._listed()}
 
     def exit_codes(self) -> dict[str, int]:
@@ -99,7 +99,7 @@ class Containers:
             self.engine.run("start", f"{PROJECT}-{service}-1")
 
     def wait_until_well(self, seconds: float = 180) -> None:
-        """Wait until every container that should run does, and is healthy where it is checked."""
+        """Wait until every container that should run does, and is healthy if it is checked."""
         wanted = {f"{PROJECT}-{service}-1" for service in LASTING}
 
         def well() -> bool:
@@ -127,11 +127,11 @@ class Containers:
         return tuple(self._asked("SELECT landed_at, ticks_landed FROM landed_batches ORDER BY batch_id LIMIT 1"))
 
     def batches(self) -> int:
-        """The newest batch of the ledger; 0 where there is none."""
+        """The newest batch of the ledger; 0 if there is none."""
         return Ledger(self.settings).head().batch_id
 
     def checked(self) -> int:
-        """The newest batch that has a verdict; 0 where none has."""
+        """The newest batch that has a verdict; 0 if none has."""
         (newest,) = self._asked("SELECT COALESCE(MAX(batch_id), 0) FROM landed_batches WHERE verdict <> 'unchecked'")
         return int(newest)
 
@@ -174,7 +174,7 @@ def filled_in(example: str) -> str:
 
 
 def wait_until(holds: Callable[[], bool], problem: Callable[[], str], seconds: float) -> None:
-    """Ask again and again. Raises Failed with the problem where it does not hold in time."""
+    """Ask again and again. Raises Failed with the problem if it does not hold in time."""
     deadline = time.monotonic() + seconds
     while not holds():
         if time.monotonic() > deadline:

@@ -54,7 +54,7 @@ class Engine:
 def some_engine() -> Iterator[Engine]:
     """An engine with Compose and Buildx; what this starts, it stops.
 
-    Raises ConfigurationError where there is none and none can be started.
+    Raises ConfigurationError if there is none and none can be started.
     """
     if _answers({}):
         yield Engine(_plugins({}), own=False)
@@ -88,7 +88,7 @@ def _answers(environment: dict[str, str]) -> bool:
 
 
 def _install() -> None:
-    """Debian's package of the engine, where it is not there; nothing is started by it."""
+    """Debian's package of the engine, if it is not there; nothing is started by it."""
     if shutil.which("dockerd"):
         return
     if os.geteuid() or not shutil.which("apt-get"):
@@ -100,7 +100,7 @@ def _install() -> None:
 
 
 def _plugins(environment: dict[str, str]) -> dict[str, str]:
-    """The environment in which `docker compose` and `docker buildx` are there: Debian's, where they are not."""
+    """The environment in which `docker compose` and `docker buildx` are there: Debian's, if they are not."""
     names = ("compose", "buildx")
     if all(_quietly("docker", name, "version", environment=environment) for name in names):
         return environment

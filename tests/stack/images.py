@@ -1,4 +1,4 @@
-"""The images that docker-compose.yml and Dockerfile name: official ones where a registry answers, else stand-ins.
+"""The images that docker-compose.yml and Dockerfile name: official ones if a registry answers, else stand-ins.
 
 A stand-in has the same name and is built from packages, by a Dockerfile of this folder: the same programs, started by
 an entry of our own. Only an engine that this run started gets one, so that no other holds a false official image.
@@ -36,7 +36,7 @@ def official_names() -> list[str]:
 
 
 def provide_images(engine: Engine, say: Say) -> list[str]:
-    """Pull or build what is missing; the names of the stand-ins. Raises ConfigurationError where neither can be had."""
+    """Pull or build what is missing; the names of the stand-ins. Raises ConfigurationError if neither can be had."""
     names = official_names()
     if not engine.own:
         missing = [name for name in names if not _is_there(engine, name)]
@@ -68,7 +68,7 @@ def _is_there(engine: Engine, name: str) -> bool:
 
 
 def _pull(engine: Engine, name: str) -> bool:
-    """Whether a registry gives the image. A stand-in of that name that an earlier run built is no answer."""
+    """Whether a registry gives the image. A stand-in of that name that an earlier run built does not count."""
     try:
         return engine.run("pull", "--quiet", name, check=False, timeout=PULL_SECONDS).returncode == 0
     except subprocess.TimeoutExpired:

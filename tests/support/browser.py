@@ -22,7 +22,7 @@ VIEWS = {"light": (1280, "light"), "dark": (1280, "dark"), "phone": (390, "light
 
 
 def chromium() -> str | None:
-    """The path of this machine's Chromium; None where there is none."""
+    """The path of this machine's Chromium; None if there is none."""
     names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
     return next(filter(None, map(shutil.which, names)), None)
 
@@ -77,7 +77,7 @@ def _answers(url: str) -> bool:
 
 
 def wait_until(holds: Callable[[], bool], problem: str, seconds: float = 60) -> None:
-    """Ask again and again until something holds. Fails with the problem where it does not in time."""
+    """Ask again and again until something holds. Fails with the problem if it does not in time."""
     deadline = time.monotonic() + seconds
     while not holds():
         assert time.monotonic() < deadline, problem
@@ -106,7 +106,7 @@ class Viewer:
         return self.page.locator('[data-testid="stMetric"]', has=self.page.get_by_text(label, exact=True))
 
     def figure(self, label: str) -> str:
-        """The figure of that label, as it is shown; empty where it is not."""
+        """The figure of that label, as it is shown; empty if it is not."""
         values = self.metric(label).locator('[data-testid="stMetricValue"]').all_inner_texts()
         return values[0] if values else ""
 
@@ -120,7 +120,7 @@ class Viewer:
         return self.page.locator('[data-testid="stVegaLiteChart"] svg.marks')
 
     def wait_for_charts(self, charts: int) -> None:
-        """Wait until so many charts are drawn."""
+        """Wait until this many charts are drawn."""
         wait_until(lambda: self.charts.count() >= charts, f"there are not {charts} charts")
 
     def wait_for_texts(self, chart: Locator, *texts: str) -> None:

@@ -1,4 +1,4 @@
-"""Values that strangers may write, each of a kind that does something where it is not shown as plain text."""
+"""Values that strangers may write, each of a kind that does something unless it is shown as plain text."""
 
 HOSTILE = {
     "terminal's title": "\x1b]0;owned\x07",

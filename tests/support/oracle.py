@@ -31,7 +31,7 @@ TickKey = tuple[str, str, int]
 class OracleProducer:
     """Sends rounds of ticks in the background, now and then a copy or a bad message, and logs every outcome.
 
-    One JSON line a message in `log`: its keys and volumes, and whether Kafka acknowledged it (`acked` false means
+    One JSON line per message in `log`: its keys and volumes, and whether Kafka acknowledged it (`acked` false means
     unknown: the message may be in the topic). Several producers may share a log. With `late_ticks` some are a day
     late. With `transactions` it sends some messages in each and aborts every fourth, whose messages the log leaves out.
     `shift` is added to the time at which ticks are made; it may change while the producer runs.
@@ -256,7 +256,7 @@ def _volume_difference(pipeline: Pipeline, stored: dict[TickKey, int], sent: dic
 def wait_until_quiet(pipeline: Pipeline, log: Path, seconds: float = 120) -> None:
     """Wait until the ledger covers every acknowledged message and every batch has its verdict; then :func:`judge`.
 
-    Gives up where nothing more landed or was checked for `seconds`: how long many small batches take is the machine's.
+    Gives up if nothing more landed or was checked for `seconds`: how long many small batches take is the machine's.
     """
     ledger = Ledger(pipeline.settings)
     last: dict[int, int] = {}

@@ -174,18 +174,18 @@ class Pipeline:
             admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, self.settings.kafka_topic, configs=changes)])
 
     def add_partitions(self, count: int) -> None:
-        """Let the topic have so many partitions from now on."""
+        """Let the topic have this many partitions from now on."""
         with _kafka_admin(self.settings) as admin:
             admin.create_partitions({self.settings.kafka_topic: count})
 
     def ledger_covers(self, messages: int) -> bool:
-        """Whether the ledger has landed so many messages of the topic."""
+        """Whether the ledger has landed this many messages of the topic."""
         return (
             int(self.rows("SELECT COALESCE(SUM(until_offset - from_offset), 0) FROM landed_offsets")[0][0]) >= messages
         )
 
     def wait_until_landed(self, messages: int, seconds: float = 120) -> None:
-        """Wait until the ledger has landed so many messages of the topic."""
+        """Wait until the ledger has landed this many messages of the topic."""
         deadline = time.monotonic() + seconds
         while not self.ledger_covers(messages):
             assert time.monotonic() < deadline, f"fewer than {messages} messages landed within {seconds} s"
@@ -240,7 +240,7 @@ class StreamProcess:
         raise AssertionError("spark-submit has no Python")
 
     def wait_for(self, text: str, *, times: int = 1, seconds: float = 120) -> None:
-        """Wait until so many lines begin with the text. Fails with the output where the process ends before."""
+        """Wait until this many lines begin with the text. Fails with the output if the process ends before."""
         deadline = time.monotonic() + seconds
         while sum(line.startswith(text) for line in self.lines) < times:
             if self.process.poll() is not None:

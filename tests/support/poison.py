@@ -29,7 +29,7 @@ def without(name: str) -> bytes:
 
 
 def nested(depth: int, begins: bytes = b"[", ends: bytes = b"]", within: bytes = b"") -> bytes:
-    """Brackets within brackets, so many of them, as in `[[[]]]`."""
+    """Brackets within brackets, this many of them, as in `[[[]]]`."""
     return begins * depth + within + ends * depth
 
 

@@ -1,4 +1,4 @@
-"""What somebody else on this machine tries: another user where the tests run as root, and a page in a browser."""
+"""What somebody else on this machine tries: another user if the tests run as root, and a page in a browser."""
 
 import subprocess
 import sys
@@ -37,7 +37,7 @@ sys.stdout.buffer.write(answer)
 
 
 def as_stranger(program: str, *words: str, given: bytes = b"", seconds: float = 60) -> bytes:
-    """What a program in Python prints as the user nobody, or as this user where the tests may not change it."""
+    """What a program in Python prints as the user nobody, or as this user if the tests may not change it."""
     command = [sys.executable, "-I", "-c", _BECOME + program, *words]
     return subprocess.run(command, input=given, stdout=subprocess.PIPE, cwd="/", timeout=seconds, check=True).stdout
 
@@ -96,7 +96,7 @@ def post(port: int, body: bytes, seconds: float = 2) -> bytes:
 
 
 def upgraded(port: int, path: str) -> bytes:
-    """What a browser gets where a foreign page opens a WebSocket."""
+    """What a browser gets if a foreign page opens a WebSocket."""
     wanted = "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
     wanted += "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
     return said_to(port, f"GET {path} HTTP/1.1\r\n{_HEADERS}{wanted}\r\n".encode())

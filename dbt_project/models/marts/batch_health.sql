@@ -22,7 +22,7 @@ select
     batches.checked_at,
     coalesce(found.findings, 0) as findings
 from {{ ref('landed_batches') }} as batches
--- Findings are few, and joined the server still reads the newest batches alone where a reader asks for those.
+-- Findings are few, and joined the server still reads the newest batches alone if a reader asks for those.
 left join (
     select batch_id, count(*) as findings
     from {{ ref('batch_findings') }}
