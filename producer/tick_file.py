@@ -9,7 +9,7 @@ import re
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, Any, NamedTuple, TypeAlias
 
 import ijson
 import orjson
@@ -25,7 +25,7 @@ FIELD_NAMES = tuple(field.name for field in TICK_FIELDS)
 DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 #: What a file begins with is looked at so far to tell what it is.
 HEAD_BYTES = 256 * 1024
-#: A line of more characters is no row; it is passed over piece by piece.
+#: A line of more characters is no row.
 LINE_CHARACTERS = 16 * 1024**2
 _BOM, _GZIP, _UTF16 = b"\xef\xbb\xbf", b"\x1f\x8b", (b"\xff\xfe", b"\xfe\xff")
 #: How a JSON document that is laid out over lines may begin.
@@ -91,11 +91,10 @@ class OpenFile:
             raise ConfigurationError(f"FILE is {self._path}; it is empty and should hold ticks as CSV or JSON")
         if begins[:1] not in b"[{":
             return self._csv()
-        prefix = _document_prefix(begins)
-        if prefix is not None:
+        if _is_laid_out(begins):
             if head.startswith(_BOM):
                 self._stream.read(len(_BOM))
-            return "a JSON document", _document_rows(self._stream, prefix)
+            return "a JSON document", _document_rows(self._stream)
         return "JSON lines", _json_line_rows(_text(self._stream))
 
     def _csv(self) -> tuple[str, Iterator[Row]]:
@@ -121,6 +120,8 @@ class OpenFile:
         return f"CSV with {DELIMITERS[delimiter]}", _csv_rows(text, delimiter, names, places, skipped)
 
 
+#: Events of ijson: (kind, value).
+Events: TypeAlias = Iterator[tuple[str, Any]]
 #: What ijson raises: its own errors, and those of json for a text's control characters.
 NOT_JSON = (ijson.JSONError, json.JSONDecodeError)
 #: So much of a first line without the columns is shown.
@@ -141,6 +142,11 @@ def named(element: dict[str, Any]) -> dict[str, Any]:
         return element
     renamed = {_FIELDS.get(_bare(key), key): value for key, value in element.items()}
     return renamed if len(renamed) == len(element) else element
+
+
+_NUMBERS = [field.name for field in TICK_FIELDS if field.kind in ("whole", "decimal")]
+#: 1.500 is 1500 where a point parts the thousands, as it does where ";" parts the columns.
+_GROUPED = re.compile(r"\s*[+-]?\d{1,3}\.\d{3}\s*")
 
 
 def _known(names: list[str]) -> int:
@@ -177,6 +183,11 @@ def _csv_rows(
             yield Row(place, _printable(names, values), ("other_columns", why + quote))
         elif not all(value.isascii() or _is_utf8(value) for value in values):
             yield Row(place, _printable(names, values), ("bad_utf8", "it is not UTF-8"))
+        elif delimiter == ";" and (
+            spelt := next((one for one in _NUMBERS if _GROUPED.fullmatch(values[places[one]])), "")
+        ):
+            why = f"{spelt} is {values[places[spelt]]!r}, which is another number where a point parts the thousands"
+            yield Row(place, _printable(names, values), ("two_numbers", why))
         else:
             yield Row(place, {name: values[at].strip() for name, at in ordered})
 
@@ -194,54 +205,106 @@ def _json_line_rows(text: io.TextIOBase) -> Iterator[Row]:
             continue
         place = f"line {number}"
         try:
-            content = orjson.loads(line)
+            content = orjson.loads(line.rstrip().removesuffix(","))
         except orjson.JSONDecodeError as error:
-            yield Row(place, line.rstrip().encode(errors="backslashreplace").decode(), ("not_json", str(error)))
+            long = len(line) > LINE_CHARACTERS
+            why = (
+                ("too_long", f"it is longer than {LINE_CHARACTERS:,} characters") if long else ("not_json", str(error))
+            )
+            yield Row(place, None if long else line.rstrip().encode(errors="backslashreplace").decode(), why)
             continue
         yield from (Row(place, element) for element in _elements(content))
 
 
-def _document_rows(stream: IO[bytes], prefix: str) -> Iterator[Row]:
+def _elements(content: Any) -> list[Any]:
+    """The ticks of a value: of an array its elements, of an object that is no tick the elements of its arrays."""
+    if isinstance(content, list):
+        return content
+    arrays = [value for value in content.values() if isinstance(value, list)] if isinstance(content, dict) else []
+    return [content] if not arrays or _names_a_tick(content) else [element for array in arrays for element in array]
+
+
+def _names_a_tick(element: dict[str, Any]) -> bool:
+    return any(_bare(name) in _FIELDS for name in element)
+
+
+def _document_rows(stream: IO[bytes]) -> Iterator[Row]:
     number = 0
     try:
-        for number, content in enumerate(json_reader.items(stream, prefix, multiple_values=True), start=1):
-            yield from (Row(f"element {number}", element) for element in _elements(content))
+        for number, element in enumerate(_document_elements(stream), start=1):
+            if _has_half_characters(element):
+                yield Row(f"element {number}", element, ("bad_utf8", "a text holds half of a character"))
+            else:
+                yield Row(f"element {number}", element)
     except NOT_JSON as error:
         why = f"it is no JSON, nor can be read what follows: {plain(str(error), MAX_SHOWN)}"
         yield Row(f"element {number + 1}", None, ("not_json", why))
 
 
-def _elements(content: Any) -> list[Any]:
-    return content if isinstance(content, list) else [content]
+def _document_elements(stream: IO[bytes]) -> Iterator[Any]:
+    """What :func:`_elements` finds in each value of a document, one at a time, however large the value is."""
+    events = json_reader.basic_parse(stream, multiple_values=True)
+    for event, value in events:
+        if event == "start_array":
+            yield from _array(events)
+        elif event == "start_map":
+            yield from _object(events)
+        else:
+            yield value
 
 
-def _document_prefix(begins: bytes) -> str | None:
-    """What ijson calls the ticks of JSON whose values span lines; None for JSON lines, each a value of its own."""
-    prefix = "item" if begins[:1] == b"[" else _list_in_object(begins)
-    first = begins.partition(b"\n")[0]
-    if prefix in ("", "item") and _is_json(first):
-        return None
+def _array(events: Events) -> Iterator[Any]:
+    for event, value in events:
+        if event == "end_array":
+            return
+        element = _built(event, value, events)
+        yield from element if isinstance(element, list) else [element]
+
+
+def _object(events: Events) -> Iterator[Any]:
+    own: dict[str, Any] = {}
+    arrays = False
+    for event, name in events:
+        if event == "end_map":
+            break
+        event, value = next(events)
+        if event == "start_array" and not _names_a_tick(own):
+            arrays = True
+            yield from _array(events)
+        else:
+            own[name] = _built(event, value, events)
+    if not arrays or _names_a_tick(own):
+        yield own
+
+
+def _built(event: str, value: Any, events: Events) -> Any:
+    """The value that begins with an event, with the events that are its own taken from `events`."""
+    builder = ijson.ObjectBuilder()
+    builder.event(event, value)
+    depth = int(event.startswith("start"))
+    while depth:
+        event, value = next(events)
+        builder.event(event, value)
+        depth += event.startswith("start") - event.startswith("end_")
+    return builder.value
+
+
+def _has_half_characters(element: Any) -> bool:
+    texts = [text for pair in element.items() for text in pair if type(text) is str] if type(element) is dict else []
+    return not all(text.isascii() or _is_utf8(text) for text in texts)
+
+
+def _is_laid_out(begins: bytes) -> bool:
+    """Whether values of JSON span lines; else each line is a value of its own, or is none."""
+    first = begins.partition(b"\n")[0].rstrip()
+    if _is_json(first.removesuffix(b",")):
+        return False
     if _OPENING.fullmatch(first):
-        return prefix
+        return True
     try:
-        # In small pieces: an error in a piece hides the values that it begins with.
-        values = json_reader.items(io.BytesIO(begins), prefix, multiple_values=True, buf_size=256)
-        return prefix if any(True for _ in values) else None
+        return any(True for _ in _document_elements(io.BytesIO(begins)))
     except NOT_JSON:
-        return None
-
-
-def _list_in_object(begins: bytes) -> str:
-    """The list of ticks that a first object holds under one of its keys, as in {"ticks": [{…}]}; else nothing."""
-    try:
-        for prefix, event, value in json_reader.parse(io.BytesIO(begins), multiple_values=True, buf_size=256):
-            if (prefix, event) == ("", "end_map"):
-                break
-            if event == "map_key" and re.fullmatch(r"[^.]+\.item", prefix) and _bare(value) in _FIELDS:
-                return str(prefix)
-    except NOT_JSON:
-        pass
-    return ""
+        return False
 
 
 def _is_json(text: bytes) -> bool:
@@ -258,8 +321,13 @@ def _text(stream: io.BufferedReader) -> io.TextIOBase:
 
 
 def _line(text: io.TextIOBase) -> str:
-    """The next line, of a bounded length; empty at the end."""
-    return text.readline(LINE_CHARACTERS)
+    """The next line; of one that is longer than :data:`LINE_CHARACTERS` so much, and an end. Empty at the end."""
+    line = text.readline(LINE_CHARACTERS)
+    if len(line) < LINE_CHARACTERS or line.endswith("\n"):
+        return line
+    while (rest := text.readline(LINE_CHARACTERS)) and not rest.endswith("\n"):
+        pass
+    return line + "\n"
 
 
 def _printable(names: list[str], values: list[str]) -> dict[str, str]:

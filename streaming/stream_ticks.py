@@ -198,12 +198,12 @@ class TickStream:
         self._retry_policy.call(self._lock.hold)
         batch = self._lander.land(frame, reached)
         self._deaths = 0
-        ends = self._lander.progress.head.topic_offsets
         if batch is None:
-            self._metrics.behind(self._lag.behind(ends))
+            self._metrics.behind(self._lag_now())
         else:
             self._metrics.landed(batch)
-            self._checks.landed(batch, lambda: self._lag.behind(ends))
+            # Asked when checks get to it: by then later batches may have landed.
+            self._checks.landed(batch, self._lag_now)
         self._stop_once_landed()
         return batch
 
@@ -245,6 +245,11 @@ class TickStream:
             "kafka.max.poll.records": "8",
             **spark_kafka_options(self._settings),
         }
+
+    def _lag_now(self) -> int | None:
+        """Messages that have not landed; None if Kafka does not say."""
+        assert self._lander is not None
+        return self._lag.behind(self._lander.progress.head.topic_offsets)
 
     def _behind(self) -> int:
         """Messages up to the ends that the topic had when the query began, which have not landed."""

@@ -120,7 +120,7 @@ def test_a_float_that_may_have_been_its_neighbour_is_no_id(tmp_path: Path) -> No
 LAYOUTS: dict[str, Callable[[list[Any]], str]] = {
     "an array": json.dumps,
     "an array laid out": lambda ticks: json.dumps(ticks, indent=2),
-    "an array in an object": lambda ticks: json.dumps({"more": [1, {"a": []}], "ticks": ticks}),
+    "an array in an object": lambda ticks: json.dumps({"more": {"a": []}, "ticks": ticks}),
     "an array in an object laid out": lambda ticks: json.dumps({"more": 1, "ticks": ticks}, indent="\t"),
     "an object a tick, laid out": lambda ticks: "\n".join(json.dumps(one, indent=2) for one in ticks),
     "an array a line": lambda ticks: "\n".join(json.dumps([one]) for one in ticks),
@@ -152,6 +152,55 @@ def test_a_document_is_read_up_to_where_it_is_broken(tmp_path: Path) -> None:
     assert len(ticks) > 500
     assert [one["id"] for one in ticks] == list(range(len(ticks)))
     assert re.match(rf"element {len(ticks) + 1}: it is no JSON", bad)
+
+
+@pytest.mark.parametrize(
+    "layout",
+    [
+        '{{"ticks":[{0}]}}\n{1}\n[{2}]\n',
+        '{1}\n{{"ticks":[{0},{2}]}}\n',
+        '{{"morning":[{0}]}}\n{{"afternoon":[{1}],"page":2,"night":[{2}]}}',
+        '{{\n"ticks":[\n{0},\n{1}],\n"late":[{2}]}}',
+        "[\n{0}\n]\n{1}\n{2}",
+        "[{0}][{1}]{2}",
+        "{0},\n{1},\n{2}\n",
+        "[{0},\n{1},\n{2}]",
+        '{{"page":1,\n"more":[[{0},{1}],{2}]}}',
+    ],
+)
+def test_no_tick_of_json_is_left_out_however_values_are_mixed(tmp_path: Path, layout: str) -> None:
+    path = tmp_path / "a.json"
+    path.write_text(layout.format(*(json.dumps(tick(number)) for number in range(3))))
+    ticks, bad = read(path)
+    assert (sorted(one["id"] for one in ticks), bad) == ([0, 1, 2], [])
+
+
+@pytest.mark.parametrize("begins", ["[\n", ""])
+def test_half_a_character_costs_its_row_alone(tmp_path: Path, begins: str) -> None:
+    path = tmp_path / "a.json"
+    rows = [json.dumps(tick(number)) for number in range(3)]
+    rows[1] = rows[1].replace('.JK"', '\\ud83d"')
+    path.write_text(begins + (",\n" if begins else "\n").join(rows) + ("\n]" if begins else ""))
+    ticks, (bad,) = read(path)
+    assert [one["id"] for one in ticks] == [0, 2]
+    assert bad.startswith("element 2: a text holds half of a character" if begins else "line 2: ")
+
+
+def test_a_point_that_may_part_thousands_is_no_number(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("\n".join(line.replace(",", ";") for line in (HEADER, ROW, ROW.replace("540", "1.500"))))
+    ticks, (bad,) = read(path)
+    assert len(ticks) == 1
+    assert re.match(r"line 3: price is '1.500', which is another number", bad)
+
+
+def test_a_line_that_is_too_long_is_one_bad_row(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    one = json.dumps(tick(1))
+    path.write_text("\n".join([one, "[" + ",".join([one] * 130_000) + "]", one]))
+    ticks, (bad,) = read(path)
+    assert len(ticks) == 2
+    assert bad == "line 2: it is longer than 16,777,216 characters"
 
 
 @pytest.mark.parametrize("value", ["9" * 4000, '"\\udc00"', '"\\ud800"', str(2**64), "1e400", "[" * 900 + "]" * 900])
