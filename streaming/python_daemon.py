@@ -1,0 +1,23 @@
+"""The parent of Spark's Python workers: PySpark's own, without a traceback for each worker that Spark lets go.
+
+Spark closes a worker's socket after an idle minute, and as a stream stops. The worker then cannot say goodbye.
+"""
+
+import socket
+
+from pyspark import daemon
+
+_worker = daemon.worker
+
+
+def worker(sock: socket.socket, authenticated: bool) -> int:
+    """Serve Spark's tasks until it closes the socket; the exit code, as of `pyspark.daemon.worker`."""
+    try:
+        return _worker(sock, authenticated)
+    except BrokenPipeError:
+        return 1
+
+
+if __name__ == "__main__":
+    daemon.worker = worker
+    daemon.manager()
