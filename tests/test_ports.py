@@ -75,7 +75,7 @@ class Running:
             port: named.get(port) or self._name_of(process)
             for root in roots
             for process in [root, *root.children(recursive=True)]
-            for port in _listens(process)
+            for port in listens(process)
         }
 
     def ports(self, name: str) -> list[int]:
@@ -111,7 +111,8 @@ class Running:
         print(f"--- the stream said:\n{self.stream.output}")
 
 
-def _listens(process: psutil.Process) -> Iterator[int]:
+def listens(process: psutil.Process) -> Iterator[int]:
+    """The ports at which a process listens, each of which must be on this machine alone."""
     with contextlib.suppress(psutil.NoSuchProcess):
         for connection in process.net_connections("tcp"):
             if connection.status == psutil.CONN_LISTEN:

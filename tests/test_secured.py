@@ -24,6 +24,7 @@ from services.certificates import Authority
 from services.instance import Instance
 from tests.support.instances import KEEP_VARIABLE, instance_name
 from tests.support.pipeline import environment_for
+from tests.test_ports import listens
 from tickledger.errors import ConfigurationError, StoreUnavailable
 from tickledger.secured import kafka_options
 from tickledger.settings import NO_FILE, PROJECT_ROOT, Account, Settings
@@ -136,6 +137,20 @@ def test_the_dashboards_readers_read(secured: Secured) -> None:
     ends = describe_topic(secured.settings).ends
     assert meter.behind(ends) == 0
     meter.close()
+
+
+def test_the_servers_open_the_ports_of_the_table_and_no_other(secured: Secured) -> None:
+    opened = {
+        server.name: sorted(
+            port
+            for process in (psutil.Process(server.pid), *psutil.Process(server.pid).children(recursive=True))
+            for port in listens(process)
+        )
+        for server in secured.instance.servers()
+    }
+    # Clients, and Kafka's controller and Cassandra's other nodes beside them.
+    assert {name: len(ports) for name, ports in opened.items()} == {"kafka": 2, "cassandra": 2, "mysql": 1}
+    assert all(server.port in opened[server.name] for server in secured.instance.servers())
 
 
 def test_plain_text_is_refused_by_all_three(secured: Secured) -> None:
