@@ -74,7 +74,10 @@ class TickStream:
         self._lock.hold()
         self._checks = BatchChecks(self._settings, self._retry_policy, self._fail, self._metrics)
         blocks = _new_scratch(self._settings.stream_scratch_dir)
-        spark = spark_session(self._settings, blocks)
+        try:
+            spark = spark_session(self._settings, blocks)
+        except (Py4JError, OSError) as error:
+            raise SparkDied(f"Spark does not start ({type(error).__name__}); its own reason stands above") from None
         try:
             self._handle_signals(spark)
             self._announce(head, topic)

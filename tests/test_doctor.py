@@ -127,7 +127,7 @@ DOCTORED: dict[str, tuple[Callable[[Pipeline, Path], Settings], str, str, str]] 
         "DBT_MYSQL_USER is not set",
         "make services",
     ),
-    "a database that is not there": (_with(mysql_database="nowhere"), "MySQL", "MYSQL_DATABASE is", "make services"),
+    "a database that is not there": (_with(mysql_database="nowhere"), "contract", "MYSQL_DATABASE is", "dbt seed"),
     "a table that is gone": (_after("DROP TABLE batch_findings"), "contract", "batch_findings, table", "dbt run"),
     "a column of another type": (
         _after("ALTER TABLE landed_batches MODIFY volume decimal(10,0)"),
@@ -163,9 +163,10 @@ def test_what_is_wrong_is_named_with_what_mends_it(request: pytest.FixtureReques
 
     (fact,) = bad(doctored(pipeline, tmp_path))
 
-    assert fact.what == what
+    assert fact.what == what, fact
     assert found in fact.found
     assert fix in fact.fix
+    assert "wrong" not in fact.found.replace("wrong_", "")
 
 
 def test_a_database_that_dbt_has_not_filled_is_named(stores: Pipeline, database: Database) -> None:
@@ -174,7 +175,6 @@ def test_a_database_that_dbt_has_not_filled_is_named(stores: Pipeline, database:
     (fact,) = bad(stores.settings.model_copy(update=empty))
 
     assert (fact.what, "table: missing" in fact.found, "dbt run" in fact.fix) == ("contract", True, True)
-    assert "wrong" not in fact.found.replace("wrong_", "")
 
 
 def test_a_topic_that_was_created_anew_is_named(spark: SparkSession, pipeline: Pipeline) -> None:
@@ -230,7 +230,8 @@ def test_secrets_of_the_page_that_others_may_read_are_bad(
     stores: Pipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = tmp_path / "secrets.toml"
-    file.touch(0o644)
+    file.touch()
+    file.chmod(0o644)
     monkeypatch.setattr(doctor, "PAGE_SECRETS", file)
     (fact,) = bad(stores.settings)
     assert (fact.what, fact.fix) == ("page's secrets", f"chmod 600 {file}")

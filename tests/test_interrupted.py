@@ -67,7 +67,7 @@ def test_what_is_asked_to_stop_leaves_no_process_and_no_database(
 def wait_for_a_worker(running: "subprocess.Popen[str]", mark: str, seconds: float = 400) -> None:
     """Wait until Spark's Python workers land a batch."""
     deadline = time.monotonic() + seconds
-    while not any("pyspark.daemon" in arguments for arguments in marked(mark).values()):
+    while not any("pyspark.worker" in arguments for arguments in marked(mark).values()):
         assert running.poll() is None, running.communicate()[0]
         assert time.monotonic() < deadline, marked(mark)
         time.sleep(0.2)

@@ -360,8 +360,10 @@ class StandaloneCluster:
             "SPARK_NO_DAEMONIZE": "1",
             "SPARK_MASTER_OPTS": options.replace("/var/lib/spark", str(self._folder / "master")),
         }
-        self.port, self._master_ui, self._worker_ui = free_port(), free_port(), free_port()
-        self.url = f"spark://127.0.0.1:{self.port}"
+        self._worker_ui = free_port()
+        self.port: int
+        self.url: str
+        self._master_ui: int
         self._master: subprocess.Popen[bytes]
         self._worker: subprocess.Popen[bytes]
 
@@ -381,18 +383,37 @@ class StandaloneCluster:
         self._master.wait()
         self._master = self._start_master()
 
-    def is_whole(self) -> bool:
-        """Whether the master has its worker and an application that runs."""
+    def _state(self) -> dict[str, Any]:
+        """What the master says of itself; nothing while it does not answer."""
         try:
             with urllib.request.urlopen(f"http://127.0.0.1:{self._master_ui}/json/", timeout=5) as answer:
-                state = json.load(answer)
+                return dict(json.load(answer))
         except OSError:
+            return {}
+
+    def _is_at_its_port(self, seconds: float = 60) -> bool:
+        """Whether the master comes up at the port that it was given, which somebody else may have taken meanwhile."""
+        deadline = time.monotonic() + seconds
+        while not (state := self._state()) and time.monotonic() < deadline and self._master.poll() is None:
+            time.sleep(0.5)
+        return bool(state) and state["url"] == self.url
+
+    def is_whole(self) -> bool:
+        """Whether the master has its worker and an application that runs."""
+        if not (state := self._state()):
             return False
         running = [one for one in state["activeapps"] if one["state"] == "RUNNING"]
         return (state["status"], state["aliveworkers"], len(running)) == ("ALIVE", 1, 1)
 
     def __enter__(self) -> "StandaloneCluster":
-        self._master = self._start_master()
+        for _ in range(3):
+            self.port, self._master_ui = free_port(), free_port()
+            self.url = f"spark://127.0.0.1:{self.port}"
+            self._master = self._start_master()
+            if self._is_at_its_port():
+                break
+            self._master.kill()
+            self._master.wait()
         self._worker = self._start(
             "worker.Worker", "--webui-port", str(self._worker_ui), "--cores", "2", "--memory", "1g",
             "--work-dir", str(self._folder / "worker"), self.url,
