@@ -12,16 +12,14 @@ import orjson
 
 from producer.bad_rows import BadRows
 from producer.pace import wait_until
-from producer.tick_file import FIELD_NAMES, OpenFile, named
+from producer.tick_file import FIELD_NAMES, NUMBERS, OpenFile, named
 from tickledger.row_rules import RowRuleBroken, RowRules
-from tickledger.tick import TICK_FIELDS
 
 #: Keeps a message well below the 1 MiB that Kafka takes: a tick has some hundred bytes, texts are bounded.
 MAX_TICKS_A_MESSAGE = 1_000
 #: Ticks that are due within so many milliseconds share a message.
 SHARED_MS = 20
 
-_NUMBERS = tuple(field.name for field in TICK_FIELDS if field.kind in ("whole", "decimal"))
 #: Below it each whole number is a float of its own: 100.0 is 100, while this one may have been the next, or 1e17 any.
 _INEXACT_FLOAT = 2**53
 
@@ -75,7 +73,7 @@ class TickFile:
 
 def _numbered(element: dict[str, Any]) -> dict[str, Any]:
     """The element with its numbers as a message spells them."""
-    return element | {name: _number(element[name]) for name in _NUMBERS if name in element}
+    return element | {name: _number(element[name]) for name in NUMBERS if name in element}
 
 
 def _number(value: Any) -> Any:

@@ -144,7 +144,7 @@ def named(element: dict[str, Any]) -> dict[str, Any]:
     return renamed if len(renamed) == len(element) else element
 
 
-_NUMBERS = [field.name for field in TICK_FIELDS if field.kind in ("whole", "decimal")]
+NUMBERS = tuple(field.name for field in TICK_FIELDS if field.kind in ("whole", "decimal"))
 #: 1.500 is 1500 where a point parts the thousands, as it does where ";" parts the columns.
 _GROUPED = re.compile(r"\s*[+-]?\d{1,3}\.\d{3}\s*")
 
@@ -183,10 +183,9 @@ def _csv_rows(
             yield Row(place, _printable(names, values), ("other_columns", why + quote))
         elif not all(value.isascii() or _is_utf8(value) for value in values):
             yield Row(place, _printable(names, values), ("bad_utf8", "it is not UTF-8"))
-        elif delimiter == ";" and (
-            spelt := next((one for one in _NUMBERS if _GROUPED.fullmatch(values[places[one]])), "")
-        ):
-            why = f"{spelt} is {values[places[spelt]]!r}, which is another number where a point parts the thousands"
+        elif delimiter == ";" and (grouped := [name for name in NUMBERS if _GROUPED.fullmatch(values[places[name]])]):
+            found = f"{grouped[0]} is {values[places[grouped[0]]]!r}"
+            why = f"{found}, which is another number where a point parts the thousands"
             yield Row(place, _printable(names, values), ("two_numbers", why))
         else:
             yield Row(place, {name: values[at].strip() for name, at in ordered})

@@ -222,6 +222,14 @@ def test_a_value_that_no_program_reads_ends_a_document_in_one_line(tmp_path: Pat
     assert len(bad) < 200
 
 
+def test_a_document_that_soon_breaks_is_a_document(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    path.write_text("[" + ",\n".join([*(json.dumps(tick(number)) for number in range(20)), "oops"]) + "]")
+    told: list[str] = []
+    list(TickFile(path, told.append))
+    assert told[0] == f"{path}: a JSON document"
+
+
 def test_a_file_that_ends_in_the_middle_of_its_gzip_is_told(tmp_path: Path) -> None:
     path = tmp_path / "a.csv.gz"
     path.write_bytes(gzip.compress("\n".join([HEADER, *[ROW] * 20_000]).encode(), 0)[:-10])
