@@ -24,10 +24,11 @@ COPY services/maven.py services/jars.lock spark-defaults.conf spark-env.sh log4j
 RUN python maven.py spark-kafka-4.2.0 /opt/venv/lib/python3.11/site-packages/pyspark/jars \
     && SPARK_CONF_DIR=/packages python -c \
         "from pyspark.sql import SparkSession; SparkSession.builder.master('local[1]').getOrCreate().stop()"
-# A tenth of the image that nothing of ours looks at: tests of others, and the store of queries that keep a state.
+# An eighth of the image that nothing of ours looks at: tests of others, the store of queries that keep a state, and
+# what makes Arrow speak to servers and to S3.
 WORKDIR /opt/venv/lib/python3.11/site-packages
 RUN find numpy scipy pandas pyarrow networkx -type d -name tests -prune -exec rm -r {} + \
-    && rm pyspark/jars/rocksdbjni-*.jar
+    && rm -r pyspark/jars/rocksdbjni-*.jar pyarrow/include pyarrow/*flight* pyarrow/*s3*
 # What the image is made of, as pip sees it: each package with its version, licence and the hash of its file.
 RUN pip inspect --local --quiet > /opt/venv/packages.json
 
