@@ -25,6 +25,7 @@ from services.cassandra_roles import keyspace_rights
 from services.environment import write_dbt_profile
 from services.instance import Instance
 from tests.support.store_names import StoreNames
+from tests.support.warm_dbt import run_dbt
 from tickledger.settings import ENV_FILE_VARIABLE, PROJECT_ROOT, Settings
 from tickledger.stores import connect_cassandra, connect_mysql
 from tickledger.tick import cassandra_tables
@@ -61,17 +62,9 @@ class Database:
         return connect_mysql(self.settings, self.settings.dbt_mysql)
 
     def dbt(self, *arguments: str, project: Path = PROJECT_ROOT / "dbt_project") -> "subprocess.CompletedProcess[str]":
-        """Run a dbt command on the database, in a subprocess, as a user would."""
-        return subprocess.run(
-            [str(Path(sys.executable).with_name("dbt")), *arguments],
-            cwd=project,
-            env=environment_for(self.settings, self.env_file)
-            | {"DBT_PROFILES_DIR": str(self.profiles), "DBT_TARGET_PATH": str(self.profiles / "target")},
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=300,
-        )
+        """Run a dbt command on the database, in a process and an environment of its own."""
+        profile = {"DBT_PROFILES_DIR": str(self.profiles), "DBT_TARGET_PATH": str(self.profiles / "target")}
+        return run_dbt(list(arguments), project, environment_for(self.settings, self.env_file) | profile)
 
 
 @dataclass
