@@ -2,9 +2,11 @@
 
 import shutil
 import subprocess
+import tomllib
 
 import pytest
 import yaml
+from packaging.specifiers import SpecifierSet
 
 from tickledger.settings import PROJECT_ROOT
 
@@ -33,3 +35,11 @@ def test_the_workflow_runs_what_ci_is() -> None:
     assert ".ci/run" in [step.get("run") for step in steps]
     version = next(step["with"]["python-version"] for step in steps if "setup-python" in step.get("uses", ""))
     assert version == "3.11"
+
+
+def test_the_other_pythons_that_the_project_takes_have_a_job_of_their_own() -> None:
+    job = yaml.safe_load(WORKFLOW.read_text())["jobs"]["other-pythons"]
+    project = tomllib.loads((PROJECT_ROOT / "pyproject.toml").read_text())["project"]
+    taken = [minor for minor in range(11, 20) if f"3.{minor}.0" in SpecifierSet(project["requires-python"])]
+    assert ["3.11", *job["strategy"]["matrix"]["python"]] == [f"3.{minor}" for minor in taken]
+    assert job["steps"][-1]["run"] == ".ci/other-python"
