@@ -36,7 +36,7 @@ from tickledger.topic import describe_topic
 
 DEMO_FOLDER = PROJECT_ROOT / ".demo"
 DASHBOARD_PORT = 8501
-#: Until the stream says that it lands: the first start downloads Spark's Kafka source.
+#: Until the stream says that it lands.
 STREAM_START_SECONDS = 300
 CATCH_UP_SECONDS = 120
 STOP_SECONDS = 60
@@ -125,7 +125,7 @@ class Demo:
             raise _failed(f"dbt {command} failed", log)
 
     def _start_parts(self, settings: Settings) -> None:
-        say("stream: Spark reads Kafka and lands each micro-batch (the first start downloads Spark's Kafka source)")
+        say("stream: Spark reads Kafka and lands each micro-batch")
         stream = self._start("stream", [_script("spark-submit"), "streaming/stream_ticks.py"], ready_line="landing ")
         self._wait_for(stream, STREAM_START_SECONDS)
         say(f"producer: {self._rounds_per_second:g} rounds a second, one tick a company")

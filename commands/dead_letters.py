@@ -78,7 +78,7 @@ def raw_value(session: Session, letter: StoredDeadLetter) -> bytes:
 
 @dataclass
 class Replay:
-    """What a replay did: dead letters sent again, with so many valid ticks; those still not valid; those too large."""
+    """What a replay did: dead letters sent again, and their valid ticks; those still not valid; those too large."""
 
     sent: int = 0
     ticks: int = 0
@@ -172,7 +172,7 @@ Since = Annotated[datetime | None, typer.Option(help="Only those that died at or
 def list_command(
     reason: Reason = None,
     since: Since = None,
-    limit: Annotated[int, typer.Option(min=1, help="Show at most so many, the newest first.")] = 50,
+    limit: Annotated[int, typer.Option(min=1, help="Show at most this number, the newest first.")] = 50,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line, all of them.")] = False,
 ) -> None:
     """Show the dead letters, the newest first, and how many there are of each reason."""

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 #: Slices that are asked for at the same time; more would take the processor from the batch that lands meanwhile.
 READS_IN_FLIGHT = 2
-#: A request costs as much as two hundred rows; so many companies' rows in one answer leave little of that.
+#: A request costs as much as two hundred rows: with 50 companies in one answer, little of that is left.
 COMPANIES_A_READ = 50
 #: Some 2 MB; pages of the driver's usual 5,000 rows cost Cassandra and the driver a third more.
 ROWS_PER_PAGE = 20_000

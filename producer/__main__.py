@@ -66,7 +66,7 @@ def send(
     ] = 1.0,
     rounds_to_send: Annotated[
         int | None,
-        typer.Option("--rounds", min=1, help="End after so many rounds, instead of at Ctrl-C.", show_default=False),
+        typer.Option("--rounds", min=1, help="End after this many rounds instead of at Ctrl-C.", show_default=False),
     ] = None,
     seed: Annotated[
         int | None, typer.Option(help="The same seed makes the same prices and volumes.", show_default=False)
@@ -135,7 +135,7 @@ def watch_topic(
         bool, typer.Option("--from-beginning", help="Begin with the oldest message, not with the next one.")
     ] = False,
     messages: Annotated[
-        int | None, typer.Option(min=1, help="End after so many messages, instead of at Ctrl-C.", show_default=False)
+        int | None, typer.Option(min=1, help="End after this many messages instead of at Ctrl-C.", show_default=False)
     ] = None,
 ) -> None:
     """Print what arrives in a topic.

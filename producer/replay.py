@@ -17,7 +17,7 @@ from tickledger.row_rules import RowRuleBroken, RowRules
 
 #: Keeps a message well below the 1 MiB that Kafka takes: a tick has some hundred bytes, texts are bounded.
 MAX_TICKS_A_MESSAGE = 1_000
-#: Ticks that are due within so many milliseconds share a message.
+#: Ticks that are due within this number of milliseconds share a message.
 SHARED_MS = 20
 
 #: Below it each whole number is a float of its own: 100.0 is 100, while this one may have been the next, or 1e17 any.

@@ -58,7 +58,7 @@ def back_up(instance: Instance, folder: Path, say: Say) -> None:
 
 
 def restore(instance: Instance, folder: Path, say: Say) -> None:
-    """Replace the database and all data of Cassandra by a backup's. No stream may run; a retry begins anew.
+    """Replace the database and all data of Cassandra by a backup's. No stream may run; a retry begins again.
 
     Raises ConfigurationError where the folder is no whole backup, or where Cassandra's passwords are others than the
     settings', and TickledgerError while a stream runs or where a part fails. A backup that is not whole, or

@@ -1,6 +1,6 @@
 """What comes from Maven: the servers and Spark's Kafka source, fetched once, each jar by its hash in jars.lock.
 
-`python -m services.jars` writes jars.lock anew.
+`python -m services.jars` rewrites jars.lock.
 """
 
 import fcntl
@@ -91,7 +91,7 @@ def fetch(download: Download, say: Say) -> Path:
         if _is_locked(download):
             return download.folder
         if download.folder.exists():
-            say(f"{download.name} {download.version} is not what {LOCK.name} says: it is fetched anew")
+            say(f"{download.name} {download.version} is not what {LOCK.name} says: it is fetched again")
         say(f"downloading {download.name} {download.version} (about {download.megabytes} MB, once)")
         part = download.folder.with_name(f"{download.folder.name}.part")
         shutil.rmtree(part, ignore_errors=True)
@@ -146,7 +146,7 @@ def _java() -> str:
 
 
 def write_lock() -> None:
-    """Resolve each download anew and write jars.lock: what Maven gives now is what is taken from now on."""
+    """Resolve each download again and rewrite jars.lock: what Maven gives now is what is taken from now on."""
     text = "# Written by `python -m services.jars`: every jar that is taken from Maven, by its SHA-256.\n"
     for download in DOWNLOADS:
         print(f"resolving {download.title}", flush=True)

@@ -196,9 +196,9 @@ CASES: dict[str, tuple[Doctored, str]] = {
         lambda pipeline, _folder: _landed_another_topic(pipeline, "old_topic"),
         "KAFKA_TOPIC is .*; this ledger lands 'old_topic': name that one, or give this topic a ledger of its own",
     ),
-    "a topic that was created anew": (
+    "a topic that was recreated": (
         lambda pipeline, _folder: _landed_another_topic(pipeline, pipeline.settings.kafka_topic),
-        "KAFKA_TOPIC .* was created anew",
+        "KAFKA_TOPIC .* was recreated",
     ),
     "Kafka's authority is no file": (
         _set(KAFKA_SECURITY="SASL_SSL", KAFKA_CA_FILE="/no/ca.pem"),
@@ -277,7 +277,7 @@ IN_THE_STORES = {
     "a column of MySQL of another type",
     "a profile without a company",
     "a topic other than the ledger's",
-    "a topic that was created anew",
+    "a topic that was recreated",
 }
 
 

@@ -182,6 +182,9 @@ def test_the_docs_hold_commands() -> None:
 @pytest.mark.parametrize("command", COMMANDS, ids=str)
 def test_every_command_and_option_exists(command: Command) -> None:
     program, *arguments = command.words
+    if "/" in program:
+        assert os.access(PROJECT_ROOT / program, os.X_OK)
+        return
     assert program in (*OURS, *OTHERS), f"{program}: no test knows this program"
     if program == "make":
         targets = make_targets()

@@ -183,7 +183,7 @@ def test_a_topic_that_was_created_anew_is_named(spark: SparkSession, pipeline: P
 
     ledger = next(fact for fact in bad(settings) if fact.what == "ledger")
 
-    assert "was created anew" in ledger.found
+    assert "was recreated" in ledger.found
 
 
 def test_a_stream_that_lands_between_two_questions_is_no_loss(

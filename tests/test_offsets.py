@@ -212,7 +212,7 @@ def test_a_topic_that_was_created_anew_goes_on_once_the_old_one_is_given_up(
     pipeline.create_topic_anew()
     pipeline.send([before[4], ticks(pipeline, 5), b"["], 0)
     pipeline.send([ticks(pipeline, 6)], 1)
-    with pytest.raises(ConfigurationError, match="was created anew"):
+    with pytest.raises(ConfigurationError, match="was recreated"):
         TickStream(pipeline.settings, once=True).check_start_up()
 
     done = tickledger(pipeline, "give-up", "--reason", "the disk is gone", "--yes")

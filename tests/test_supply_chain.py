@@ -152,7 +152,7 @@ def test_jars_that_were_fetched_before_are_compared_with_the_lock(
         jar.write_bytes(jar.read_bytes() + b"x")
     fetch(SPARK_KAFKA, said.append)
 
-    assert said[0].endswith("is not what jars.lock says: it is fetched anew")
+    assert said[0].endswith("is not what jars.lock says: it is fetched again")
     assert {path.name: digest_of(path) for path in there.iterdir()} == {
         one.file: digest for one, digest in locked(SPARK_KAFKA.title).items()
     }

@@ -12,7 +12,7 @@ from tickledger.tick import WHOLE_MESSAGE, Tick
 
 #: A message with more values than this is not read: a few kilobytes, compressed, can hold them by the hundred million.
 MOST_VALUES = 1_000_000
-#: Broken elements that are kept one by one: one for every so many bytes of the message, and never more than so many.
+#: Broken elements that are kept one by one: one per this number of bytes of the message, and at most this number.
 #: A tick with all of its fields has over a hundred bytes, and a dead letter's row costs about three times that.
 BYTES_A_DEAD_LETTER = 100
 MOST_DEAD_LETTERS = 100

@@ -103,7 +103,7 @@ def _breaks(settings: Settings, head: LedgerHead, topic: TopicFacts) -> list[Bre
             " topic a ledger of its own (another MYSQL_DATABASE and CASSANDRA_KEYSPACE)"
         )
     if head.topic_id != topic.topic_id:
-        problem = f" was created anew (its id is {topic.topic_id}, the ledger's {head.topic_id})"
+        problem = f" was recreated (its id is {topic.topic_id}, the ledger's {head.topic_id})"
         return [
             Break(problem, _onto_another_billion(head, partition, topic.begins.get(partition, 0)))
             for partition in sorted(head.ends.keys() | topic.begins.keys())

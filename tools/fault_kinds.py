@@ -386,7 +386,7 @@ def topic_recreated(*, beside: bool) -> Fault:
             run.pipeline.send([_stranger(number) for number in range(end + 50)], partition)
         if not beside:
             run.start_stream(run.kind.times)
-        run.stopped_loudly(since, "was created anew")
+        run.stopped_loudly(since, "was recreated")
 
     return fault
 
