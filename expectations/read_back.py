@@ -19,6 +19,7 @@ from expectations.rhythm import (
     duplicate_share,
     minutes_ahead,
     minutes_behind,
+    own_ticks,
     pace_to_usual,
 )
 from expectations.suites import MOST_MINUTES_BEHIND, PRICE_WINDOW, length_of
@@ -58,9 +59,13 @@ _READ_COLUMNS = {field.name: field.kind for field in TICK_FIELDS} | {
 _READ_AS = {"decimal": "CAST({0} AS double) AS {0}", "time": "to_unix_timestamp({0}) AS {0}"}
 
 
+#: So many batches back a check looks for usual ones: the days of a long replay are none, and must not be read again.
+BATCHES_LOOKED_AT = 1_000
+#: Batches of past days alone say nothing of the feed.
 _BATCHES_BEFORE = (
-    "SELECT landed_at, last_created_at, ticks_read FROM landed_batches"
-    " WHERE batch_id < %s AND last_created_at IS NOT NULL ORDER BY batch_id DESC LIMIT %s"
+    "SELECT landed_at, last_created_at, ticks_read, duplicates, late_ticks FROM landed_batches"
+    f" WHERE batch_id BETWEEN %(batch)s - {BATCHES_LOOKED_AT} AND %(batch)s - 1 AND late_ticks < ticks_landed"
+    " ORDER BY batch_id DESC LIMIT %(most)s"
 )
 
 #: Where each partition that had landed anything ended with a batch: offsets only grow. Read backwards from the newest.
@@ -216,7 +221,7 @@ class ReadBack:
             aggregates, columns = _select(connection, query, (batch_id,))
             ends, _ = _select(connection, _ENDS_THEN, (batch_id,))
             companies = _companies(connection, batches[0])
-            before, _ = _select(connection, _BATCHES_BEFORE, (batch_id, USUAL_BATCHES + 1))
+            before, _ = _select(connection, _BATCHES_BEFORE, {"batch": batch_id, "most": USUAL_BATCHES + 1})
         return LedgerView(
             batch=batches[0],
             ranges={r["kafka_partition"]: (r["from_offset"], r["until_offset"]) for r in ranges},
@@ -224,7 +229,7 @@ class ReadBack:
             aggregate_columns=columns,
             aggregates=aggregates,
             companies=companies,
-            before=[Landing(b["landed_at"], b["last_created_at"], b["ticks_read"]) for b in reversed(before)],
+            before=[Landing(b["landed_at"], b["last_created_at"], own_ticks(b)) for b in reversed(before)],
         )
 
     def _ticks(self, ledger: LedgerView) -> "pd.DataFrame":
@@ -516,7 +521,7 @@ def _frame(rows: Sequence[Any], columns: tuple[str, ...] | None = None) -> "pd.D
 
 
 def _select(
-    connection: MySQLConnectionAbstract, query: str, values: tuple[Any, ...] = ()
+    connection: MySQLConnectionAbstract, query: str, values: tuple[Any, ...] | dict[str, Any] = ()
 ) -> tuple[list[dict[str, Any]], tuple[str, ...]]:
     cursor: Any = connection.cursor()
     cursor.execute(query, values)

@@ -27,11 +27,14 @@ FEWEST_DUPLICATES = 20
 
 @dataclass(frozen=True)
 class Landing:
-    """One landed batch that brought ticks. Times in UTC; `newest` is its last created_at."""
+    """One landed batch that brought ticks of a day that was not past. Times in UTC; `newest` is its last created_at.
+
+    `ticks` are its :func:`own_ticks`.
+    """
 
     landed_at: datetime
     newest: datetime
-    ticks_read: int
+    ticks: int
 
 
 @dataclass(frozen=True)
@@ -40,12 +43,17 @@ class _Step:
 
     gap: float
     progress: float
-    ticks_read: int
+    ticks: int
 
     @property
     def pace(self) -> float:
         """Ticks a second of the clock, or of created_at if that moved faster: when catching up."""
-        return self.ticks_read / max(self.gap, self.progress, LEAST_SECONDS)
+        return self.ticks / max(self.gap, self.progress, LEAST_SECONDS)
+
+
+def own_ticks(batch: dict[str, Any]) -> int:
+    """The ticks that a batch read, without copies and ticks of past days: those may be a file, replayed beside a feed."""
+    return int(batch["ticks_read"] - batch["duplicates"] - batch["late_ticks"])
 
 
 def minutes_behind(batch: dict[str, Any], before: Sequence[Landing], limit: float) -> float | None:
@@ -73,23 +81,26 @@ def minutes_ahead(batch: dict[str, Any]) -> float | None:
 
 
 def pace_to_usual(batch: dict[str, Any], before: Sequence[Landing]) -> float | None:
-    """The batch's ticks a second, as a multiple of the median of the batches before; None if it does not compare.
+    """The batch's :func:`own_ticks` a second, as a multiple of the median of the batches before.
 
-    That is so for the first batches, for one that brings no newer tick than the one before it (ticks that are sent
-    again), and for one that comes much later than usual.
+    None if it does not compare: for the first batches, for one of past days alone, for one that brings no newer tick
+    than the one before it (ticks that are sent again), and for one that comes much later than usual. Nor is a batch
+    small that has ticks of past days beside its own: at midnight those are the feed's.
     """
-    if batch["last_created_at"] is None or len(before) <= FEWEST_USUAL_BATCHES:
+    only_of_past_days = batch["late_ticks"] == batch["ticks_landed"]
+    if batch["last_created_at"] is None or only_of_past_days or len(before) <= FEWEST_USUAL_BATCHES:
         return None
     steps = [_step(*pair) for pair in pairwise(before)]
-    step = _step(before[-1], Landing(batch["landed_at"], batch["last_created_at"], batch["ticks_read"]))
+    step = _step(before[-1], Landing(batch["landed_at"], batch["last_created_at"], own_ticks(batch)))
     if step.progress <= 0 or step.gap > BROKEN_RHYTHM * max(median(one.gap for one in steps), LEAST_SECONDS):
         return None
-    return round(step.pace / median(one.pace for one in steps), 3)
+    ratio = round(step.pace / median(one.pace for one in steps), 3)
+    return None if batch["late_ticks"] and ratio < 1 else ratio
 
 
 def _step(before: Landing, after: Landing) -> _Step:
     gap = (after.landed_at - before.landed_at).total_seconds()
-    return _Step(max(gap, 0), (after.newest - before.newest).total_seconds(), after.ticks_read)
+    return _Step(max(gap, 0), (after.newest - before.newest).total_seconds(), after.ticks)
 
 
 def dead_letter_share(batch: dict[str, Any]) -> float | None:

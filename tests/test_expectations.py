@@ -344,15 +344,29 @@ def test_a_batch_of_an_unusual_size_is_found(pipeline: Pipeline, checker: Checke
     assert [checker.check(batch_id).verdict for batch_id in (12, 13)] == ["passed", "passed"]
     # Of the batches before it only the ledger's count is read.
     change = (
-        "duplicates = 0, dead_letters = 0, ticks_landed = 1, ticks_read = 1"
+        "duplicates = 0, dead_letters = 0, late_ticks = 0, ticks_landed = 1, ticks_read = 1"
         if many
-        else "duplicates = duplicates + 600, ticks_read = ticks_read + 600"
+        else "dead_letters = dead_letters + 600, ticks_read = ticks_read + 600"
     )
     pipeline.execute(f"UPDATE landed_batches SET {change} WHERE batch_id <= 12")
 
     found = checker.check(13)
 
     assert (found.verdict, [one.expectation for one in found.findings]) == ("warned", ["books.size_is_usual"])
+
+
+@pytest.mark.integration
+def test_old_days_that_are_replayed_beside_a_producer_warn_of_nothing(pipeline: Pipeline, checker: Checker) -> None:
+    old = tuple(range(-86_400 * 20, -86_400 * 20 + 95))
+    for batch_id in range(1, 13):
+        land_ticks(pipeline, batch_id, seconds=(0,))
+    # 3 ticks of the producer's with 285 of the file's, the file's alone, and the producer's again.
+    for batch_id, seconds in ((13, (0, *old)), (14, old), (15, old), (16, (0,)), (17, (0, *old))):
+        land_ticks(pipeline, batch_id, seconds=seconds)
+
+    assert {batch_id: checker.check(batch_id).verdict for batch_id in range(12, 18)} == dict.fromkeys(
+        range(12, 18), "passed"
+    )
 
 
 def _allow_books_that_do_not_balance(pipeline: Pipeline) -> None:

@@ -111,6 +111,20 @@ def test_a_batch_after_a_night_of_rest_has_no_pace() -> None:
     assert pace_to_usual(batch(15 * HOURS, ticks=1), steady()) is None
 
 
+def test_a_file_of_past_days_beside_a_producer_makes_no_batch_large() -> None:
+    replayed = {"ticks_read": 5100, "ticks_landed": 5100, "late_ticks": 5000}
+    assert pace_to_usual(batch(2, **replayed), steady()) == 1
+    assert pace_to_usual(batch(2, **replayed | {"ticks_landed": 100, "late_ticks": 0, "duplicates": 5000}), steady()) == 1
+    # Its own ticks may still be too many.
+    assert pace_to_usual(batch(2, **replayed | {"late_ticks": 100}), steady()) == 50
+
+
+def test_past_days_make_no_batch_small() -> None:
+    # Nothing of today: replayed, or made just before midnight.
+    assert pace_to_usual(batch(2, late_ticks=100), steady()) is None
+    assert pace_to_usual(batch(2, late_ticks=99), steady()) is None
+
+
 def test_copies_are_a_share_only_beside_something_new() -> None:
     assert duplicate_share(batch(2, ticks=100, ticks_landed=40, duplicates=60)) == 0.6
     assert duplicate_share(batch(2, ticks=100, ticks_landed=0, duplicates=100)) is None
