@@ -27,6 +27,7 @@ from commands.reconcile import Books, reconcile
 from services.instance import Instance
 from services.java import java_home
 from tickledger.command_line import run_app
+from tickledger.counted import counted
 from tickledger.errors import ConfigurationError, TickledgerError
 from tickledger.ledger import Ledger
 from tickledger.plain_text import plain
@@ -214,9 +215,9 @@ class Demo:
         if run.ticks_read != run.ticks_landed + run.dead_letters + run.duplicates:
             problems.append("read is not landed + dead letters + duplicates")
         if run.ticks_read < sent or (not backlog and run.ticks_read != sent):
-            problems.append(f"the producer sent {sent:,} ticks, the stream read {run.ticks_read:,}")
+            problems.append(f"the producer sent {counted(sent, 'tick')}, the stream read {run.ticks_read:,}")
         if books.verdicts.get("unchecked"):
-            problems.append(f"{books.verdicts['unchecked']} batches are unchecked")
+            problems.append(counted(books.verdicts["unchecked"], "unchecked batch", "unchecked batches"))
         if stream_code:
             problems.append(f"the stream ended with exit code {stream_code}")
         print_summary(sent, run, books, problems)

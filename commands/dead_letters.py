@@ -17,6 +17,7 @@ from kafka import KafkaProducer
 from kafka.errors import KafkaError, MessageSizeTooLargeError
 from rich.table import Table
 
+from tickledger.counted import counted
 from tickledger.decode import TOO_MANY_BROKEN, Decoded, Decoder, broken_elements
 from tickledger.errors import ConfigurationError, StoreUnavailable
 from tickledger.ledger import Ledger
@@ -127,7 +128,7 @@ def replay(settings: Settings, letters: list[StoredDeadLetter], session: Session
             done.ticks += len(decoded.ticks)
     except KafkaError as error:
         raise StoreUnavailable(
-            f"Kafka does not acknowledge ({type(error).__name__}); {done.sent} dead letters were sent before"
+            f"Kafka does not acknowledge ({type(error).__name__}); sent before: {counted(done.sent, 'dead letter')}"
         ) from None
     finally:
         producer.close()
@@ -188,7 +189,7 @@ def list_command(
     for name, count in counts.most_common():
         print(f"{count:8,}  {plain(name)}")
     waiting = sum(letter.replayed_at is None for letter in letters)
-    print(f"{len(letters):,} dead letters, {waiting:,} of them not replayed")
+    print(f"{counted(len(letters), 'dead letter')}, {waiting:,} of them not replayed")
 
 
 @app.command("replay")
@@ -210,8 +211,8 @@ def replay_command(
             key=lambda one: (one.partition, one.offset, one.position),
         )
         done = replay(settings, letters, session)
-    too_large = f"; {done.too_large:,} are too large to be sent and stay" if done.too_large else ""
-    print(f"sent {done.ticks:,} ticks again; {done.still_dead:,} are still not valid and stay{too_large}")
+    too_large = f"; too large to be sent: {done.too_large:,}" if done.too_large else ""
+    print(f"sent {counted(done.ticks, 'tick')} again; still not valid: {done.still_dead:,}{too_large}")
 
 
 def _print(letters: list[tuple[StoredDeadLetter, bytes]]) -> None:

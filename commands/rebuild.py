@@ -15,6 +15,7 @@ from cassandra.cluster import Session
 
 from commands.reconcile import OffsetRanges, read_ranges
 from commands.roll_up import add_to_days, newest_rolled_up
+from tickledger.counted import counted
 from tickledger.errors import LedgerMoved
 from tickledger.ledger import SectorVolume, aggregate_row, insert_into, utc_now
 from tickledger.settings import Settings, load_settings
@@ -99,4 +100,4 @@ def main(
 ) -> None:
     """Rebuild one day's aggregates from the ticks in Cassandra, in one transaction, beside the stream."""
     before, after = rebuild_day(load_settings(), day.date())
-    print(f"{day.date()}: {before:,} rows of its aggregates replaced by {after:,}")
+    print(f"{day.date()}: {counted(before, 'row')} of its aggregates replaced by {after:,}")

@@ -22,6 +22,7 @@ from rich.text import Text
 from commands.give_up import given_up
 from commands.roll_up import newest_rolled_up
 from tickledger.command_line import AsJson, print_json
+from tickledger.counted import counted
 from tickledger.plain_text import plain
 from tickledger.settings import Settings, load_settings
 from tickledger.stores import cassandra, fetch_rows, mysql
@@ -33,6 +34,9 @@ class Amount(NamedTuple):
 
     ticks: int = 0
     volume: int = 0
+
+    def __str__(self) -> str:
+        return f"{counted(self.ticks, 'tick')} of {counted(self.volume, 'share')}"
 
     def __add__(self, other: Any) -> "Amount":
         return Amount(self.ticks + other[0], self.volume + other[1])
@@ -173,8 +177,8 @@ def _compare_slices(aggregates: dict[SliceKey, Amount], ticks: dict[SliceKey, Am
         if in_mysql != in_cassandra:
             batch_id, day, sector = key
             yield (
-                f"{_name(batch_id)}, {day}, {sector}: Cassandra has {in_cassandra.ticks:,} ticks of"
-                f" {in_cassandra.volume:,} shares, MySQL {in_mysql.ticks:,} of {in_mysql.volume:,}"
+                f"{_name(batch_id)}, {day}, {sector}: Cassandra has {in_cassandra},"
+                f" MySQL {in_mysql.ticks:,} of {in_mysql.volume:,}"
             )
 
 
@@ -187,7 +191,7 @@ def _compare_batches(
     moved = sum((batch.landed for batch in batches[:newest_moved]), Amount())
     if landed[ROLLED_UP] != moved:
         yield (
-            f"batches 1 to {newest_moved}, rolled up: the ledger says {moved.ticks:,} ticks of {moved.volume:,} shares,"
+            f"batches 1 to {newest_moved}, rolled up: the ledger says {moved},"
             f" daily_volume {landed[ROLLED_UP].ticks:,} of {landed[ROLLED_UP].volume:,}"
         )
     for expected, batch in enumerate(batches, start=1):
@@ -203,11 +207,12 @@ def _compare_batch(batch: BatchRow, found: Amount, dead: int, *, rolled_up: bool
         yield f"batch {batch.batch_id}: read {batch.ticks_read:,} is not landed {parts}"
     if found != (Amount() if rolled_up else batch.landed):
         yield (
-            f"batch {batch.batch_id}: the ledger says {batch.ticks_landed:,} ticks of {batch.volume:,} shares,"
+            f"batch {batch.batch_id}: the ledger says {batch.landed},"
             f" aggregated_data {found.ticks:,} of {found.volume:,}"
         )
     if dead != batch.dead_letters:
-        yield f"batch {batch.batch_id}: the ledger says {batch.dead_letters:,} dead letters, Cassandra has {dead:,}"
+        said = counted(batch.dead_letters, "dead letter")
+        yield f"batch {batch.batch_id}: the ledger says {said}, Cassandra has {dead:,}"
 
 
 def _name(batch_id: int) -> str:
@@ -253,7 +258,8 @@ def print_books(books: Books, console: Console) -> None:
     table.add_row("in MySQL, aggregated_data + daily_volume", f"{books.mysql.ticks:,}", f"{books.mysql.volume:,}")
     console.print(table)
     verdicts = ", ".join(f"{count:,} {verdict}" for verdict, count in sorted(books.verdicts.items()))
-    console.print(f"{books.batches:,} batches of {books.messages:,} messages: {verdicts or 'none landed yet'}")
+    read = f"{counted(books.batches, 'batch', 'batches')} of {counted(books.messages, 'message')}"
+    console.print(f"{read}: {verdicts or 'none landed yet'}")
     for line in books.given_up:
         console.print(Text(plain(line), "yellow"), soft_wrap=True)
     for difference in books.differences:

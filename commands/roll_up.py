@@ -13,6 +13,7 @@ import typer
 from mysql.connector.abstracts import MySQLConnectionAbstract
 
 from tickledger.contract import insert_statement
+from tickledger.counted import counted
 from tickledger.ledger import utc_now
 from tickledger.settings import Settings, load_settings
 from tickledger.stores import fetch_rows, mysql
@@ -82,7 +83,7 @@ def roll_up(settings: Settings, keep_days: int, told: Callable[[str], None] = la
                 return rows, why.format(batch_id=last + 1, keep_days=keep_days)
             moved = _move(connection, first, last)
             rows += moved
-            told(f"batches {first:,} to {last:,}: {moved:,} rows of aggregated_data rolled up")
+            told(f"batches {first:,} to {last:,}: {counted(moved, 'row')} of aggregated_data rolled up")
 
 
 def newest_rolled_up(connection: MySQLConnectionAbstract, *, lock: bool = False) -> int:
@@ -139,4 +140,4 @@ def main(
     transactions; the next run goes on from there. Exit code 2: MySQL is away.
     """
     rows, why = roll_up(load_settings(), keep_days, lambda line: print(line, flush=True))
-    print(f"{rows:,} rows rolled up; {why}")
+    print(f"{counted(rows, 'row')} rolled up; {why}")

@@ -1,5 +1,6 @@
 """`tickledger trace`: the batches, offsets, findings and verdicts behind one number of the dashboard."""
 
+import difflib
 from datetime import UTC, date, datetime
 from typing import Annotated, Any
 
@@ -8,6 +9,7 @@ from rich.table import Table
 
 from commands.give_up import given_up
 from tickledger.command_line import AsJson, print_json
+from tickledger.counted import counted
 from tickledger.errors import ConfigurationError
 from tickledger.plain_text import plain, print_table
 from tickledger.settings import load_settings
@@ -42,6 +44,12 @@ SELECT d.batches, d.ticks, d.total_volume,
   FROM daily_volume d WHERE d.date = %(day)s AND d.sector = %(sector)s
 """
 
+#: What may be meant by --sector.
+_SECTORS = """
+SELECT sector FROM profile
+ UNION SELECT sector FROM aggregated_data WHERE date = %(day)s
+ UNION SELECT sector FROM daily_volume WHERE date = %(day)s
+"""
 
 #: What a row of the answer holds: its batch or batches, ticks, shares, and what the ledger says of them.
 _COLUMNS = ("batch", "ticks", "volume", "landed_at", "verdict", "offsets", "findings")
@@ -63,7 +71,7 @@ def main(
     day = (on or datetime.now(UTC)).date()
     rows, batches, lost = _rows(day, sector)
     if not rows:
-        raise ConfigurationError(f"--sector is {sector!r}; nothing of it has landed for {day}")
+        raise ConfigurationError(f"--sector is {sector!r}; nothing of it has landed for {day}{_meant(day, sector)}")
     if as_json:
         print_json(dict(zip(_COLUMNS, row, strict=True)) for row in rows)
         return
@@ -72,9 +80,19 @@ def main(
         when = f"{landed_at:%Y-%m-%d %H:%M:%S}"
         table.add_row(str(batch_id), f"{ticks:,}", f"{volume:,}", when, plain(verdict), offsets, plain(findings or ""))
     print_table(table)
-    print(f"{day}, {plain(sector)}: {sum(row[2] for row in rows):,} shares from {batches:,} batches")
+    shares = counted(int(sum(row[2] for row in rows)), "share")
+    print(f"{day}, {plain(sector)}: {shares} from {counted(batches, 'batch', 'batches')}")
     for line in lost:
         print(plain(line))
+
+
+def _meant(day: date, sector: str) -> str:
+    """Which other sector may be meant, as the end of a sentence; empty if there is none like it."""
+    with mysql(load_settings()) as connection:
+        known = {str(name).casefold(): str(name) for (name,) in fetch_rows(connection, _SECTORS, {"day": day})}
+    asked = sector.strip().casefold()
+    alike = difflib.get_close_matches(asked, known, n=1) or [name for name in known if asked and asked in name]
+    return f". {known[alike[0]]}?" if alike and known[alike[0]] != sector else ""
 
 
 def _rows(day: date, sector: str) -> tuple[list[tuple[Any, ...]], int, list[str]]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from expectations.read_back import ReadBack, RolledUp, UnknownBatch
 from expectations.suites import CHECKPOINT, PROJECT_FOLDER, ROW_NAMES, is_asked_for
+from tickledger.counted import counted
 from tickledger.errors import TickledgerError
 from tickledger.ledger import utc_now
 from tickledger.settings import Settings
@@ -243,11 +244,15 @@ def _observed(suite: str, frame: "pd.DataFrame", kwargs: Mapping[str, Any], resu
         return f"columns {', '.join(map(str, frame.columns))}"
     columns = _columns(kwargs)
     if not ROW_NAMES[suite]:
-        return ", ".join(f"{column} = {_text(frame[column].iloc[0])}" for column in columns)
+        values = [frame[column].iloc[0] for column in columns]
+        if len(values) == 1 and _is_missing(values[0]):
+            # Great Expectations takes a bound to hold of no value; here that is what normal life has none of.
+            return f"{columns[0]} does not apply"
+        return ", ".join(f"{column} = {_text(value)}" for column, value in zip(columns, values, strict=True))
     unexpected = result.get("unexpected_count", 0)
     if not unexpected:
-        return f"all of {len(frame):,} rows"
-    return f"{unexpected:,} of {len(frame):,} rows differ: {_examples(suite, frame, columns, result)}"
+        return f"all of {counted(len(frame), 'row')}"
+    return f"differs in {unexpected:,} of {counted(len(frame), 'row')}: {_examples(suite, frame, columns, result)}"
 
 
 def _examples(suite: str, frame: "pd.DataFrame", columns: list[str], result: Mapping[str, Any]) -> str:
@@ -264,8 +269,12 @@ def _columns(kwargs: Mapping[str, Any]) -> list[str]:
     return [kwargs[name] for name in ("column", "column_A", "column_B") if name in kwargs]
 
 
+def _is_missing(value: Any) -> bool:
+    return value is None or value != value
+
+
 def _text(value: Any) -> str:
-    if value is None or value != value:
+    if _is_missing(value):
         return "missing"
     return f"{value:,.10g}" if isinstance(value, float) else str(value)
 

@@ -52,7 +52,7 @@ class _Step:
 
 
 def own_ticks(batch: dict[str, Any]) -> int:
-    """The ticks that a batch read, without copies and ticks of past days: those may be a file, replayed beside a feed."""
+    """The ticks that a batch read, without copies and past days, which may be a file that is replayed beside a feed."""
     return int(batch["ticks_read"] - batch["duplicates"] - batch["late_ticks"])
 
 
@@ -77,7 +77,8 @@ def minutes_behind(batch: dict[str, Any], before: Sequence[Landing], limit: floa
 def minutes_ahead(batch: dict[str, Any]) -> float | None:
     """Minutes by which the batch's newest created_at lies after its landing; negative in normal life."""
     newest = batch["last_created_at"]
-    return None if newest is None else round((newest - batch["landed_at"]).total_seconds() / 60, 1)
+    # Less than zero by less than it shows would be told as -0.
+    return None if newest is None else round((newest - batch["landed_at"]).total_seconds() / 60, 1) + 0.0
 
 
 def pace_to_usual(batch: dict[str, Any], before: Sequence[Landing]) -> float | None:

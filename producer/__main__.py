@@ -21,6 +21,7 @@ from producer.replay import TickFile, messages_in_time
 from producer.tick_ids import tick_ids
 from producer.watch import watch
 from tickledger.command_line import run_app
+from tickledger.counted import counted
 from tickledger.errors import ConfigurationError, TickledgerError, TopicMissing
 from tickledger.here import RUN
 from tickledger.settings import Account, Settings, load_settings
@@ -124,7 +125,7 @@ def replay(
     ticks.bad.close()
     if bad := ticks.bad.counts.total():
         raise TickledgerError(
-            f"{bad:,} of {bad + ticks.ticks:,} rows of {file} were bad and not sent: {ticks.bad.summary()}"
+            f"{bad:,} of {counted(bad + ticks.ticks, 'row')} of {file} were bad and not sent: {ticks.bad.summary()}"
         )
 
 
@@ -169,13 +170,9 @@ def _deliver(
             publisher.flush()
     finally:
         publisher.close()
-        totals = publisher.totals
-        print(
-            f"sent {totals.messages:,} messages, {totals.ticks:,} ticks, {totals.acknowledged_ticks:,} acknowledged",
-            flush=True,
-        )
+        print(f"sent {publisher.totals}", flush=True)
         if summary:
-            _write_summary(summary, totals.as_json())
+            _write_summary(summary, publisher.totals.as_json())
 
 
 def _write_summary(path: Path, content: bytes) -> None:

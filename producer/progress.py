@@ -8,6 +8,7 @@ from types import TracebackType
 from rich.console import Console
 
 from producer.publish import Publisher
+from tickledger.counted import counted
 
 TERMINAL_SECONDS = 0.5
 PLAIN_SECONDS = 5.0
@@ -56,7 +57,6 @@ class Progress:
         rate = (self._seen[1] - ticks_then) / (self._seen[0] - then)
         waiting = self._publisher.waiting_messages
         source = self._source()
-        return (f"{source} · " if source else "") + (
-            f"{totals.messages:,} messages, {totals.ticks:,} ticks, {totals.acknowledged_ticks:,} acknowledged"
-            f" · {rate:,.0f} ticks/s" + (f" · {waiting:,} messages wait for Kafka" if waiting else "")
-        )
+        parts = [source, str(totals), f"{rate:,.0f} ticks/s"]
+        parts += [f"waiting for Kafka: {counted(waiting, 'message')}"] if waiting else []
+        return " · ".join(filter(None, parts))

@@ -10,6 +10,7 @@ import orjson
 from kafka import KafkaProducer
 from kafka.errors import KafkaError, KafkaTimeoutError, MessageSizeTooLargeError
 
+from tickledger.counted import counted
 from tickledger.errors import StoreUnavailable, TickledgerError
 from tickledger.secured import kafka_options
 from tickledger.settings import Settings
@@ -40,6 +41,10 @@ class Totals:
     ticks: int = 0
     acknowledged_messages: int = 0
     acknowledged_ticks: int = 0
+
+    def __str__(self) -> str:
+        acknowledged = f"{self.acknowledged_ticks:,} acknowledged"
+        return f"{counted(self.messages, 'message')}, {counted(self.ticks, 'tick')}, {acknowledged}"
 
     def as_json(self) -> bytes:
         """The four totals as a JSON object on one line."""
@@ -105,7 +110,7 @@ class Publisher:
             sending = self._producer.send(self._topic, value, partition=partition)
         except MessageSizeTooLargeError:
             raise NotDelivered(
-                f"a message of {len(ticks):,} ticks has {len(value):,} bytes: Kafka takes 1 MiB"
+                f"a message of {counted(len(ticks), 'tick')} has {len(value):,} bytes: Kafka takes 1 MiB"
             ) from None
         except KafkaError as error:
             raise NotDelivered(f"Kafka at {self._where} took no more messages: {_name(error)}") from None
@@ -158,7 +163,7 @@ class Publisher:
         if self._failure is not None:
             raise NotDelivered(
                 f"Kafka at {self._where} has not acknowledged {self.waiting_messages:,} of "
-                f"{self.totals.messages:,} messages: {self._failure}"
+                f"{counted(self.totals.messages, 'message')}: {self._failure}"
             )
 
 

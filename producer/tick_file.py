@@ -17,6 +17,7 @@ import orjson
 # Not ijson's C: an integer of 5,000 digits ends the interpreter there, and half a surrogate pair the file (ijson 3.6).
 from ijson.backends import python as json_reader
 
+from tickledger.counted import counted
 from tickledger.errors import ConfigurationError, TickledgerError
 from tickledger.plain_text import plain
 from tickledger.tick import TICK_FIELDS
@@ -179,7 +180,7 @@ def _csv_rows(
         if not "".join(values).strip():
             continue
         if len(values) < len(names) or any(values[len(names) :]):
-            why = f"it has {len(values)} values for {len(names)} columns"
+            why = f"it has {counted(len(values), 'value')} for {counted(len(names), 'column')}"
             yield Row(place, _printable(names, values), ("other_columns", why + quote))
         elif not all(value.isascii() or _is_utf8(value) for value in values):
             yield Row(place, _printable(names, values), ("bad_utf8", "it is not UTF-8"))

@@ -7,6 +7,7 @@ from typing import Any
 from kafka import KafkaConsumer, TopicPartition
 from kafka.errors import CorruptRecordError, KafkaError, UnsupportedCodecError
 
+from tickledger.counted import counted
 from tickledger.errors import TickledgerError
 from tickledger.plain_text import plain
 from tickledger.secured import kafka_options
@@ -42,7 +43,7 @@ def watch(
         (consumer.seek_to_beginning if from_beginning else consumer.seek_to_end)(*partitions)
         for partition in partitions:
             consumer.position(partition)
-        yield f"watching {topic}, {len(partitions)} partitions; Ctrl-C ends"
+        yield f"watching {topic}, {counted(len(partitions), 'partition')}; Ctrl-C ends"
         while not stopping.is_set():
             for records in consumer.poll(timeout_ms=POLL_MS).values():
                 yield from map(_line, records)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from services.java import SERVICES_DIR, java_home
 from services.maven import LOCK, Jar, Refused, digest_of, locked, retrieve, run_ivy
+from tickledger.counted import counted
 from tickledger.errors import TickledgerError, run_command
 
 JARS_DIR = SERVICES_DIR / "jars"
@@ -130,7 +131,7 @@ def classpath(folder: Path) -> str:
 def _retrieve(download: Download, target: Path, say: Say) -> None:
     def fetched(count: int) -> None:
         if count % 20 == 0:
-            say(f"downloading {download.name} {download.version}: {count} files so far")
+            say(f"downloading {download.name} {download.version}: {counted(count, 'file')} so far")
 
     try:
         retrieve(download.title, target, _java(), fetched)

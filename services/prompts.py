@@ -11,6 +11,7 @@ from kafka.errors import KafkaError
 from mysql.connector import Error
 from rich.table import Table
 
+from tickledger.counted import counted
 from tickledger.errors import StoreUnavailable
 from tickledger.plain_text import plain, print_table
 from tickledger.secured import kafka_options
@@ -118,4 +119,4 @@ def _print_rows(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
             break
         table.add_row(*("NULL" if value is None else plain(value) for value in row))
     print_table(table)
-    print(f"only the first {MOST_ROWS:,} rows are shown" if count > MOST_ROWS else f"{count:,} rows")
+    print(f"only the first {MOST_ROWS:,} rows are shown" if count > MOST_ROWS else counted(count, "row"))

@@ -14,6 +14,7 @@ from expectations.checker_process import PROJECT_FOLDER, CheckerProcess
 from streaming.metrics import Metrics
 from streaming.webhook import Webhook
 from tickledger import fault_points
+from tickledger.counted import counted
 from tickledger.errors import TickledgerError
 from tickledger.ledger import LandedBatch, Ledger
 from tickledger.plain_text import plain
@@ -110,7 +111,7 @@ class BatchChecks:
                 else:
                     self._catch_up(self._earlier.popleft())
         if left := len(self._waiting) + len(self._earlier):
-            print(f"{left:,} batches stay unchecked; the next start checks them", flush=True)
+            print(f"left unchecked until the next start: {counted(left, 'batch', 'batches')}", flush=True)
 
     @contextlib.contextmanager
     def _bugs_said(self) -> Iterator[None]:
@@ -221,10 +222,10 @@ def _in_words(verdict: str, check_seconds: float) -> str:
 def _line(batch: LandedBatch, lag: int | None, verdict: str) -> str:
     parts = [
         f"batch {batch.batch_id}",
-        f"{batch.messages:,} messages",
-        f"{batch.ticks_landed:,} ticks",
-        f"{batch.dead_letters:,} dead letters",
-        f"{batch.duplicates:,} duplicates",
+        counted(batch.messages, "message"),
+        counted(batch.ticks_landed, "tick"),
+        counted(batch.dead_letters, "dead letter"),
+        counted(batch.duplicates, "duplicate"),
         f"{batch.landing_seconds:.2f} s",
         f"lag {'unknown' if lag is None else format(lag, ',')}",
         verdict,

@@ -27,6 +27,7 @@ from streaming.land_batch import BatchLander
 from streaming.metrics import Metrics
 from tickledger import fault_points
 from tickledger.command_line import run_app
+from tickledger.counted import counted
 from tickledger.errors import ConfigurationError, StoreUnavailable, TickledgerError
 from tickledger.ledger import LandedBatch, Ledger, LedgerHead, StreamLock
 from tickledger.plain_text import plain
@@ -128,7 +129,7 @@ class TickStream:
     def _announce(self, head: LedgerHead, topic: TopicFacts) -> None:
         print(
             f"landing {self._settings.kafka_topic}: ledger at batch {head.batch_id},"
-            f" {topic.behind(head.topic_offsets):,} messages behind,"
+            f" {counted(topic.behind(head.topic_offsets), 'message')} behind,"
             f" a micro-batch every {self._settings.stream_trigger_seconds:g} s",
             flush=True,
         )

@@ -395,7 +395,7 @@ def test_finding_shows_what_was_observed_and_expected(pipeline: Pipeline, checke
         (
             "raw_ticks.market_cap_is_price_times_shares",
             "warning",
-            "1 of 15 rows differ: ticker DWGL.JK, created_at 2026-03-02 05:01:00, id 1000,"
+            "differs in 1 of 15 rows: ticker DWGL.JK, created_at 2026-03-02 05:01:00, id 1000,"
             " market_cap_error 5.103135e+12",
             "market_cap is price × shares, give or take 1 IDR",
         ),
@@ -505,7 +505,7 @@ def test_a_price_is_compared_with_what_had_landed_by_then(pipeline: Pipeline, ch
 
     assert checker.check(2) == before
     assert [one.expectation for one in before.findings] == ["raw_ticks.price_does_not_jump"]
-    assert before.findings[0].observed.startswith("2 of 15 rows differ"), "one on each day"
+    assert before.findings[0].observed.startswith("differs in 2 of 15 rows"), "one on each day"
     assert checker.check(3).verdict == "warned"
 
 
@@ -529,7 +529,7 @@ def test_of_a_day_that_others_share_a_check_holds_its_own_rows_and_those_beside(
     found = checker.check(2)
     checker.close()
 
-    assert [one.observed.partition(":")[0] for one in found.findings] == ["1 of 6 rows differ"]
+    assert [one.observed.partition(":")[0] for one in found.findings] == ["differs in 1 of 6 rows"]
     assert held[0] <= 2 * len(first_and_last) + len(others) / 10 + len(COMPANIES)
 
 
@@ -558,7 +558,7 @@ def test_each_price_is_compared_with_the_companys_own_where_many_companies_are_r
     found = checker.check(2).findings
 
     assert [one.expectation for one in found] == ["raw_ticks.price_does_not_jump"]
-    assert found[0].observed.startswith(f"{len(dearer)} of {len(ticks)} rows differ: ticker T000.JK, ")
+    assert found[0].observed.startswith(f"differs in {len(dearer)} of {len(ticks)} rows: ticker T000.JK, ")
     assert checker.check(1).verdict == "passed"
 
 
@@ -755,7 +755,7 @@ def test_what_a_stopped_stream_has_no_time_to_check_stays_for_the_next_start(
 
     said = capsys.readouterr().out
     assert lines_of(said) == [(batch_id, "waits") for batch_id in (1, 2, 3)]
-    assert said.endswith("3 batches stay unchecked; the next start checks them\n")
+    assert said.endswith("left unchecked until the next start: 3 batches\n")
     assert pipeline.rows("SELECT DISTINCT verdict FROM landed_batches") == [("unchecked",)]
 
     checks = checks_of()

@@ -41,7 +41,7 @@ def test_a_replayed_tick_lands_once_and_its_neighbours_not_again(lander: Lander)
     done = run_tickledger(lander.pipeline, "dead-letters", "replay", "--all")
 
     assert done.returncode == 0, done.stderr
-    assert done.stdout == "sent 1 ticks again; 1 are still not valid and stay\n"
+    assert done.stdout == "sent 1 tick again; still not valid: 1\n"
     (message,) = topic_values(lander.pipeline)
     assert [one["id"] for one in message] == [2]
     assert counts(lander.land((0, 1, message))) == (1, 1, 0, 0)
@@ -55,18 +55,18 @@ def test_of_a_message_kept_whole_what_has_become_valid_lands_and_the_rest_dies_b
     unknown = [tick(number, **NEW) for number in range(2, 103)]
     lander.land((0, 0, [tick(1, price=-1), tick(0), *unknown]))
     early = run_tickledger(lander.pipeline, "dead-letters", "replay", "--all")
-    assert early.stdout == "sent 0 ticks again; 1 are still not valid and stay\n"
+    assert early.stdout == "sent 0 ticks again; still not valid: 1\n"
     lander.pipeline.execute(NEW_COMPANY)
 
     done = run_tickledger(lander.pipeline, "dead-letters", "replay", "--reason", "unknown_ticker")
 
-    assert done.stdout == "sent 102 ticks again; 0 are still not valid and stay\n", done.stderr
+    assert done.stdout == "sent 102 ticks again; still not valid: 0\n", done.stderr
     (message,) = topic_values(lander.pipeline)
     assert counts(lander.land((0, 1, message))) == (103, 101, 1, 1)
     waiting = read_dead_letters(lander.pipeline.cassandra, replayed=False)
     assert [(one.offset, one.position, one.reason) for one in waiting] == [(1, 0, "out_of_range")]
     again = run_tickledger(lander.pipeline, "dead-letters", "replay", "--all")
-    assert again.stdout.startswith("sent 0 ticks again; 1 are still")
+    assert again.stdout.startswith("sent 0 ticks again; still not valid: 1")
     assert_books_agree(lander)
 
 
@@ -141,7 +141,7 @@ def test_reconcile_names_the_batch_that_differs(lander: Lander) -> None:
     done = run_tickledger(lander.pipeline, "reconcile")
 
     assert done.returncode == 1
-    assert "batch 2, 2026-03-02, Logistics & Deliveries: Cassandra has 1 ticks of 100 shares" in done.stdout
+    assert "batch 2, 2026-03-02, Logistics & Deliveries: Cassandra has 1 tick of 100 shares" in done.stdout
     assert "batch 1," not in done.stdout
 
 
@@ -154,9 +154,11 @@ def test_a_number_is_traced_to_its_batches(lander: Lander) -> None:
     assert done.returncode == 0, done.stderr
     assert "0:0-0 1:0-0" in done.stdout
     assert "300 shares from 2 batches" in done.stdout
-    nothing = run_tickledger(lander.pipeline, "trace", "--sector", "Coal")
-    assert nothing.returncode == 2
-    assert f"nothing of it has landed for {datetime.now(UTC):%Y-%m-%d}" in nothing.stderr
+    today = f"{datetime.now(UTC):%Y-%m-%d}"
+    for asked, meant in {"Coal": "", "coal": ". Coal?", "logistics": ". Logistics & Deliveries?", "x": ""}.items():
+        nothing = run_tickledger(lander.pipeline, "trace", "--sector", asked)
+        said = f"error: --sector is {asked!r}; nothing of it has landed for {today}{meant}\n"
+        assert (nothing.returncode, nothing.stderr) == (2, said)
 
 
 def test_a_trace_names_every_offset_however_many(lander: Lander) -> None:

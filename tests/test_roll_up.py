@@ -169,7 +169,7 @@ def test_reconcile_names_the_day_that_differs_among_what_was_rolled_up(lander: L
     lander.pipeline.execute("UPDATE daily_volume SET total_volume = 99 WHERE sector = 'Coal'")
 
     assert reconcile(lander.pipeline.settings).differences == [
-        "rolled up, 2026-03-02, Coal: Cassandra has 1 ticks of 100 shares, MySQL 1 of 99",
+        "rolled up, 2026-03-02, Coal: Cassandra has 1 tick of 100 shares, MySQL 1 of 99",
         "batches 1 to 3, rolled up: the ledger says 5 ticks of 500 shares, daily_volume 5 of 499",
     ]
 
