@@ -16,7 +16,8 @@ from rich.text import Text
 from commands.run_dbt import misfit
 from services.java import java_home, java_version
 from tickledger.command_line import AsJson, print_json
-from tickledger.contract_drift import cassandra_differences, mysql_differences
+from tickledger.contract_drift import cassandra_differences, fix_of, mysql_differences
+from tickledger.counted import counted
 from tickledger.errors import PRIVATE, ConfigurationError, TickledgerError
 from tickledger.here import DBT, RUN, SET_UP, STREAM
 from tickledger.ledger import Ledger, utc_now
@@ -24,7 +25,7 @@ from tickledger.plain_text import plain
 from tickledger.settings import NO_FILE, PROJECT_ROOT, Settings, env_file, load_settings
 from tickledger.start_up import check_continuity
 from tickledger.stores import cassandra, fetch_rows, mysql
-from tickledger.table_facts import Difference, Kind
+from tickledger.table_facts import Difference
 from tickledger.topic import TOPIC_CONFIGS, LagMeter, describe_topic, takes_any_time
 
 #: Less than this on the disk of the scratch folder stops Spark soon.
@@ -163,7 +164,7 @@ def _topic(settings: Settings) -> str:
     if takes_any_time(settings):
         wanted = ", ".join(f"{name}={value}" for name, value in TOPIC_CONFIGS.items())
         raise Problem(f"{where}: it takes messages whose time Spark cannot read; it should have {wanted}", SERVERS)
-    return f"{where}: {held:,} messages in {len(topic.ends)} partitions"
+    return f"{where}: {counted(held, 'message')} in {counted(len(topic.ends), 'partition')}"
 
 
 def _cassandra(settings: Settings) -> str:
@@ -201,10 +202,7 @@ def _clock(settings: Settings) -> str:
 def _tables(found: list[Difference]) -> str:
     if found:
         first, more = found[0], f" and {len(found) - 1} more" if len(found) > 1 else ""
-        fix = DBT if first.store == "MySQL" else SERVERS
-        if first.kind != Kind.TABLE:
-            fix = f"{RUN}tickledger check-contract"
-        raise Problem(f"{first.table}, {first.what}: {first.live}; it should be {first.contract}{more}", fix)
+        raise Problem(f"{first.table}, {first.what}: {first.live}; it should be {first.contract}{more}", fix_of(first))
     return "every table follows its definition"
 
 
@@ -212,7 +210,8 @@ def _profile(settings: Settings) -> str:
     companies = Ledger(settings).sectors()
     if not companies:
         raise Problem("no company: every tick would be a dead letter", DBT)
-    return f"{len(companies)} companies in {len(set(companies.values()))} sectors"
+    sectors = counted(len(set(companies.values())), "sector")
+    return f"{counted(len(companies), 'company', 'companies')} in {sectors}"
 
 
 def _ledger(settings: Settings) -> str:
@@ -229,7 +228,7 @@ def _lag(settings: Settings) -> str:
     with mysql(settings) as connection:
         newest = fetch_rows(connection, "SELECT landed_at FROM landed_batches ORDER BY batch_id DESC LIMIT 1")
     age = (utc_now() - newest[0][0]).total_seconds() if newest else None
-    said = f"{lag:,} messages; " if lag is not None else "unknown; "
+    said = f"{counted(lag, 'message')}; " if lag is not None else "unknown; "
     said += "no batch yet" if age is None else f"the newest batch is {age:,.0f} s old"
     if lag is None:
         raise Problem(said, SERVERS)
@@ -250,7 +249,7 @@ def _verdicts(settings: Settings) -> str:
         return "no batch yet"
     if waiting[0] and settings.checks_enabled:
         raise Problem(
-            f"{waiting[0]:,} batches are unchecked, the first is {waiting[1]:,}",
+            f"{counted(waiting[0], 'unchecked batch', 'unchecked batches')}, the first is {waiting[1]:,}",
             f"{RUN}great_expectations checkpoint run landed_batch --unchecked",
         )
     batch_id, verdict = newest[0]

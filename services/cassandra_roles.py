@@ -9,7 +9,7 @@ from pydantic import SecretStr
 from tickledger.errors import CertificateRefused, ConfigurationError, StoreUnavailable
 from tickledger.settings import ADMIN, Account, Settings
 from tickledger.stores import cassandra
-from tickledger.tick import cassandra_tables
+from tickledger.tick import cassandra_columns, cassandra_tables
 
 #: The superuser that every new Cassandra has, and its password.
 DEFAULT_ROLE = "cassandra"
@@ -56,7 +56,7 @@ def check_superuser(settings: Settings, *, was_set_up: bool) -> None:
 
 
 def create_roles_and_tables(settings: Settings) -> None:
-    """Replace the default superuser by ours; create or renew roles, keyspace and tables.
+    """Replace the default superuser by ours; create or renew roles, keyspace and tables, add columns that these lack.
 
     CASSANDRA_USER may read and write rows of its keyspace, DASHBOARD_CASSANDRA_USER read them, and nothing else. Their
     passwords become the settings' at every run.
@@ -73,8 +73,8 @@ def create_roles_and_tables(settings: Settings) -> None:
         )
         for statement in keyspace_rights(settings):
             _run(session, statement)
-        for create in cassandra_tables(keyspace):
-            _run(session, create)
+        for statement in (*cassandra_tables(keyspace), *cassandra_columns(keyspace)):
+            _run(session, statement)
 
 
 def keyspace_rights(settings: Settings) -> Iterator[str]:

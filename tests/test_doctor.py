@@ -11,6 +11,7 @@ from pyspark.sql import SparkSession
 
 from commands import doctor
 from commands.doctor import Fact, examine
+from services.cassandra_roles import create_roles_and_tables
 from services.server import free_port
 from tests.support.batches import TOPIC, Lander, tick
 from tests.support.page_data import land
@@ -84,9 +85,13 @@ def _any_time(pipeline: Pipeline, _folder: Path) -> Settings:
     return pipeline.settings
 
 
-def _no_raw_table(pipeline: Pipeline, _folder: Path) -> Settings:
-    pipeline.alter_cassandra("DROP TABLE dead_letters")
-    return pipeline.settings
+def _after_cql(statements: str) -> Callable[[Pipeline, Path], Settings]:
+    def doctored(pipeline: Pipeline, _folder: Path) -> Settings:
+        for statement in statements.split("; "):
+            pipeline.alter_cassandra(statement)
+        return pipeline.settings
+
+    return doctored
 
 
 DOCTORED: dict[str, tuple[Callable[[Pipeline, Path], Settings], str, str, str]] = {
@@ -112,7 +117,30 @@ DOCTORED: dict[str, tuple[Callable[[Pipeline, Path], Settings], str, str, str]] 
         "correct .env",
     ),
     "a keyspace that is not there": (_with(cassandra_keyspace="nowhere"), "Cassandra", "CASSANDRA_KEYSPACE", "make"),
-    "a table of Cassandra that is gone": (_no_raw_table, "Cassandra's tables", "dead_letters, table: missing", "make"),
+    "a table of Cassandra that is gone": (
+        _after_cql("DROP TABLE dead_letters"),
+        "Cassandra's tables",
+        "dead_letters, table: missing",
+        "make services",
+    ),
+    "a column of Cassandra that is gone": (
+        _after_cql("ALTER TABLE dead_letters DROP detail"),
+        "Cassandra's tables",
+        "dead_letters, column detail: missing; it should be text",
+        "make services",
+    ),
+    "a column of Cassandra too many": (
+        _after_cql("ALTER TABLE real_time_data ADD venue text"),
+        "Cassandra's tables",
+        "real_time_data, column venue: text; it should be missing",
+        "ALTER TABLE real_time_data DROP venue",
+    ),
+    "a column of Cassandra of another type": (
+        _after_cql("ALTER TABLE dead_letters DROP detail; ALTER TABLE dead_letters ADD detail blob"),
+        "Cassandra's tables",
+        "dead_letters, column detail: blob; it should be text",
+        "restore a backup",
+    ),
     "no MySQL": (_with(mysql_port=free_port()), "MySQL", "does not answer", "make services"),
     "MySQL's password": (_account("mysql", password="wrong"), "MySQL", "MYSQL_USER is", "correct .env"),
     "the producer's password": (
@@ -133,19 +161,22 @@ DOCTORED: dict[str, tuple[Callable[[Pipeline, Path], Settings], str, str, str]] 
         _after("ALTER TABLE landed_batches MODIFY volume decimal(10,0)"),
         "contract",
         "landed_batches, column volume",
-        "tickledger check-contract",
+        "dbt run: it adds what it can",
     ),
     "no company": (_after("DELETE FROM profile"), "profile", "every tick would be a dead letter", "dbt seed"),
     "a scratch folder that is a file": (_scratch_is_a_file, "scratch folder", "should be a folder", "STREAM_SCRATCH"),
-    "messages that nobody lands": (_lagging, "lag", "1 messages; no batch yet", "spark-submit"),
+    "messages that nobody lands": (_lagging, "lag", "1 message; no batch yet", "spark-submit"),
     "a newest batch that failed": (_failed, "verdicts", "batch 1, the newest, failed", "--batch 1"),
-    "batches that stay unchecked": (_unchecked, "verdicts", "1 batches are unchecked, the first is 1", "--unchecked"),
+    "batches that stay unchecked": (_unchecked, "verdicts", "1 unchecked batch, the first is 1", "--unchecked"),
 }
 
 
 #: These need stores of their own.
 IN_THE_STORES = {
     "a table of Cassandra that is gone",
+    "a column of Cassandra that is gone",
+    "a column of Cassandra too many",
+    "a column of Cassandra of another type",
     "a table that is gone",
     "a column of another type",
     "no company",
@@ -167,6 +198,15 @@ def test_what_is_wrong_is_named_with_what_mends_it(request: pytest.FixtureReques
     assert found in fact.found
     assert fix in fact.fix
     assert "wrong" not in fact.found.replace("wrong_", "")
+
+
+def test_setting_up_adds_the_columns_of_cassandra_that_are_missing(pipeline: Pipeline) -> None:
+    pipeline.alter_cassandra("ALTER TABLE dead_letters DROP (detail, replayed_at)")
+    assert [fact.what for fact in bad(pipeline.settings)] == ["Cassandra's tables"]
+
+    create_roles_and_tables(pipeline.settings)
+
+    assert bad(pipeline.settings) == []
 
 
 def test_a_database_that_dbt_has_not_filled_is_named(stores: Pipeline, database: Database) -> None:

@@ -136,7 +136,7 @@ def test_what_retention_took_of_a_partition_without_a_row_is_named_and_can_be_gi
 
     refused = run_stream(pipeline, {}, "--once")
     assert refused.returncode == 2
-    assert "partition 1: retention deleted 6 messages before they were landed (offsets 0 to 5)" in refused.stderr
+    assert "partition 1: retention deleted 6 messages before landing (offsets 0 to 5)" in refused.stderr
     assert "'tickledger give-up'" in refused.stderr
 
     named = tickledger(pipeline, "give-up")

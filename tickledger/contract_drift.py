@@ -11,6 +11,7 @@ from mysql.connector.errors import DatabaseError, OperationalError, ProgrammingE
 
 from tickledger.contract import TableContract, load_contract
 from tickledger.errors import ConfigurationError
+from tickledger.here import DBT, SET_UP
 from tickledger.settings import Settings
 from tickledger.stores import cassandra, mysql
 from tickledger.table_facts import MISSING, Difference, Kind, TableFacts, differences_of, table_facts
@@ -114,6 +115,17 @@ def cassandra_differences(settings: Settings) -> list[Difference]:
     """Columns, types and primary keys of the keyspace's tables against `tickledger/tick.py`."""
     with cassandra(settings) as session:
         return list(_compare_keyspace(session.cluster.metadata.keyspaces[settings.cassandra_keyspace].tables))
+
+
+def fix_of(one: Difference) -> str:
+    """What a person types to end a difference, or where it is written."""
+    if one.store == "MySQL":
+        return DBT if one.kind == Kind.TABLE else f"{DBT}: it adds what it can, and prints the ALTER for the rest"
+    if one.live == MISSING:
+        return SET_UP
+    if one.contract == MISSING:
+        return f"ALTER TABLE {one.table} DROP {one.name}, as Cassandra's superuser"
+    return "restore a backup (docs/runbook.md): Cassandra changes neither the type of a column nor a key"
 
 
 def _compare_keyspace(live: dict[str, TableMetadata]) -> Iterator[Difference]:

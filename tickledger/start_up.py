@@ -4,7 +4,8 @@ import time
 from dataclasses import dataclass
 
 from tickledger.contract import insert_statement
-from tickledger.contract_drift import cassandra_differences, landing_differences
+from tickledger.contract_drift import cassandra_differences, fix_of, landing_differences
+from tickledger.counted import counted
 from tickledger.errors import ConfigurationError
 from tickledger.here import RUN, SET_UP
 from tickledger.ledger import FILLED, LedgerHead, Skip, SkipKind
@@ -37,7 +38,7 @@ def check_tables(settings: Settings) -> None:
     raise ConfigurationError(
         f"table {first.table!r} of {first.store} differs from its contract in {first.what}:"
         f" it is {first.live}, the contract says {first.contract}{more};"
-        f" '{RUN}tickledger check-contract' lists all, 'dbt run' adds what can be added"
+        f" '{RUN}tickledger check-contract' lists all. Fix: {fix_of(first)}"
     )
 
 
@@ -77,7 +78,7 @@ def check_continuity(settings: Settings, head: LedgerHead, topic: TopicFacts) ->
     `topic` must have been asked for after `head`, or a batch that landed in between looks like a loss.
     """
     if found := breaks(settings, head, topic):
-        more = f" (and so in {len(found) - 1} more partitions)" if len(found) > 1 else ""
+        more = f" (and so in {counted(len(found) - 1, 'more partition')})" if len(found) > 1 else ""
         raise ConfigurationError(f"KAFKA_TOPIC {settings.kafka_topic!r}{found[0].problem}{more}: {WAYS_ON}")
 
 
@@ -116,7 +117,7 @@ def _break_in(head: LedgerHead, topic: TopicFacts, partition: int) -> Break | No
     if reached < begins:
         start, until = head.ends.get(partition, 0), begins + head.shifts.get(partition, 0)
         problem = (
-            f", partition {partition}: retention deleted {begins - reached} messages before they were landed"
+            f", partition {partition}: retention deleted {counted(begins - reached, 'message')} before landing"
             f" (offsets {reached} to {begins - 1})"
         )
         return Break(problem, Skip(partition, start, until, begins, SkipKind.GIVEN_UP, ""))

@@ -157,3 +157,10 @@ def cassandra_tables(keyspace: str) -> Iterable[str]:
     for name, table in CASSANDRA_TABLES.items():
         body = ", ".join(f"{column} {cql_type}" for column, cql_type in table.columns.items())
         yield f"CREATE TABLE IF NOT EXISTS {keyspace}.{name} ({body}, PRIMARY KEY ({table.key}))"
+
+
+def cassandra_columns(keyspace: str) -> Iterable[str]:
+    """The CQL that adds the columns that older tables lack; running it again changes nothing."""
+    for name, table in CASSANDRA_TABLES.items():
+        columns = ", ".join(f"{column} {cql_type}" for column, cql_type in table.columns.items())
+        yield f"ALTER TABLE {keyspace}.{name} ADD IF NOT EXISTS ({columns})"
