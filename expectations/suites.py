@@ -23,6 +23,12 @@ from tickledger.tick import TICK_FIELDS
 
 PROJECT_FOLDER = PROJECT_ROOT / "expectations" / "project"
 CHECKPOINT = "landed_batch"
+#: What the generated files say of themselves; the JSON of checkpoint and validation definitions has no place for it.
+WRITTEN = "Written by `python -m expectations.suites` from tick, dbt contract and expectations/suites.py; change those."
+README = f"""# Great Expectations project
+
+All files here: {WRITTEN}
+"""
 #: The data source of the project: frames that are read back from the stores, one asset for each suite.
 DATA_SOURCE = "stores"
 BATCH_DEFINITION = "landed_batch"
@@ -194,7 +200,7 @@ def project_files() -> dict[Path, str]:
     that the same rules give the same files. Raises ConfigurationError if the dbt contract has a constraint that
     no expectation says.
     """
-    files = {Path("great_expectations.yml"): _project_yaml()}
+    files = {Path("great_expectations.yml"): _project_yaml(), Path("README.md"): README}
     for suite, expectations in (
         ("raw_ticks", raw_ticks()),
         ("aggregates", aggregates()),
@@ -202,7 +208,8 @@ def project_files() -> dict[Path, str]:
         ("books_by_sector", books_by_sector()),
     ):
         rules = [rule | {"id": _id(f"{suite}.{rule['meta']['name']}")} for rule in expectations]
-        document: dict[str, Any] = {"name": suite, "id": _id(suite), "expectations": rules, "meta": {}, "notes": None}
+        document: dict[str, Any] = {"name": suite, "id": _id(suite), "expectations": rules, "meta": {}}
+        document["notes"] = WRITTEN
         files[Path("expectations", f"{suite}.json")] = _json(document)
         files[Path("validation_definitions", f"{suite}.json")] = _json(_validation_definition(suite))
     files[Path("checkpoints", f"{CHECKPOINT}.json")] = _json(
@@ -220,7 +227,7 @@ def project_files() -> dict[Path, str]:
 def stale_files(folder: Path = PROJECT_FOLDER) -> dict[Path, str]:
     """What regenerating would change: path below the folder → `added`, `changed` or `removed`."""
     wanted = project_files()
-    present = {path.relative_to(folder) for kind in ("*.yml", "*/*.json") for path in folder.glob(kind)}
+    present = {path.relative_to(folder) for kind in ("*.yml", "*.md", "*/*.json") for path in folder.glob(kind)}
     changes = dict.fromkeys(present - wanted.keys(), "removed")
     for path, text in wanted.items():
         if path not in present:
@@ -368,8 +375,7 @@ def _project_yaml() -> str:
             }
         },
     }
-    note = "# Written by `python -m expectations.suites`; change that, not this.\n"
-    return note + yaml.safe_dump(project, sort_keys=False)
+    return f"# {WRITTEN}\n" + yaml.safe_dump(project, sort_keys=False)
 
 
 def _asset(suite: str) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from services.cassandra_roles import check_superuser, create_roles_and_tables, r
 from services.certificates import make_certificates
 from services.jars import CASSANDRA, classpath, fetch
 from services.java import java_home
-from services.server import LOOPBACK, Server, free_port
+from services.server import LOOPBACK, WRITTEN, Server, free_port
 from tickledger.errors import ConfigurationError
 from tickledger.settings import NO_FILE
 
@@ -65,7 +65,7 @@ class CassandraServer(Server):
         (self.conf / "logback.xml").write_text(_LOGBACK)
         make_certificates(self._internode)
         configuration = self._configuration() | self._encryption()
-        (self.conf / "cassandra.yaml").write_text(yaml.safe_dump(configuration, sort_keys=False))
+        (self.conf / "cassandra.yaml").write_text(WRITTEN + yaml.safe_dump(configuration, sort_keys=False))
 
     def command(self) -> list[str]:
         """The node's JVM. JMX stays off: no port but the two of cassandra.yaml is open."""

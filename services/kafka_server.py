@@ -12,7 +12,7 @@ from kafka.errors import KafkaError, TopicAlreadyExistsError
 from services.jars import KAFKA, classpath, fetch
 from services.java import java_home
 from services.kafka_accounts import create_kafka_accounts
-from services.server import LOOPBACK, Server, free_port, run_once, write_private
+from services.server import LOOPBACK, WRITTEN, Server, free_port, run_once, write_private
 from tickledger.errors import ConfigurationError, StoreUnavailable
 from tickledger.secured import jaas_quoted, kafka_options
 from tickledger.settings import ADMIN, Account, Settings
@@ -105,7 +105,7 @@ class KafkaServer(Server):
             data=self.data,
             security=self.settings.kafka_security,
         )
-        write_private(self.conf / "server.properties", text + self._secured())
+        write_private(self.conf / "server.properties", WRITTEN + text + self._secured())
         (self.conf / "log4j2.xml").write_text(_LOG4J)
         if not (self.data / "meta.properties").exists():
             cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).rstrip(b"=").decode()

@@ -13,7 +13,7 @@ from pydantic import SecretStr
 
 from services.jars import MARIADB, fetch
 from services.mysql_accounts import create_accounts, refuse_taken_names
-from services.server import LOOPBACK, Server, run_once, write_private
+from services.server import LOOPBACK, WRITTEN, Server, run_once, write_private
 from tickledger.errors import ConfigurationError
 from tickledger.settings import NO_FILE
 from tickledger.stores import mysql
@@ -96,7 +96,7 @@ class MySQLServer(Server):
             files = self.conf / "files"
             files.mkdir(mode=0o700, exist_ok=True)
             own.append(f"secure-file-priv={files}")
-        write_private(self._option_file, text + "".join(f"{line}\n" for line in (*own, *self._encryption())))
+        write_private(self._option_file, WRITTEN + text + "".join(f"{line}\n" for line in (*own, *self._encryption())))
 
     def command(self) -> list[str]:
         """The server with our option file and no other."""

@@ -32,7 +32,8 @@ def write_settings() -> Path:
         # Executors elsewhere get these from the driver.
         "spark.jars": ",".join(map(str, sorted(kafka.glob("*.jar")))),
     }
-    text = (PROJECT_ROOT / "spark-defaults.conf").read_text()
+    text = "# Written at every start of Spark from the project's spark-defaults.conf; change that instead.\n"
+    text += (PROJECT_ROOT / "spark-defaults.conf").read_text()
     FOLDER.mkdir(parents=True, exist_ok=True)
     _replace(FOLDER / "spark-defaults.conf", text + "".join(f"{name} {value}\n" for name, value in own.items()))
     shutil.copy(PROJECT_ROOT / "log4j2.properties", FOLDER)
