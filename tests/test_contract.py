@@ -24,6 +24,7 @@ from tickledger.contract_drift import differences, landing_differences, mysql_di
 from tickledger.errors import ConfigurationError
 from tickledger.settings import PROJECT_ROOT
 from tickledger.start_up import check_tables
+from tickledger.table_facts import TableFacts, misfits
 
 NEW_COLUMN = """
       - name: spark_version
@@ -103,6 +104,30 @@ def test_drift_of_mysqls_tables_is_found_and_nothing_else(
     # Landing depends on neither.
     needed = {(table, what) for table, what in expected if what not in ("index", "check")}
     assert {(one.table, one.what) for one in landing_differences(database.settings)} == needed
+
+
+@pytest.mark.parametrize(
+    ("contract_type", "found", "holds"),
+    [
+        ("decimal(42,0)", "decimal(42,0)", True),
+        ("decimal(42,0)", "decimal(30,0)", True),
+        ("decimal(30,0)", "decimal(42,0)", False),
+        ("decimal(42,2)", "decimal(42,0)", False),
+        ("decimal(42,1)", "decimal(41,2)", False),
+        ("varchar(64)", "varchar(9)", True),
+        ("varchar(9)", "varchar(64)", False),
+        ("bigint", "int", True),
+        ("int", "bigint", False),
+        ("bigint", "bigint unsigned", False),
+        ("datetime(3)", "datetime(3)", True),
+        ("datetime", "datetime(3)", False),
+        ("date", "datetime", False),
+        ("decimal(30,0)", "bigint", False),
+    ],
+)
+def test_a_views_contract_holds_what_its_query_gives(contract_type: str, found: str, holds: bool) -> None:
+    said = misfits(TableFacts({"x": contract_type}, {}, ""), TableFacts({"x": f"{found} NOT NULL"}, {}, ""))
+    assert said == ([] if holds else [f"column x is {found}; the contract's {contract_type} does not hold that"])
 
 
 @pytest.mark.integration

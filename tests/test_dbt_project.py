@@ -249,6 +249,33 @@ def test_the_unit_tests_find_a_view_that_counts_otherwise(database: Database, tm
     }, done.stdout
 
 
+def test_a_view_that_differs_from_its_contract_is_told_in_the_contracts_words(
+    database: Database, client: Client, tmp_path: Path
+) -> None:
+    before = client.query("SHOW CREATE VIEW volume_by_day")
+    wrong = edited_project(
+        tmp_path,
+        {
+            "models/marts/volume_by_day.yml": lambda text: text.replace("decimal(64,0)", "decimal(30,0)").replace(
+                "data_type: date", "data_type: bigint"
+            ),
+            "models/marts/volume_by_day.sql": replaced("as ticks\nfrom (", "as trades\nfrom ("),
+        },
+    )
+
+    done = database.dbt("run", "--select", "volume_by_day", *within(wrong))
+
+    assert done.returncode == 1
+    for line in (
+        "column date is date; the contract's bigint does not hold that",
+        "column total_volume is decimal(64,0); the contract's decimal(30,0) does not hold that",
+        "column ticks of the contract is not in the query",
+        "column trades of the query is not in the contract",
+    ):
+        assert line in done.stdout
+    assert client.query("SHOW CREATE VIEW volume_by_day") == before
+
+
 def test_nothing_that_people_read_is_emptied(database: Database, client: Client) -> None:
     before = (client.query("SHOW CREATE VIEW volume_by_day"), client.rows("profile"))
 

@@ -1,8 +1,8 @@
 """A table of MySQL as SHOW CREATE TABLE writes it, and what differs between two: the one place that compares them.
 
 Servers rewrite types and CHECK expressions each in their own way. So a contract is compared as the server itself writes
-it, which takes a temporary table made from it. dbt asks here, by its adapter, before it alters a live table;
-tickledger/contract_drift.py asks for everybody else.
+it, which takes a temporary table made from it. dbt asks here, by its adapter, before it alters a table or replaces a
+view; tickledger/contract_drift.py asks for everybody else.
 """
 
 import re
@@ -110,6 +110,39 @@ def differences_of(table: str, contract: TableFacts, live: TableFacts) -> Iterat
             yield Difference("MySQL", table, kind, "", here, there)
     if contract.options != live.options:
         yield Difference("MySQL", table, Kind.OPTIONS, "", contract.options, live.options)
+
+
+#: Kinds of whole numbers, each of which holds those before it.
+_WHOLE = ("tinyint", "smallint", "mediumint", "int", "bigint")
+_TYPE = re.compile(r"(\w+)(?:\((\d+)(?:,(\d+))?\))?( unsigned)?")
+
+
+def misfits(contract: TableFacts, query: TableFacts) -> list[str]:
+    """What keeps a query from a view's contract: columns that one of them lacks, and types that hold too little.
+
+    A contract may be wider: servers do not agree on how many digits a quotient has.
+    """
+    problems = []
+    for name in dict.fromkeys([*contract.columns, *query.columns]):
+        if name not in query.columns:
+            problems.append(f"column {name} of the contract is not in the query")
+        elif name not in contract.columns:
+            problems.append(f"column {name} of the query is not in the contract")
+        else:
+            wanted, found = (_TYPE.match(facts.columns[name]) for facts in (contract, query))
+            if wanted and found and not _holds(wanted, found):
+                problems.append(f"column {name} is {found[0]}; the contract's {wanted[0]} does not hold that")
+    return problems
+
+
+def _holds(wide: re.Match[str], narrow: re.Match[str]) -> bool:
+    (kind, length, scale, sign), (its_kind, its_length, its_scale, its_sign) = (
+        (one[1], int(one[2] or 0), int(one[3] or 0), one[4]) for one in (wide, narrow)
+    )
+    if kind in _WHOLE and its_kind in _WHOLE:
+        return sign == its_sign and _WHOLE.index(kind) >= _WHOLE.index(its_kind)
+    same_kind = (kind, sign) == (its_kind, its_sign)
+    return same_kind and scale >= its_scale and length - scale >= its_length - its_scale
 
 
 class Changes(NamedTuple):

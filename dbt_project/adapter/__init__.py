@@ -19,7 +19,7 @@ from dbt.adapters.exceptions import FailedToConnectError
 from dbt_common.exceptions import DbtRuntimeError
 from dotenv import find_dotenv
 
-from tickledger.table_facts import changes_to, table_facts
+from tickledger.table_facts import changes_to, misfits, table_facts
 
 NAME = "tickledger"
 
@@ -128,6 +128,11 @@ class TickledgerAdapter(MySQLAdapter):
     def contract_changes(self, contract: str, live: str) -> dict[str, list[str]]:
         """What brings a live table to its contract, from what SHOW CREATE TABLE says of each."""
         return changes_to(table_facts(contract), table_facts(live))._asdict()
+
+    @available
+    def view_misfits(self, contract: str, query: str) -> list[str]:
+        """What keeps a query from a view's contract, from what SHOW CREATE TABLE says of tables made from each."""
+        return misfits(table_facts(contract), table_facts(query))
 
     # dbt-mysql's own takes the manifest, as in dbt 1.7; what it does for each schema fits as it is.
     get_catalog = BaseAdapter.get_catalog

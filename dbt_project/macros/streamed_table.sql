@@ -82,9 +82,7 @@
 #}
 {% macro contract_additions(target) %}
   {%- set shadow = target.incorporate(path={'identifier': target.identifier ~ '__contract'}) -%}
-  {% do run_query('create temporary table ' ~ shadow ~ ' ' ~ contract_table_definition()) %}
-  {%- set wanted = show_create_table(shadow) -%}
-  {% do run_query('drop temporary table ' ~ shadow) %}
+  {%- set wanted = definition_of(shadow, contract_table_definition()) -%}
   {%- set changes = adapter.contract_changes(wanted, show_create_table(target)) -%}
   {%- if changes.problems -%}
     {% do exceptions.raise_compiler_error(

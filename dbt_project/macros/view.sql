@@ -28,10 +28,34 @@
 {% endmaterialization %}
 
 
-{#- What stands for a column of this type when a contract is compared. -#}
-{% macro mysql__get_phony_data_for_type(data_type) -%}
-  {{ mysql__safe_cast('null', data_type) }}
-{%- endmacro %}
+{#
+  What dbt asks before a view is made. Its own answer compares kinds of types alone: to it decimal(30,0) is decimal(42,0),
+  and it calls both NEWDECIMAL. Here the server says what the query and the contract come to, by a temporary table of each.
+#}
+{% macro mysql__get_assert_columns_equivalent(sql) %}
+  {%- set shadow = this.incorporate(path={'identifier': this.identifier ~ '__contract'}) -%}
+  {%- set typed = [] -%}
+  {%- for column in model['columns'].values() -%}
+    {%- do typed.append(column.name ~ ' ' ~ column.data_type) -%}
+  {%- endfor -%}
+  {%- set wanted = definition_of(shadow, '(' ~ typed | join(', ') ~ ') ' ~ exact_text_table_options()) -%}
+  {%- set found = definition_of(shadow, 'as ' ~ get_empty_subquery_sql(sql)) -%}
+  {%- set misfits = adapter.view_misfits(wanted, found) -%}
+  {%- if misfits -%}
+    {% do exceptions.raise_compiler_error(
+      "nothing was changed: the query of " ~ this ~ " differs from its contract:\n  - " ~ misfits | join('\n  - ')
+    ) %}
+  {%- endif -%}
+{% endmacro %}
+
+
+{#- What the server says of a temporary table that is made so. -#}
+{% macro definition_of(table, body) %}
+  {% do run_query('create temporary table ' ~ table ~ ' ' ~ body) %}
+  {%- set definition = show_create_table(table) -%}
+  {% do run_query('drop temporary table ' ~ table) %}
+  {{ return(definition) }}
+{% endmacro %}
 
 
 {#- A value as one of a column's type, also in the rows of a unit test: the servers' CAST knows no varchar, int or bigint. -#}
