@@ -148,11 +148,6 @@ def test_every_axis_names_its_unit(all_charts: dict[str, dict[str, Any]]) -> Non
     }
 
 
-def test_every_chart_is_tested_here(all_charts: dict[str, dict[str, Any]]) -> None:
-    drawn = {name for name in vars(charts) if name.endswith("_chart") and not name.startswith("_")}
-    assert set(all_charts) == drawn
-
-
 def test_every_time_axis_is_utc(all_charts: dict[str, dict[str, Any]]) -> None:
     for spec in all_charts.values():
         for layer in layers(spec):

@@ -20,6 +20,16 @@ pytestmark = pytest.mark.integration
 
 COPIED = ("commands", "dashboard", "dbt_project", "expectations", "producer", "services", "streaming", "tickledger")
 COPIED_TOO = ("pyproject.toml", "spark-defaults.conf", "spark-env.sh", "log4j2.properties", ".env.example")
+#: For the tests that run in the copy.
+TESTED = ("CHANGELOG.md", "CONTRIBUTING.md", "README.md", "Makefile", "demo.py", "docs", "tests", "tools")
+#: Tests of what is listed elsewhere too.
+LISTS = (
+    "tests/test_great_expectations_command.py::test_lists_are_json_for_programs",
+    "tests/test_expectations.py::test_committed_suites_are_fresh",
+    "tests/test_lineage.py",
+    "tests/test_docs.py::test_the_architecture_names_every_module_and_table",
+    "tests/test_docs.py::test_everything_public_has_a_docstring",
+)
 #: What programs leave in the folders.
 LEFT_BEHIND = ("__pycache__", "target", "logs", "profiles.yml", ".user.yml")
 
@@ -84,13 +94,15 @@ def newcomer(pipeline: Pipeline, tmp_path: Path) -> Newcomer:
     """A copy of the project with the environment and dbt's profile of the pipeline."""
     folder = tmp_path / "tickledger"
     folder.mkdir()
-    for name in (*COPIED, *COPIED_TOO):
+    for name in (*COPIED, *COPIED_TOO, *TESTED):
         source = PROJECT_ROOT / name
         if source.is_dir():
             shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns(*LEFT_BEHIND))
         else:
             shutil.copy2(source, folder / name)
     (folder / ".venv").symlink_to(Path(sys.executable).parent.parent)
+    # Without a server's address: dbt's profile for `dbt parse`.
+    shutil.copytree(PROJECT_ROOT / "tests" / "dbt_parse", folder / "tests" / "dbt_parse", dirs_exist_ok=True)
     # What was fetched once is not fetched again.
     (folder / ".services").mkdir()
     (folder / ".services" / "jars").symlink_to(JARS_DIR)
@@ -98,6 +110,7 @@ def newcomer(pipeline: Pipeline, tmp_path: Path) -> Newcomer:
     return Newcomer(folder, pipeline)
 
 
+@pytest.mark.timeout(1200)
 def test_the_walkthrough_does_what_it_says(newcomer: Newcomer, pipeline: Pipeline) -> None:
     newcomer.follow("Add a company")
     assert pipeline.rows("SELECT sector FROM profile WHERE ticker = 'GIAA.JK'") == [("Airlines",)]
@@ -128,7 +141,9 @@ def test_the_walkthrough_does_what_it_says(newcomer: Newcomer, pipeline: Pipelin
 
     assert reconcile(pipeline.settings).differences == []
     # The code that the walkthrough shows keeps the house rules.
-    newcomer.run("ruff check . && ruff format --check .")
+    newcomer.run("ruff check . && ruff format --check . && mypy dashboard expectations tickledger")
+    # Nor does any list elsewhere want what was added.
+    newcomer.run(f"python -m pytest -q {' '.join(LISTS)}")
 
 
 def newest_verdict(pipeline: Pipeline) -> tuple[Any, ...]:
