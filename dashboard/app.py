@@ -1,7 +1,8 @@
-"""The page: its layout, and the pace of its parts. Run it with `streamlit run dashboard/app.py`.
+"""The page: its layout, and what is drawn when. Run it with `streamlit run dashboard/app.py`.
 
-Each part asks its own question and survives its store: while that is down the part says so, shows the last good
-data with their time, and comes back by itself.
+The figures of the day are drawn with every refresh, everything else when they tell of a change, and a part in which a
+viewer chooses something at once. Each part asks its own question and survives its store: while that is down the part
+says so, shows the last good data with their time, and comes back by itself.
 """
 
 import streamlit as st
@@ -9,18 +10,16 @@ import streamlit as st
 from dashboard.draw_batches import draw_batch, draw_batches, draw_dead_letters
 from dashboard.draw_history import draw_history
 from dashboard.draw_prices import draw_companies, draw_prices
-from dashboard.draw_today import draw_average, draw_today, draw_volumes
+from dashboard.draw_today import changed, draw_average, draw_today, draw_volumes
 from dashboard.drawing import as_text, let_it_paint
-from dashboard.sources import page_settings, sources_of
+from dashboard.sources import Sources, page_settings, sources_of
 from tickledger.errors import ConfigurationError
 
 TITLE = "tickledger"
-#: Between two refreshes of what is about whole days.
-CALM_SECONDS = 20
 
 
 def page() -> None:
-    """Draw the page once; from then on its parts refresh themselves, unless the viewer pauses them."""
+    """Draw the page once; from then on it refreshes itself, unless the viewer pauses it."""
     st.set_page_config(page_title=TITLE, page_icon="📈", layout="wide")
     try:
         settings = page_settings()
@@ -33,26 +32,33 @@ def page() -> None:
     with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
         st.title(TITLE, width="content", anchor=False)
         live = st.toggle("Refresh by itself", value=True, key="live", width="content")
-    alive = st.fragment(run_every=settings.dashboard_refresh_seconds if live else None)
-    calm = st.fragment(run_every=CALM_SECONDS if live else None)
 
-    alive(draw_today)(sources)
+    refreshed = st.fragment(run_every=settings.dashboard_refresh_seconds if live else None)
+    refreshed(draw_today_or_all)(sources, changed(sources))
     let_it_paint()
     left, right = st.columns([7, 5], gap="medium")
     with left:
-        alive(draw_volumes)(sources)
+        draw_volumes(sources)
     with right:
-        calm(draw_average)(sources)
+        draw_average(sources)
     let_it_paint(last=True)
-    alive(draw_prices)(sources)
-    alive(draw_companies)(sources)
-    alive(draw_batches)(sources)
+    drawn_alone = st.fragment
+    drawn_alone(draw_prices)(sources)
+    draw_companies(sources)
+    draw_batches(sources)
     left, right = st.columns(2, gap="medium")
     with left:
-        alive(draw_batch)(sources)
+        drawn_alone(draw_batch)(sources)
     with right:
-        alive(draw_dead_letters)(sources)
-    calm(draw_history)(sources)
+        drawn_alone(draw_dead_letters)(sources)
+    drawn_alone(draw_history)(sources)
+
+
+def draw_today_or_all(sources: Sources, drawn: float) -> None:
+    """Draw the figures of the day; or the whole page, if something has changed since it was `drawn`."""
+    if changed(sources) != drawn:
+        st.rerun()
+    draw_today(sources)
 
 
 if __name__ == "__main__":

@@ -4,10 +4,8 @@ A chart's specification depends on the names it shows but not on the numbers, so
 into a chart that stands, zoomed or not, instead of drawing it again. Every axis names its unit.
 """
 
-from collections.abc import Callable
-from copy import copy
-from functools import cache, wraps
-from typing import ParamSpec, cast
+from dataclasses import dataclass
+from functools import cache
 
 import altair as alt
 import pandas as pd
@@ -42,21 +40,15 @@ _CLOCK = {
 _LARGEST_FIRST = alt.EncodingSortField(field="whole", op="max", order="descending")
 
 
-Names = ParamSpec("Names")
+@dataclass(frozen=True)
+class Chart:
+    """Rows, and the layers that show them: Vega-Lite as JSON, which is made once for all charts of the same names."""
+
+    layers: str
+    rows: pd.DataFrame
 
 
-def _made_once(make: Callable[Names, alt.LayerChart]) -> Callable[Names, alt.LayerChart]:
-    """Layers depend on the names they show alone, and are made once for these; `usermeta` says for which."""
-
-    @wraps(make)
-    def made(*names: Names.args, **more: Names.kwargs) -> alt.LayerChart:
-        layers: alt.LayerChart = make(*names, **more).properties(usermeta={"layers": f"{make.__name__} {names} {more}"})
-        return layers
-
-    return cast("Callable[Names, alt.LayerChart]", cache(made))
-
-
-def volume_chart(volumes: pd.DataFrame, colours: Colours, *, dark: bool = False) -> alt.LayerChart:
+def volume_chart(volumes: pd.DataFrame, colours: Colours, *, dark: bool = False) -> Chart:
     """Bars of today's volume by sector, largest on top; what failed or awaits its checks is paler in the same bar.
 
     `volumes` has one row per sector and verdict: sector, verdict, total_volume (shares).
@@ -65,11 +57,11 @@ def volume_chart(volumes: pd.DataFrame, colours: Colours, *, dark: bool = False)
     data = data.groupby(["sector", "state"], as_index=False).agg(total_volume=("total_volume", "sum"))
     data["place"] = data.state.map({state: place for place, state in enumerate(STATES)})
     data = _with_wholes(data.sort_values(["sector", "place"], ignore_index=True))
-    return _on(_volume_layers(tuple(colours.items()), dark), data)
+    return Chart(_volume_layers(tuple(colours.items()), dark), data)
 
 
-@_made_once
-def _volume_layers(colours: Named, dark: bool) -> alt.LayerChart:
+@cache
+def _volume_layers(colours: Named, dark: bool) -> str:
     base = alt.Chart().encode(y=_by_size(), x=_volume_axis("Volume today (shares)"))
     solid, dashes = (alt.Scale(domain=list(STATES), range=list(part)) for part in zip(*STATES.values(), strict=True))
     legend = alt.Legend(title=None, orient="bottom", columns=2, symbolType="square", symbolFillColor="#8C8C8C")
@@ -86,17 +78,17 @@ def _volume_layers(colours: Named, dark: bool) -> alt.LayerChart:
             alt.Tooltip("whole:Q", title="of (shares)", format=WHOLE),
         ],
     )
-    return alt.LayerChart(layer=[bars, _figures(base, dark=dark)]).properties(height=_bars_height(len(colours)) + 30)
+    return _written(alt.LayerChart(layer=[bars, _figures(base, dark=dark)]), _bars_height(len(colours)) + 30)
 
 
-def day_chart(volumes: pd.DataFrame, colours: Colours, *, dark: bool = False) -> alt.LayerChart:
+def day_chart(volumes: pd.DataFrame, colours: Colours, *, dark: bool = False) -> Chart:
     """Bars of one day's volume by sector, largest on top. `volumes` has one row per sector: sector, total_volume."""
     data = _with_wholes(volumes[["sector", "total_volume"]].reset_index(drop=True))
-    return _on(_day_layers(tuple(colours.items()), dark), data)
+    return Chart(_day_layers(tuple(colours.items()), dark), data)
 
 
-@_made_once
-def _day_layers(colours: Named, dark: bool) -> alt.LayerChart:
+@cache
+def _day_layers(colours: Named, dark: bool) -> str:
     base = alt.Chart().encode(y=_by_size(), x=_volume_axis("Volume of the day (shares)"))
     bars = base.mark_bar(cornerRadiusEnd=2, height=_THICK).encode(
         color=_by_sector(colours),
@@ -105,20 +97,20 @@ def _day_layers(colours: Named, dark: bool) -> alt.LayerChart:
             alt.Tooltip("whole:Q", title="Volume (shares)", format=WHOLE),
         ],
     )
-    return alt.LayerChart(layer=[bars, _figures(base, dark=dark)]).properties(height=_bars_height(len(colours)))
+    return _written(alt.LayerChart(layer=[bars, _figures(base, dark=dark)]), _bars_height(len(colours)))
 
 
-def average_chart(days: pd.DataFrame, colours: Colours, *, dark: bool = False) -> alt.LayerChart:
+def average_chart(days: pd.DataFrame, colours: Colours, *, dark: bool = False) -> Chart:
     """Bars of today's volume as a share of an average earlier day, in the sectors' order.
 
     `days` has one row per sector: sector, total_volume (today), average_volume, both in shares.
     """
     data = days.assign(share=days.total_volume / days.average_volume.where(days.average_volume > 0), whole_day=1.0)
-    return _on(_average_layers(tuple(colours.items()), dark), data)
+    return Chart(_average_layers(tuple(colours.items()), dark), data)
 
 
-@_made_once
-def _average_layers(colours: Named, dark: bool) -> alt.LayerChart:
+@cache
+def _average_layers(colours: Named, dark: bool) -> str:
     base = alt.Chart().encode(y=alt.Y("sector:N", title=None, axis=_SECTORS))
     bars = base.mark_bar(cornerRadiusEnd=2, height=_THICK).encode(
         x=alt.X("share:Q", title="Today so far (% of an average day)", axis=alt.Axis(format=".0%", tickCount=4)),
@@ -131,10 +123,10 @@ def _average_layers(colours: Named, dark: bool) -> alt.LayerChart:
         ],
     )
     line = base.mark_tick(color=looks.ink(dark=dark), thickness=2, height=26).encode(x="whole_day:Q")
-    return alt.LayerChart(layer=[bars, line]).properties(height=_bars_height(len(colours)) + 30)
+    return _written(alt.LayerChart(layer=[bars, line]), _bars_height(len(colours)) + 30)
 
 
-def candle_chart(candles: pd.DataFrame, length: pd.Timedelta, *, dark: bool = False) -> alt.LayerChart:
+def candle_chart(candles: pd.DataFrame, length: pd.Timedelta, *, dark: bool = False) -> Chart:
     """Candles above, volumes below, on one time axis; hollow candles rose, full ones fell, and gaps stay empty.
 
     `candles` has one row per candle with a tick: start (UTC), open, high, low, close (IDR), volume (shares), ticks; and
@@ -150,11 +142,11 @@ def candle_chart(candles: pd.DataFrame, length: pd.Timedelta, *, dark: bool = Fa
         direction=(candles.close >= candles.open).map({True: "up", False: "down"}),
         moment=candles.start.dt.strftime("%d %b %H:%M:%S"),
     )
-    return _on(_candle_layers(dark), data)
+    return Chart(_candle_layers(dark), data)
 
 
-@_made_once
-def _candle_layers(dark: bool) -> alt.LayerChart:
+@cache
+def _candle_layers(dark: bool) -> str:
     time_axis = alt.Axis(format=_CLOCK, tickCount=6, grid=False)
     utc = alt.Scale(type="utc")
     base = alt.Chart().encode(x=alt.X("body_start:T", title="Time (UTC)", scale=utc, axis=time_axis))
@@ -185,23 +177,23 @@ def _candle_layers(dark: bool) -> alt.LayerChart:
         ],
     )
     prices = alt.LayerChart(layer=[window, wicks.add_params(_zoom()), bodies, hover])
-    return _stacked(prices, volumes).properties(height=CANDLE_PIXELS)
+    return _written(_stacked(prices, volumes), CANDLE_PIXELS)
 
 
 _OHLC = ("open", "high", "low", "close")
 
 
-def heat_map_chart(quotes: pd.DataFrame, *, dark: bool = False) -> alt.LayerChart:
+def heat_map_chart(quotes: pd.DataFrame, *, dark: bool = False) -> Chart:
     """A tile for each company: its area is the market capitalisation, its colour the change since the first price.
 
     `quotes` has one row per company: ticker, company_name, sector, price, market_cap (IDR), change (a share).
     """
     data = with_tiles(quotes)
-    return _on(_heat_map_layers(dark), data.assign(sign=[_percent(change) for change in data.change]))
+    return Chart(_heat_map_layers(dark), data.assign(sign=[_percent(change) for change in data.change]))
 
 
-@_made_once
-def _heat_map_layers(dark: bool) -> alt.LayerChart:
+@cache
+def _heat_map_layers(dark: bool) -> str:
     up, down = looks.direction_colours(dark=dark)
     shades = [down, "#3A3F4B" if dark else "#E9EAEE", up]
     colour = alt.Color(
@@ -227,9 +219,7 @@ def _heat_map_layers(dark: bool) -> alt.LayerChart:
         ],
     )
     names = _tile_text(base, "ticker:N", 8, dark=dark)
-    return alt.LayerChart(layer=[tiles, names, _tile_text(base, "sign:N", 25, dark=dark)]).properties(
-        height=HEAT_PIXELS
-    )
+    return _written(alt.LayerChart(layer=[tiles, names, _tile_text(base, "sign:N", 25, dark=dark)]), HEAT_PIXELS)
 
 
 def _tile_text(base: alt.Chart, field: str, down: int, *, dark: bool) -> alt.Chart:
@@ -243,7 +233,7 @@ def _tile_text(base: alt.Chart, field: str, down: int, *, dark: bool) -> alt.Cha
     return text.encode(text=field)
 
 
-def batches_chart(batches: pd.DataFrame) -> alt.LayerChart:
+def batches_chart(batches: pd.DataFrame) -> Chart:
     """How long each batch took to land above, its ticks below, on one time axis, coloured by verdict.
 
     `batches` has one row per batch: batch_id, verdict, landed_at (UTC), landing_seconds (s), ticks_landed, findings.
@@ -252,14 +242,14 @@ def batches_chart(batches: pd.DataFrame) -> alt.LayerChart:
         moment=batches.landed_at.dt.strftime("%d %b %H:%M:%S"),
         word=[looks.VERDICTS.get(verdict, (verdict,))[0] for verdict in batches.verdict],
     )
-    return _on(_batches_layers(), data[[*_OF_BATCH, "moment", "word"]])
+    return Chart(_batches_layers(), data[[*_OF_BATCH, "moment", "word"]])
 
 
 _OF_BATCH = ["batch_id", "landed_at", "landing_seconds", "ticks_landed", "findings"]
 
 
-@_made_once
-def _batches_layers() -> alt.LayerChart:
+@cache
+def _batches_layers() -> str:
     words, colours, shapes = (list(part) for part in zip(*looks.VERDICTS.values(), strict=True))
     legend = alt.Legend(title=None, symbolOpacity=1)
     time_axis = alt.Axis(format=_CLOCK, tickCount=6, grid=False)
@@ -280,17 +270,17 @@ def _batches_layers() -> alt.LayerChart:
         shape=alt.Shape("word:N", scale=alt.Scale(domain=words, range=shapes), legend=legend),
     )
     ticks = base.mark_bar(width=2.5).encode(y=_lower_axis("ticks_landed:Q", "Ticks"), y2=alt.datum(0))
-    return _stacked(alt.LayerChart(layer=[seconds.add_params(_zoom())]), ticks).properties(height=BATCH_PIXELS)
+    return _written(_stacked(alt.LayerChart(layer=[seconds.add_params(_zoom())]), ticks), BATCH_PIXELS)
 
 
-def reasons_chart(letters: pd.DataFrame, *, dark: bool = False) -> alt.LayerChart:
+def reasons_chart(letters: pd.DataFrame, *, dark: bool = False) -> Chart:
     """Bars of dead letters by reason, the most frequent on top. `letters` has one row per dead letter: reason."""
     counts = letters.groupby("reason", as_index=False).agg(total_volume=("reason", "size"))
-    return _on(_reasons_layers(len(counts), dark), _with_wholes(counts, by="reason"))
+    return Chart(_reasons_layers(len(counts), dark), _with_wholes(counts, by="reason"))
 
 
-@_made_once
-def _reasons_layers(bars: int, dark: bool) -> alt.LayerChart:
+@cache
+def _reasons_layers(bars: int, dark: bool) -> str:
     base = alt.Chart().encode(
         y=alt.Y("reason:N", sort=_LARGEST_FIRST, title=None, axis=_SECTORS),
         x=alt.X(
@@ -302,18 +292,18 @@ def _reasons_layers(bars: int, dark: bool) -> alt.LayerChart:
         tooltip=[alt.Tooltip("reason:N", title="Reason"), alt.Tooltip("whole:Q", title="Dead letters", format=WHOLE)],
     )
     drawn = base.mark_bar(cornerRadiusEnd=2, color=looks.VERDICTS["failed"][1], opacity=0.8, height=_THICK)
-    return alt.LayerChart(layer=[drawn, _figures(base, dark=dark)]).properties(height=_bars_height(bars))
+    return _written(alt.LayerChart(layer=[drawn, _figures(base, dark=dark)]), _bars_height(bars))
 
 
-def history_chart(volumes: pd.DataFrame, colours: Colours) -> alt.LayerChart:
+def history_chart(volumes: pd.DataFrame, colours: Colours) -> Chart:
     """Stacked bars of volume by day, coloured by sector. `volumes` has one row per date and sector: total_volume."""
     places = {sector: place for place, sector in enumerate(colours)}
     data = volumes.assign(day=volumes.date.dt.strftime("%Y-%m-%d"), place=volumes.sector.map(places))
-    return _on(_history_layers(tuple(colours.items())), data[["day", "sector", "place", "total_volume"]])
+    return Chart(_history_layers(tuple(colours.items())), data[["day", "sector", "place", "total_volume"]])
 
 
-@_made_once
-def _history_layers(colours: Named) -> alt.LayerChart:
+@cache
+def _history_layers(colours: Named) -> str:
     day_axis = alt.Axis(labelExpr="utcFormat(toDate(datum.value), '%d %b')", labelAngle=0)
     bars = (
         alt.Chart()
@@ -330,21 +320,15 @@ def _history_layers(colours: Named) -> alt.LayerChart:
             ],
         )
     )
-    return alt.LayerChart(layer=[bars]).properties(height=DAY_PIXELS)
+    return _written(alt.LayerChart(layer=[bars]), DAY_PIXELS)
 
 
 # What charts have in common
 
 
-def _on(layers: alt.LayerChart, rows: pd.DataFrame) -> alt.LayerChart:
-    """A chart of these layers on these rows.
-
-    Altair's own copy checks and copies all that is below, which for a page of charts, every two seconds and for each
-    viewer, costs more than all else.
-    """
-    chart: alt.LayerChart = copy(layers)
-    object.__setattr__(chart, "_kwds", {**layers._kwds, "data": rows})
-    return chart
+def _written(layers: alt.LayerChart, height: int) -> str:
+    """The layers as JSON. `height` is in pixels; the width is the page's."""
+    return layers.properties(height=height).to_json()
 
 
 def _stacked(above: alt.LayerChart, below: alt.Chart) -> alt.LayerChart:

@@ -6,7 +6,7 @@ import pandas as pd
 import streamlit as st
 
 from dashboard import charts, looks, queries
-from dashboard.drawing import as_cell, as_text, clock, count_column, draw, explain, is_dark, rows_of
+from dashboard.drawing import as_cell, as_text, clock, count_column, draw, drawn_once, explain, is_dark, rows_of
 from dashboard.readings import Reading
 from dashboard.sources import CASSANDRA, MYSQL, Sources
 from tickledger.ledger import range_in_words
@@ -22,15 +22,19 @@ def draw_batches(sources: Sources) -> None:
     """The newest batches over time, with their verdicts."""
     st.subheader("Newest batches", anchor=False)
     nothing = "No batch has landed yet. Start the stream: `SPARK_CONF_DIR=. spark-submit streaming/stream_ticks.py`"
-    batches = rows_of(_newest(sources), MYSQL, nothing)
-    if batches is None:
-        return
+    newest = _newest(sources)
+    if rows_of(newest, MYSQL, nothing) is not None:
+        _draw_newest(newest, is_dark())
+        _draw_given_up(sources)
+
+
+@drawn_once
+def _draw_newest(newest: Reading, dark: bool) -> None:
     left, right = st.columns(2, gap="medium")
     with left:
-        draw(charts.batches_chart(batches), "batches")
+        draw(charts.batches_chart(newest.frame), "batches", dark=dark)
     with right:
-        _draw_table(batches)
-    _draw_given_up(sources)
+        _draw_table(newest.frame)
 
 
 def _draw_given_up(sources: Sources) -> None:
@@ -92,12 +96,22 @@ def draw_batch(sources: Sources) -> None:
         st.info("No batch has landed yet.")
         return
     reading = sources.readings.get(MYSQL, ("batch", batch_id), lambda: queries.batch(sources.mysql, batch_id))
-    found = rows_of(reading, MYSQL, f"Batch {batch_id:,} has not landed.")
-    if found is None:
+    if rows_of(reading, MYSQL, f"Batch {batch_id:,} has not landed.") is None:
         return
-    _draw_counts(found.iloc[0])
-    _draw_offsets(sources, batch_id)
-    _draw_findings(sources, batch_id, found.iloc[0])
+    offsets = sources.readings.get(MYSQL, ("offsets", batch_id), lambda: queries.batch_offsets(sources.mysql, batch_id))
+    findings = sources.readings.get(
+        MYSQL, ("findings", batch_id), lambda: queries.batch_findings(sources.mysql, batch_id)
+    )
+    _draw_one(reading, offsets, findings)
+
+
+@drawn_once
+def _draw_one(batch: Reading, offsets: Reading, findings: Reading) -> None:
+    _draw_counts(batch.frame.iloc[0])
+    if offsets.frame is not None:
+        _draw_offsets(offsets.frame)
+    if findings.frame is not None:
+        _draw_findings(findings.frame, batch.frame.verdict.iloc[0])
 
 
 def _interesting(sources: Sources) -> int | None:
@@ -142,27 +156,21 @@ def _phases(batch: pd.Series) -> str:
 _BADGES: dict[str, Literal["green", "yellow", "red"]] = {"passed": "green", "warned": "yellow", "failed": "red"}
 
 
-def _draw_offsets(sources: Sources, batch_id: int) -> None:
-    reading = sources.readings.get(MYSQL, ("offsets", batch_id), lambda: queries.batch_offsets(sources.mysql, batch_id))
-    if reading.frame is not None and not reading.frame.empty:
-        ranges = [
-            f"partition {row.kafka_partition}: {row.from_offset:,} up to {row.until_offset:,}"
-            for row in reading.frame.itertuples()
-        ]
+def _draw_offsets(offsets: pd.DataFrame) -> None:
+    ranges = [
+        f"partition {row.kafka_partition}: {row.from_offset:,} up to {row.until_offset:,}"
+        for row in offsets.itertuples()
+    ]
+    if ranges:
         st.caption("Kafka offsets · " + " · ".join(ranges))
 
 
-def _draw_findings(sources: Sources, batch_id: int, batch: pd.Series) -> None:
-    reading = sources.readings.get(
-        MYSQL, ("findings", batch_id), lambda: queries.batch_findings(sources.mysql, batch_id)
-    )
-    if reading.frame is None:
-        return
-    if reading.frame.empty and batch.verdict == "passed":
+def _draw_findings(findings: pd.DataFrame, verdict: str) -> None:
+    if findings.empty and verdict == "passed":
         st.success("Every expectation held.", icon=":material/check:")
-    elif reading.frame.empty:
-        st.info("No finding is kept of this batch." if batch.verdict in _BADGES else "Its checks have not run yet.")
-    for finding in reading.frame.itertuples():
+    elif findings.empty:
+        st.info("No finding is kept of this batch." if verdict in _BADGES else "Its checks have not run yet.")
+    for finding in findings.itertuples():
         with st.container(border=True, gap="small"):
             st.markdown(f"**{as_text(finding.expectation)}** · {as_text(finding.severity)}")
             st.caption("observed")
@@ -184,9 +192,14 @@ def draw_dead_letters(sources: Sources) -> None:
     explain(reading, CASSANDRA, why=False)
     if reading.frame is None or reading.frame.empty:
         return
-    draw(charts.reasons_chart(reading.frame, dark=is_dark()), "reasons")
-    st.caption(f"In the newest {queries.BATCHES_WITH_DEAD_LETTERS} batches that had any.")
+    _draw_reasons(reading, is_dark())
     _draw_samples(sources, reading.frame)
+
+
+@drawn_once
+def _draw_reasons(letters: Reading, dark: bool) -> None:
+    draw(charts.reasons_chart(letters.frame, dark=dark), "reasons", dark=dark)
+    st.caption(f"In the newest {queries.BATCHES_WITH_DEAD_LETTERS} batches that had any.")
 
 
 def _draw_samples(sources: Sources, letters: pd.DataFrame) -> None:

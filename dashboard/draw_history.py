@@ -6,7 +6,8 @@ import pandas as pd
 import streamlit as st
 
 from dashboard import charts, queries
-from dashboard.drawing import clock, colours_of, draw, is_dark, rows_of
+from dashboard.drawing import clock, colours_of, companies_of, draw, drawn_once, is_dark, rows_of
+from dashboard.readings import Reading
 from dashboard.sources import MYSQL, Sources
 
 #: Days in one picture, today among them.
@@ -28,15 +29,20 @@ def draw_history(sources: Sources) -> None:
         lambda: queries.volume_by_day(sources.mysql, first, last),
         fresh_seconds=HISTORY_SECONDS,
     )
-    volumes = rows_of(reading, MYSQL, f"No tick of {first:%d %B} to {last:%d %B %Y} has landed.")
-    if volumes is None:
+    if rows_of(reading, MYSQL, f"No tick of {first:%d %B} to {last:%d %B %Y} has landed.") is None:
         return
+    _draw_days(reading, companies_of(sources), day, is_dark())
+    st.caption(f"Read at {clock(reading.read_at)}")
+
+
+@drawn_once
+def _draw_days(reading: Reading, companies: Reading, day: date, dark: bool) -> None:
+    volumes, colours = reading.frame, colours_of(companies, reading.frame, dark=dark)
     left, right = st.columns([7, 5], gap="medium")
     with left:
-        draw(charts.history_chart(volumes, colours_of(sources, volumes)), "history")
+        draw(charts.history_chart(volumes, colours), "history", dark=dark)
     with right:
-        _draw_day(sources, day, volumes[volumes.date == pd.Timestamp(day)])
-    st.caption(f"Read at {clock(reading.read_at)}")
+        _draw_day(day, volumes[volumes.date == pd.Timestamp(day)], colours, dark)
 
 
 def _span(day: date, today: date) -> tuple[date, date]:
@@ -45,10 +51,10 @@ def _span(day: date, today: date) -> tuple[date, date]:
     return last - timedelta(days=DAYS_SHOWN - 1), last
 
 
-def _draw_day(sources: Sources, day: date, volumes: pd.DataFrame) -> None:
+def _draw_day(day: date, volumes: pd.DataFrame, colours: charts.Colours, dark: bool) -> None:
     shares, ticks = int(volumes.total_volume.sum()), int(volumes.ticks.sum())
     st.markdown(f"**{day:%A, %d %B %Y}** · {shares:,} shares in {ticks:,} ticks")
     if volumes.empty:
         st.info("No tick of this day has landed.")
         return
-    draw(charts.day_chart(volumes, colours_of(sources, volumes), dark=is_dark()), "day")
+    draw(charts.day_chart(volumes, colours, dark=dark), "day", dark=dark)

@@ -6,7 +6,8 @@ import pandas as pd
 import streamlit as st
 
 from dashboard import charts, queries
-from dashboard.drawing import as_cell, as_text, clock, companies_of, draw, explain, is_dark, rows_of
+from dashboard.drawing import as_cell, as_text, clock, companies_of, draw, drawn_once, explain, is_dark, rows_of
+from dashboard.readings import Reading
 from dashboard.sources import CASSANDRA, MYSQL, Sources
 from tickledger.plain_text import plain
 
@@ -39,15 +40,10 @@ def draw_prices(sources: Sources) -> None:
     explain(reading, CASSANDRA)
     if reading.frame is None:
         return
-    sectors = dict(zip(known.frame.ticker, known.frame.sector, strict=True))
-    for start in range(0, len(tickers), COLUMNS):
-        row = tickers[start : start + COLUMNS]
-        for ticker, column in zip(row, st.columns(len(row)), strict=True):
-            with column, st.container(border=True):
-                candles = reading.frame[reading.frame.ticker == ticker]
-                _draw_candles(as_text(f"{ticker} · {sectors[ticker]}"), ticker, candles, name, until)
-    if reading.frame.attrs["to_come"]:
-        st.caption(f"{reading.frame.attrs['to_come']} earlier days are read next.")
+    _draw_all_candles(reading, known, tickers, name, is_dark())
+    if reading.frame.to_come:
+        sources.readings.ask_again()
+        st.caption(f"{reading.frame.to_come} earlier days are read next.")
     st.caption(
         f"Read at {clock(reading.read_at)} · a candle is {window.candle}, hollow if the price rose; times without a"
         " tick stay empty · Shift and wheel zoom, a drag moves, a double click shows all again"
@@ -69,7 +65,18 @@ def _choose(tickers: list[str]) -> tuple[tuple[str, ...], str]:
     return tuple(sorted(chosen)), str(window)
 
 
-def _draw_candles(name: str, ticker: str, candles: pd.DataFrame, window: str, until: datetime) -> None:
+@drawn_once
+def _draw_all_candles(reading: Reading, companies: Reading, tickers: tuple[str, ...], window: str, dark: bool) -> None:
+    sectors, found = dict(zip(companies.frame.ticker, companies.frame.sector, strict=True)), reading.frame
+    for start in range(0, len(tickers), COLUMNS):
+        row = tickers[start : start + COLUMNS]
+        for ticker, column in zip(row, st.columns(len(row)), strict=True):
+            with column, st.container(border=True):
+                candles = found.rows[found.rows.ticker == ticker]
+                _draw_candles(as_text(f"{ticker} · {sectors[ticker]}"), ticker, candles, window, found.until, dark)
+
+
+def _draw_candles(name: str, ticker: str, candles: pd.DataFrame, window: str, until: datetime, dark: bool) -> None:
     if candles.empty:
         st.metric(name, "no tick", delta=f"in the last {window}", delta_color="off", delta_arrow="off")
         return
@@ -83,7 +90,7 @@ def _draw_candles(name: str, ticker: str, candles: pd.DataFrame, window: str, un
     asked = queries.WINDOWS[window]
     begin = pd.Timestamp(queries.floor(until - asked.length, asked), tz="UTC")
     shown = candles.assign(window_start=begin, window_end=begin + asked.length + asked.candle_length)
-    draw(charts.candle_chart(shown, asked.candle_length, dark=is_dark()), f"candles {ticker} {window}")
+    draw(charts.candle_chart(shown, asked.candle_length, dark=dark), f"candles {ticker} {window}", dark=dark)
 
 
 def draw_companies(sources: Sources) -> None:
@@ -96,18 +103,23 @@ def draw_companies(sources: Sources) -> None:
     reading = sources.readings.get(
         CASSANDRA, ("quotes", day), lambda: queries.quotes(sources.cassandra, list(names.ticker), day)
     )
-    found = rows_of(reading, CASSANDRA, "No tick of today is in Cassandra yet.")
-    if found is None:
+    if rows_of(reading, CASSANDRA, "No tick of today is in Cassandra yet.") is None:
         return
-    quotes = found.merge(names, on="ticker").sort_values("market_cap", ascending=False, ignore_index=True)
-    left, right = st.columns([7, 5], gap="medium")
-    with left:
-        draw(charts.heat_map_chart(quotes, dark=is_dark()), "heat map")
-    with right:
-        _draw_table(quotes)
+    _draw_quotes(reading, known, is_dark())
     st.caption(
         f"Read at {clock(reading.read_at)} · the change is that of the newest price since the day's first, in UTC"
     )
+
+
+@drawn_once
+def _draw_quotes(found: Reading, companies: Reading, dark: bool) -> None:
+    quotes = found.frame.merge(companies.frame, on="ticker")
+    quotes = quotes.sort_values("market_cap", ascending=False, ignore_index=True)
+    left, right = st.columns([7, 5], gap="medium")
+    with left:
+        draw(charts.heat_map_chart(quotes, dark=dark), "heat map", dark=dark)
+    with right:
+        _draw_table(quotes)
 
 
 def _draw_table(quotes: pd.DataFrame) -> None:

@@ -8,9 +8,9 @@ import pandas as pd
 import streamlit as st
 
 from dashboard import charts, queries
-from dashboard.drawing import clock, colours_of, draw, duration, explain, is_dark, rows_of
+from dashboard.drawing import clock, colours_of, companies_of, draw, drawn_once, duration, explain, is_dark, rows_of
 from dashboard.readings import Reading
-from dashboard.sources import MYSQL, Sources
+from dashboard.sources import KAFKA, MYSQL, Sources
 from tickledger.here import ALL
 
 EXCHANGE = ZoneInfo("Asia/Jakarta")
@@ -20,15 +20,35 @@ SESSION_OPENS, SESSION_CLOSES = time(9), time(16)
 QUIET_SECONDS = 60
 #: The average of earlier days costs a look at all of them and stays as it is while today goes on.
 AVERAGE_SECONDS = 60
+#: Today's share of an average day moves slowly.
+SHARE_SECONDS = 20
 #: Six figures stand in one row of a page of 1280 pixels, two in one of a phone.
 FIGURE_PIXELS = 170
 
 Colour = Literal["off", "red", "yellow", "green"]
 
 
+def today(sources: Sources) -> Reading:
+    """The figures of the day, which are asked for more often than all else: they tell of what has changed."""
+    return sources.readings.get(
+        MYSQL, "today", lambda: queries.today(sources.mysql), fresh_seconds=sources.look_seconds
+    )
+
+
+def changed(sources: Sources) -> float:
+    """When all but the figures of the day was to be drawn anew last: a batch has landed or was checked, or MySQL went.
+
+    See :meth:`dashboard.readings.Readings.changed`.
+    """
+    reading = today(sources)
+    # The pace falls while nothing lands.
+    figures = () if reading.frame is None else map(str, reading.frame.iloc[0].drop("ticks_a_second"))
+    return sources.readings.changed((reading.error is None, *figures))
+
+
 def draw_today(sources: Sources) -> None:
     """The state of the day, and its figures."""
-    reading = sources.readings.get(MYSQL, "today", lambda: queries.today(sources.mysql))
+    reading = today(sources)
     figures = None if reading.frame is None else reading.frame.iloc[0]
     now = datetime.now(UTC)
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
@@ -81,7 +101,14 @@ def _age(moment: datetime, now: datetime) -> str:
 
 def _lag(sources: Sources) -> int | None:
     ends = sources.readings.get(MYSQL, "ends", lambda: queries.landed_ends(sources.mysql))
-    return None if ends.frame is None or ends.error else sources.lag.behind(ends.frame)
+    frame = ends.frame
+    if frame is None or ends.error:
+        return None
+    # Numbered by the ends: an answer about others is none about these.
+    question = "lag", ends.number
+    return sources.readings.get(
+        KAFKA, question, lambda: sources.lag.behind(frame), fresh_seconds=sources.look_seconds
+    ).frame
 
 
 def _average(sources: Sources) -> Reading:
@@ -99,9 +126,15 @@ def draw_volumes(sources: Sources) -> None:
     """The bar chart of today's volume by sector, with what failed its checks or awaits them."""
     st.subheader("Volume by sector", anchor=False)
     nothing = f"No tick of today has landed yet. Start the producer and the stream, or `{ALL}` for all of it."
-    volumes = rows_of(_volumes(sources), MYSQL, nothing)
-    if volumes is not None:
-        draw(charts.volume_chart(volumes, colours_of(sources, volumes), dark=is_dark()), "volumes")
+    volumes = _volumes(sources)
+    if rows_of(volumes, MYSQL, nothing) is not None:
+        _draw_volumes(volumes, companies_of(sources), is_dark())
+
+
+@drawn_once
+def _draw_volumes(volumes: Reading, companies: Reading, dark: bool) -> None:
+    colours = colours_of(companies, volumes.frame, dark=dark)
+    draw(charts.volume_chart(volumes.frame, colours, dark=dark), "volumes", dark=dark)
 
 
 def _volumes(sources: Sources) -> Reading:
@@ -112,12 +145,20 @@ def draw_average(sources: Sources) -> None:
     """Today's volume against the average of earlier days, by sector."""
     st.subheader("Today against an average day", anchor=False)
     nothing = "There is no earlier trading day to compare with yet: this fills in from tomorrow on."
-    average, today = rows_of(_average(sources), MYSQL, nothing), _volumes(sources).frame
-    if average is None or today is None:
-        return
-    now = today.groupby("sector").total_volume.sum()
-    days = average.assign(total_volume=average.sector.map(now).fillna(0.0))
-    draw(charts.average_chart(days, colours_of(sources, days), dark=is_dark()), "average")
+    average = _average(sources)
+    volumes = sources.readings.get(
+        MYSQL, "share", lambda: queries.volume_by_verdict(sources.mysql), fresh_seconds=SHARE_SECONDS
+    )
+    if rows_of(average, MYSQL, nothing) is not None and volumes.frame is not None:
+        _draw_average(average, volumes, companies_of(sources), is_dark())
+
+
+@drawn_once
+def _draw_average(average: Reading, volumes: Reading, companies: Reading, dark: bool) -> None:
+    now = volumes.frame.groupby("sector").total_volume.sum()
+    days = average.frame.assign(total_volume=average.frame.sector.map(now).fillna(0.0))
+    colours = colours_of(companies, days, dark=dark)
+    draw(charts.average_chart(days, colours, dark=dark), "average", dark=dark)
     count = int(days.days.iloc[0])
     st.caption(f"The average of the last {count} trading day{'s' if count > 1 else ''}, from midnight to midnight UTC.")
 

@@ -1,41 +1,46 @@
 """What the parts of the page draw with: charts that stay while data change, words for times and for what is amiss."""
 
+import json
 import re
 import time
-from copy import deepcopy
 from datetime import datetime
-from typing import Any, cast
+from operator import attrgetter
+from typing import Any
 
-import altair as alt
 import pandas as pd
 import streamlit as st
 
 from dashboard import looks, queries
+from dashboard.charts import Chart
 from dashboard.readings import Reading
 from dashboard.sources import MYSQL, Sources
 from tickledger.plain_text import plain
 
+#: Draws a part of the page once for all who see the same. Its arguments tell what it depends on: readings, whether the
+#: page is dark, and what the viewer chose. It holds no widget.
+drawn_once = st.cache_resource(max_entries=64, show_spinner=False, hash_funcs={Reading: attrgetter("number")})
 
-def draw(chart: alt.LayerChart, key: str) -> None:
+
+def draw(chart: Chart, key: str, *, dark: bool) -> None:
     """Show a chart whose data travel beside its specification.
 
     `st.altair_chart` writes a name of the data into it: each refresh would draw another chart, flicker and lose the
     zoom.
     """
-    rows = cast(pd.DataFrame, chart.data).reset_index(drop=True)
-    rows.attrs = {}
+    rows = chart.rows.reset_index(drop=True)
     # Streamlit lets a viewer download them as CSV, and has no way to forbid it.
     for name, column in rows.select_dtypes(["object", "string"]).items():
         rows[name] = column.map(lambda value: as_cell(value) if isinstance(value, str) else value)
     # Streamlit's page takes data of the same names, rows and bytes for the same, whatever the values: a name tells it.
     rows[f"changed {pd.util.hash_pandas_object(rows).sum()}"] = 0
-    st.vega_lite_chart(rows, _specification(chart) | {"config": looks.theme(dark=is_dark())}, theme=None, key=key)
+    st.vega_lite_chart(rows, json.loads(chart.layers) | {"config": looks.theme(dark=dark)}, theme=None, key=key)
 
 
 def let_it_paint(*, last: bool = False) -> None:
     """Give the browser of a viewer who has just come a moment to show what it has, the `last` one of its first run.
 
-    Else it works through everything that it gets, charts below the screen too, before it shows the first figure.
+    Else it works through everything that it gets, charts below the screen too, before it shows the first figure: in a
+    Chromium on a busy machine that took 3 to 14 s instead of 2 to 4.
     """
     if "painted" not in st.session_state:
         time.sleep(PAINT_SECONDS)
@@ -45,21 +50,6 @@ def let_it_paint(*, last: bool = False) -> None:
 
 #: Long enough for the figures on a slow machine (`python -m tools.picture --first-paint 1000000` measures it).
 PAINT_SECONDS = 0.3
-
-
-_specifications: dict[str, dict[str, Any]] = {}
-
-
-def _specification(chart: alt.LayerChart) -> dict[str, Any]:
-    """The specification without its rows, written once for all charts of the same layers."""
-    layers = chart.usermeta["layers"] if isinstance(chart.usermeta, dict) else ""
-    if layers not in _specifications:
-        chart.data = alt.NamedData("rows")
-        written = {name: value for name, value in chart.to_dict().items() if name != "data"}
-        if not layers:
-            return written
-        _specifications[layers] = written
-    return deepcopy(_specifications[layers])
 
 
 def explain(reading: Reading, store: str, *, why: bool = True) -> None:
@@ -93,11 +83,10 @@ def companies_of(sources: Sources) -> Reading:
     )
 
 
-def colours_of(sources: Sources, frame: pd.DataFrame) -> dict[str, str]:
+def colours_of(companies: Reading, frame: pd.DataFrame, *, dark: bool) -> dict[str, str]:
     """The colours of the sectors that a frame or `profile` names."""
-    known = companies_of(sources).frame
-    sectors = [*frame.sector, *([] if known is None else known.sector)]
-    return looks.sector_colours(sectors, dark=is_dark())
+    sectors = [*frame.sector, *([] if companies.frame is None else companies.frame.sector)]
+    return looks.sector_colours(sectors, dark=dark)
 
 
 #: `profile` changes when somebody runs `dbt seed`.

@@ -8,7 +8,7 @@ misread. No answer grows with the age of the stores: each is cut by time or by n
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from typing import Any
 
@@ -233,23 +233,35 @@ _CLOSES = """
 """
 
 
-def candles(
-    reader: CassandraReader, tickers: Sequence[str], window: Window, until: datetime, known: pd.DataFrame | None = None
-) -> pd.DataFrame:
-    """The candles of some tickers in a window that ends before `until` (UTC, without a zone), oldest first.
+@dataclass(frozen=True)
+class Candles:
+    """Candles of some tickers in a window that ends before `until`, and how far each day was read. Times are UTC.
 
-    One row per ticker and candle with a tick in it: ticker, start (UTC), open, high, low, close (IDR), volume (shares)
-    and ticks; the times without a tick have no row. Reads only the partitions (ticker, trade_date) of the window, day
-    by day from the newest back, for about a second.
+    `rows` has one row per ticker and candle with a tick in it, oldest first: ticker, start, open, high, low, close
+    (IDR), volume (shares) and ticks; the times without a tick have no row. `read` says up to when a day was read last,
+    `whole` when it was read as a whole last, and `to_come` how many days are left for the next answer.
+    """
+
+    until: datetime
+    rows: pd.DataFrame = field(default_factory=pd.DataFrame)
+    read: dict[date, datetime] = field(default_factory=dict)
+    whole: dict[date, datetime] = field(default_factory=dict)
+    to_come: int = 0
+
+
+def candles(
+    reader: CassandraReader, tickers: Sequence[str], window: Window, until: datetime, known: Candles | None = None
+) -> Candles:
+    """The candles of some tickers in a window that ends before `until` (UTC, without a zone).
+
+    Reads only the partitions (ticker, trade_date) of the window, day by day from the newest back, for about a second.
 
     `known` is the earlier answer to the same question. What it lacks is read first of all; of today only the newest two
     candles are read again, and a whole day once a candle's length (a past one: half an hour) has gone by, so a late
-    tick shows that much later. `attrs` hold when each day was read: `read` and `whole`, and `to_come`, the days that
-    are left for the next answer.
+    tick shows that much later.
     """
-    begin = floor(until - window.length, window)
-    before: Any = {"read": {}, "whole": {}} if known is None else known.attrs
-    read, whole, parts = dict(before["read"]), dict(before["whole"]), [] if known is None else [known]
+    begin, before = floor(until - window.length, window), known or Candles(until)
+    read, whole, parts = dict(before.read), dict(before.whole), [before.rows] if known else []
     deadline, answered, to_come = time.monotonic() + BUDGET_SECONDS, 0, 0
     for day in reversed(_days(begin, until)):
         midnight = datetime.combine(day, datetime.min.time())
@@ -268,8 +280,7 @@ def candles(
         whole[day] = whole[day] if is_whole else until
     frame = pd.concat([part for part in parts if not part.empty] or parts[:1])
     frame = frame[frame.start >= _utc(begin)].sort_values(["ticker", "start"], ignore_index=True)
-    frame.attrs = {"read": read, "whole": whole, "to_come": to_come}
-    return frame
+    return Candles(until, frame, read, whole, to_come)
 
 
 def _candles_of_day(

@@ -5,6 +5,8 @@ import time
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from itertools import count
+from typing import Any
 
 import pandas as pd
 
@@ -13,22 +15,34 @@ from tickledger.errors import StoreUnavailable, TickledgerError
 #: Questions kept; viewers who choose other tickers ask other ones.
 MAX_QUESTIONS = 64
 
+_numbers = count(1)
+
 
 @dataclass(frozen=True)
 class Reading:
     """An answer, or the newest good one with the error that keeps a newer one away.
 
-    `frame` and `read_at` (UTC) are None if the question never had an answer.
+    `frame` is a DataFrame, or what else the question returns. It and `read_at` (UTC) are None if there never was an
+    answer. Readings of one number have one answer, or equal ones.
     """
 
-    frame: pd.DataFrame | None = None
+    frame: Any = None
     read_at: datetime | None = None
     error: TickledgerError | None = None
     asked: float = field(default=float("-inf"), repr=False)
+    number: int = 0
+
+
+@dataclass
+class _Question:
+    """A question's newest reading; the lock is held while it is asked."""
+
+    reading: Reading = field(default_factory=Reading)
+    lock: threading.Lock = field(default_factory=threading.Lock)
 
 
 class Readings:
-    """Asks each question at most once in `fresh_seconds`, however many viewers there are.
+    """Asks each question once for all viewers, and again when something has changed or `fresh_seconds` are over.
 
     A store that did not answer rests for `retry_seconds`: all questions to it fail at once meanwhile, so that a store
     that hangs does not freeze the parts of the page that live on the other.
@@ -37,40 +51,68 @@ class Readings:
     def __init__(self, fresh_seconds: float, retry_seconds: float = 3.0) -> None:
         self._fresh_seconds = fresh_seconds
         self._retry_seconds = retry_seconds
-        self._kept: dict[Hashable, Reading] = {}
+        self._questions: dict[Hashable, _Question] = {}
         self._resting: dict[str, tuple[float, StoreUnavailable]] = {}
         self._lock = threading.Lock()
+        self._mark: Hashable = None
+        self._changed, self._retry_at = float("-inf"), float("inf")
+
+    def changed(self, mark: Hashable) -> float:
+        """When something changed last: another mark than before, or it is time to ask again what may have changed.
+
+        That is `fresh_seconds` after the last change, or `retry_seconds` after a question that had no answer.
+        """
+        with self._lock:
+            now = time.monotonic()
+            if mark != self._mark or now >= min(self._retry_at, self._changed + self._fresh_seconds):
+                self._mark, self._changed = mark, now
+                self._retry_at = self._retry_at if now < self._retry_at else float("inf")
+            return self._changed
 
     def get(
-        self, store: str, question: Hashable, read: Callable[[], pd.DataFrame], *, fresh_seconds: float = 0.0
+        self, store: str, question: Hashable, read: Callable[[], Any], *, fresh_seconds: float | None = None
     ) -> Reading:
         """The answer to a question: kept if fresh, else from `read`; if that fails, the last good one.
 
-        An answer that costs much and changes little may stay fresh longer than the others.
+        With `fresh_seconds` an answer stays fresh for that long, whatever changes.
         """
-        kept = self._kept.get(question, Reading())
-        if time.monotonic() - kept.asked < max(self._fresh_seconds, fresh_seconds) and kept.error is None:
-            return kept
-        until, error = self._resting.get(store, (float("-inf"), None))
-        if time.monotonic() < until:
-            return replace(kept, error=error)
-        reading = self._asked(store, kept, read)
         with self._lock:
-            self._kept.pop(question, None)
-            self._kept[question] = reading
-            while len(self._kept) > MAX_QUESTIONS:
-                self._kept.pop(next(iter(self._kept)))
-        return reading
+            known = self._questions[question] = self._questions.pop(question, _Question())
+            while len(self._questions) > MAX_QUESTIONS:
+                self._questions.pop(next(iter(self._questions)))
+        with known.lock:
+            if self._is_fresh(known.reading, fresh_seconds):
+                return known.reading
+            until, error = self._resting.get(store, (float("-inf"), None))
+            if time.monotonic() < until:
+                return replace(known.reading, error=error)
+            known.reading = self._asked(store, known.reading, read)
+            return known.reading
 
-    def kept(self, question: Hashable) -> pd.DataFrame | None:
+    def ask_again(self, seconds: float = 0.0) -> None:
+        """Let :meth:`changed` tell of a change in so many seconds at the latest."""
+        with self._lock:
+            self._retry_at = min(self._retry_at, time.monotonic() + seconds)
+
+    def kept(self, question: Hashable) -> Any:
         """The last good answer to a question, without asking again."""
-        return self._kept.get(question, Reading()).frame
+        known = self._questions.get(question)
+        return known and known.reading.frame
 
-    def _asked(self, store: str, kept: Reading, read: Callable[[], pd.DataFrame]) -> Reading:
+    def _is_fresh(self, reading: Reading, seconds: float | None) -> bool:
+        age = time.monotonic() - reading.asked
+        if seconds is None:
+            return reading.error is None and reading.asked >= self._changed and age < self._fresh_seconds
+        return reading.error is None and age < seconds
+
+    def _asked(self, store: str, kept: Reading, read: Callable[[], Any]) -> Reading:
+        asked = time.monotonic()
         try:
-            return Reading(read(), datetime.now(UTC), None, time.monotonic())
-        except StoreUnavailable as error:
-            self._resting[store] = (time.monotonic() + self._retry_seconds, error)
-            return replace(kept, error=error)
+            answer = read()
         except TickledgerError as error:
-            return replace(kept, error=error, asked=time.monotonic())
+            if isinstance(error, StoreUnavailable):
+                self._resting[store] = time.monotonic() + self._retry_seconds, error
+            self.ask_again(self._retry_seconds)
+            return replace(kept, error=error, asked=asked)
+        is_same = isinstance(answer, pd.DataFrame) and kept.frame is not None and answer.equals(kept.frame)
+        return Reading(answer, datetime.now(UTC), None, asked, kept.number if is_same else next(_numbers))

@@ -13,7 +13,11 @@ from dashboard.readings import Readings
 from tickledger.settings import Settings, load_settings
 from tickledger.topic import LagMeter
 
-MYSQL, CASSANDRA = "MySQL", "Cassandra"
+MYSQL, CASSANDRA, KAFKA = "MySQL", "Cassandra", "Kafka"
+#: What may change without a batch or a verdict, such as the window of the candles, is asked and drawn again this often.
+ALL_AGAIN_SECONDS = 20
+#: Of the refresh: for how long viewers share the figures of the day. A batch shows later by as much.
+SHARED = 0.25
 #: For how long a part of the page waits for Kafka before it goes on without.
 LAG_SECONDS = 0.3
 
@@ -67,13 +71,17 @@ class LagWatch:
 
 @dataclass(frozen=True)
 class Sources:
-    """What the parts of the page read from. `topic` is the one that the ledger lands."""
+    """What the parts of the page read from. `topic` is the one that the ledger lands.
+
+    For `look_seconds` all viewers share what each of them asks with every refresh.
+    """
 
     mysql: MySQLReader
     cassandra: CassandraReader
     readings: Readings
     lag: LagWatch
     topic: str
+    look_seconds: float
 
     def close(self) -> None:
         """Close all connections."""
@@ -100,10 +108,9 @@ def page_settings() -> Settings:
 @st.cache_resource(max_entries=1, show_spinner=False, hash_funcs={Settings: hash}, on_release=Sources.close)
 def sources_of(settings: Settings) -> Sources:
     """The sources, made once for the server; other settings (after a reload) make others."""
-    # Somewhat less than the refresh, so that a refresh never finds the answer of the one before it.
-    readings = Readings(settings.dashboard_refresh_seconds * 0.8)
+    readings, look_seconds = Readings(ALL_AGAIN_SECONDS), settings.dashboard_refresh_seconds * SHARED
     mysql, cassandra = MySQLReader(settings), CassandraReader(settings)
     # After each run of a part Streamlit has Python look through every object: 0.1 s for what the imports made.
     gc.collect()
     gc.freeze()
-    return Sources(mysql, cassandra, readings, LagWatch(settings), settings.kafka_topic)
+    return Sources(mysql, cassandra, readings, LagWatch(settings), settings.kafka_topic, look_seconds)

@@ -120,8 +120,8 @@ def test_numbers_are_the_stores_and_a_new_batch_appears_without_a_reload(
     page.get_by_text("Batch 1", exact=True).wait_for()
     page.evaluate("window.mine = document.querySelector('[data-testid=\"stVegaLiteChart\"] svg.marks')")
     page.locator('[data-testid="stMain"]').evaluate("element => element.scrollTo(0, 700)")
-    land(pipeline, 5, now(), {"Coal": 30}, "unchecked")
     tick(pipeline, "ALTO.JK", now(), "612")
+    land(pipeline, 5, now(), {"Coal": 30}, "unchecked")
     viewer.wait_for_figure("Volume today (shares)", "86,190,000")
     assert volume_in_mysql(pipeline) == "86,190,000"
     viewer.wait_for_figure("ALTO.JK · Beverages", "612.00 IDR")
@@ -142,6 +142,20 @@ def test_numbers_are_the_stores_and_a_new_batch_appears_without_a_reload(
     page.get_by_text("Refresh by itself").click()
     viewer.wait_for_figure("Volume today (shares)", "86,190,001")
     assert viewer.complaints == []
+
+
+def test_what_has_not_changed_is_left_alone(pipeline: Pipeline, look: Callable[..., Viewer]) -> None:
+    viewer = look()
+    viewer.wait_for_figure("Volume today (shares)", volume_in_mysql(pipeline))
+    viewer.wait_for_charts(CHARTS)
+    figures, quotes = set[str](), set[str]()
+    for _ in range(60):
+        figures |= set(viewer.captions("Refreshed at"))
+        quotes |= set(viewer.captions("Read at", "since the day's first"))
+        viewer.page.wait_for_timeout(100)
+    assert len(figures) >= 4
+    # All is asked again now and then.
+    assert len(quotes) <= 2
 
 
 @pytest.mark.parametrize("view", VIEWS)

@@ -1,9 +1,9 @@
 """Charts, by their specification and their data."""
 
+import json
 from itertools import combinations
 from typing import Any
 
-import altair as alt
 import numpy as np
 import pandas as pd
 import pytest
@@ -97,37 +97,39 @@ def all_charts(
     batches: pd.DataFrame,
     days: pd.DataFrame,
     averages: pd.DataFrame,
-) -> dict[str, dict[str, Any]]:
-    """Every chart's specification, by its function's name."""
+) -> dict[str, charts.Chart]:
+    """Every chart, by its function's name."""
     return {
-        "volume_chart": charts.volume_chart(volumes, COLOURS).to_dict(),
-        "day_chart": charts.day_chart(days[days.date == days.date.max()], COLOURS).to_dict(),
-        "average_chart": charts.average_chart(averages, COLOURS).to_dict(),
-        "candle_chart": charts.candle_chart(candles, MINUTE).to_dict(),
-        "heat_map_chart": charts.heat_map_chart(quotes).to_dict(),
-        "batches_chart": charts.batches_chart(batches).to_dict(),
-        "reasons_chart": charts.reasons_chart(pd.DataFrame({"reason": ["not_json", "bad_time", "bad_time"]})).to_dict(),
-        "history_chart": charts.history_chart(days, COLOURS).to_dict(),
+        "volume_chart": charts.volume_chart(volumes, COLOURS),
+        "day_chart": charts.day_chart(days[days.date == days.date.max()], COLOURS),
+        "average_chart": charts.average_chart(averages, COLOURS),
+        "candle_chart": charts.candle_chart(candles, MINUTE),
+        "heat_map_chart": charts.heat_map_chart(quotes),
+        "batches_chart": charts.batches_chart(batches),
+        "reasons_chart": charts.reasons_chart(pd.DataFrame({"reason": ["not_json", "bad_time", "bad_time"]})),
+        "history_chart": charts.history_chart(days, COLOURS),
     }
 
 
-def layers(spec: dict[str, Any]) -> list[dict[str, Any]]:
-    """The layers of a specification, each as Vega-Lite sees it, nested ones in their order."""
-    found: list[Any] = []
-    for layer in spec["layer"]:
-        found += layers(layer) if "layer" in layer else [layer]
-    return found
+def layers(chart: charts.Chart) -> list[dict[str, Any]]:
+    """The layers of a chart, each as Vega-Lite sees it, nested ones in their order."""
+    return flat(json.loads(chart.layers))
 
 
-def rows(spec: dict[str, Any]) -> list[dict[str, Any]]:
-    """The data of a specification."""
-    return list(spec["datasets"][spec["data"]["name"]])
+def flat(spec: dict[str, Any]) -> list[dict[str, Any]]:
+    """The layers of a specification."""
+    return [one for layer in spec["layer"] for one in (flat(layer) if "layer" in layer else [layer])]
 
 
-def axes(spec: dict[str, Any]) -> dict[str, Any]:
+def rows(chart: charts.Chart) -> list[dict[str, Any]]:
+    """The data of a chart, as they travel."""
+    return list(json.loads(chart.rows.to_json(orient="records", date_format="iso")))
+
+
+def axes(chart: charts.Chart) -> dict[str, Any]:
     """Title → axis of every axis that a chart shows; a sector's, reason's or company's own name needs no unit."""
     found = {}
-    for layer in layers(spec):
+    for layer in layers(chart):
         for channel in ("x", "y"):
             encoding = layer["encoding"].get(channel, {})
             if encoding.get("axis", {}) is not None and encoding.get("type") != "nominal" and encoding.get("title"):
@@ -135,7 +137,7 @@ def axes(spec: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def test_every_axis_names_its_unit(all_charts: dict[str, dict[str, Any]]) -> None:
+def test_every_axis_names_its_unit(all_charts: dict[str, charts.Chart]) -> None:
     assert {name: sorted(axes(spec)) for name, spec in all_charts.items()} == {
         "volume_chart": ["Volume today (shares)"],
         "day_chart": ["Volume of the day (shares)"],
@@ -148,7 +150,7 @@ def test_every_axis_names_its_unit(all_charts: dict[str, dict[str, Any]]) -> Non
     }
 
 
-def test_every_time_axis_is_utc(all_charts: dict[str, dict[str, Any]]) -> None:
+def test_every_time_axis_is_utc(all_charts: dict[str, charts.Chart]) -> None:
     for spec in all_charts.values():
         for layer in layers(spec):
             x = layer["encoding"].get("x", {})
@@ -157,7 +159,7 @@ def test_every_time_axis_is_utc(all_charts: dict[str, dict[str, Any]]) -> None:
 
 
 def test_volume_bars_are_sorted_by_the_whole_bar_and_told_by_state(volumes: pd.DataFrame) -> None:
-    spec = charts.volume_chart(volumes, COLOURS).to_dict()
+    spec = charts.volume_chart(volumes, COLOURS)
     bars, figures = layers(spec)
     assert bars["encoding"]["y"]["sort"] == {"field": "whole", "op": "max", "order": "descending"}
     assert bars["encoding"]["x"]["scale"]["zero"] is True
@@ -177,20 +179,20 @@ def test_volume_bars_are_sorted_by_the_whole_bar_and_told_by_state(volumes: pd.D
 
 
 @pytest.mark.parametrize("name", ["volume_chart", "day_chart", "average_chart", "history_chart"])
-def test_bars_take_their_sectors_colours(all_charts: dict[str, dict[str, Any]], name: str) -> None:
+def test_bars_take_their_sectors_colours(all_charts: dict[str, charts.Chart], name: str) -> None:
     scale = layers(all_charts[name])[0]["encoding"]["color"]["scale"]
     assert dict(zip(scale["domain"], scale["range"], strict=True)) == COLOURS
 
 
 def test_a_sector_without_an_average_has_no_bar(averages: pd.DataFrame) -> None:
-    spec = charts.average_chart(averages, COLOURS).to_dict()
+    spec = charts.average_chart(averages, COLOURS)
     assert [row["share"] for row in rows(spec)] == [0.5, 1.5, None]
     assert layers(spec)[1]["encoding"]["x"]["field"] == "whole_day"
 
 
 @DARK
 def test_candles_are_hollow_where_the_price_rose(candles: pd.DataFrame, dark: bool) -> None:
-    spec = charts.candle_chart(candles, MINUTE, dark=dark).to_dict()
+    spec = charts.candle_chart(candles, MINUTE, dark=dark)
     _, wicks, bodies, hover, volumes = layers(spec)
     up, down = looks.direction_colours(dark=dark)
     assert bodies["encoding"]["fill"]["scale"] == {"domain": ["up", "down"], "range": [looks.paper(dark=dark), down]}
@@ -205,7 +207,7 @@ def test_candles_are_hollow_where_the_price_rose(candles: pd.DataFrame, dark: bo
 
 
 def test_a_gap_stays_a_gap_and_the_time_axis_covers_the_window(candles: pd.DataFrame) -> None:
-    spec = charts.candle_chart(candles, MINUTE).to_dict()
+    spec = charts.candle_chart(candles, MINUTE)
     window, *_ = layers(spec)
     assert (window["encoding"]["x"]["field"], window["encoding"]["x2"]["field"]) == ("window_start", "window_end")
     shown = [(pd.Timestamp(row["body_start"]), pd.Timestamp(row["body_end"])) for row in rows(spec)]
@@ -215,15 +217,15 @@ def test_a_gap_stays_a_gap_and_the_time_axis_covers_the_window(candles: pd.DataF
 
 @pytest.mark.parametrize("name", ["candle_chart", "batches_chart"])
 def test_time_charts_zoom_with_shift_and_wheel_and_leave_the_wheel_to_the_page(
-    all_charts: dict[str, dict[str, Any]], name: str
+    all_charts: dict[str, charts.Chart], name: str
 ) -> None:
-    (zoom,) = all_charts[name]["params"]
+    (zoom,) = json.loads(all_charts[name].layers)["params"]
     assert zoom["bind"] == "scales"
     assert zoom["select"] == {"type": "interval", "encodings": ["x"], "zoom": "wheel![event.shiftKey]"}
 
 
 def test_a_verdict_has_a_word_a_colour_and_a_shape(batches: pd.DataFrame) -> None:
-    spec = charts.batches_chart(batches).to_dict()
+    spec = charts.batches_chart(batches)
     points = layers(spec)[0]["encoding"]
     words = ["✓ passed", "! warned", "✗ failed", "… unchecked"]
     assert points["color"]["scale"]["domain"] == points["shape"]["scale"]["domain"] == words
@@ -232,12 +234,12 @@ def test_a_verdict_has_a_word_a_colour_and_a_shape(batches: pd.DataFrame) -> Non
 
 
 def test_dead_letters_are_counted_by_reason() -> None:
-    spec = charts.reasons_chart(pd.DataFrame({"reason": ["bad_time", "not_json", "bad_time"]})).to_dict()
+    spec = charts.reasons_chart(pd.DataFrame({"reason": ["bad_time", "not_json", "bad_time"]}))
     assert {row["reason"]: row["total_volume"] for row in rows(spec)} == {"bad_time": 2, "not_json": 1}
 
 
 def test_days_are_stacked_in_the_order_of_the_colours(days: pd.DataFrame) -> None:
-    spec = charts.history_chart(days, COLOURS).to_dict()
+    spec = charts.history_chart(days, COLOURS)
     assert [(row["day"], row["sector"], row["place"]) for row in rows(spec)] == [
         *(("2026-11-22", "Coal", SECTORS.index("Coal")), ("2026-11-23", "Coal", SECTORS.index("Coal"))),
         ("2026-11-23", "Machinery", SECTORS.index("Machinery")),
@@ -261,7 +263,7 @@ def test_tiles_of_few_or_nothing_are_no_error(sizes: list[float]) -> None:
 
 
 def test_the_heat_map_shows_the_change_as_colour_and_as_text(quotes: pd.DataFrame) -> None:
-    spec = charts.heat_map_chart(quotes).to_dict()
+    spec = charts.heat_map_chart(quotes)
     tiles, names, changes = layers(spec)
     assert tiles["encoding"]["color"]["field"] == "change"
     assert (names["encoding"]["text"]["field"], changes["encoding"]["text"]["field"]) == ("ticker", "sign")
@@ -273,21 +275,18 @@ def test_new_numbers_leave_the_specification_alone(
 ) -> None:
     """What stands on the page then takes new data without being drawn again."""
 
-    def bare(chart: alt.LayerChart) -> dict[str, Any]:
-        return {key: value for key, value in chart.to_dict().items() if key not in ("data", "datasets")}
-
     more, dearer = volumes.assign(total_volume=volumes.total_volume * 3), candles.assign(close=1.0, high=900.0)
-    assert bare(charts.volume_chart(more, COLOURS)) == bare(charts.volume_chart(volumes, COLOURS))
-    assert bare(charts.candle_chart(dearer, MINUTE)) == bare(charts.candle_chart(candles, MINUTE))
-    assert bare(charts.heat_map_chart(quotes.assign(market_cap=1.0))) == bare(charts.heat_map_chart(quotes))
-    assert bare(charts.batches_chart(batches.head(2))) == bare(charts.batches_chart(batches))
-    assert bare(charts.history_chart(days.head(1), COLOURS)) == bare(charts.history_chart(days, COLOURS))
+    assert charts.volume_chart(more, COLOURS).layers == charts.volume_chart(volumes, COLOURS).layers
+    assert charts.candle_chart(dearer, MINUTE).layers == charts.candle_chart(candles, MINUTE).layers
+    assert charts.heat_map_chart(quotes.assign(market_cap=1.0)).layers == charts.heat_map_chart(quotes).layers
+    assert charts.batches_chart(batches.head(2)).layers == charts.batches_chart(batches).layers
+    assert charts.history_chart(days.head(1), COLOURS).layers == charts.history_chart(days, COLOURS).layers
 
 
 def test_charts_of_the_same_names_do_not_share_their_data(volumes: pd.DataFrame) -> None:
     first = charts.volume_chart(volumes, COLOURS)
     charts.volume_chart(volumes.tail(1), COLOURS)
-    assert len(rows(first.to_dict())) == 4
+    assert len(rows(first)) == 4
 
 
 # Colours

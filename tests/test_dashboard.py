@@ -5,6 +5,7 @@ import socket
 import time
 import tomllib
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -15,7 +16,9 @@ import pytest
 from dotenv import dotenv_values
 from streamlit.testing.v1 import AppTest
 
-from dashboard import drawing, queries
+from dashboard import draw_today, drawing, queries
+from dashboard.charts import Chart
+from dashboard.drawing import draw
 from dashboard.readers import CassandraReader, MySQLReader
 from dashboard.readings import Readings
 from dashboard.sources import LagWatch, sources_of
@@ -220,7 +223,7 @@ def test_candles_are_those_of_the_ticks(pipeline: Pipeline, cassandra: Cassandra
         tick(pipeline, "TMAS.JK", NINE + timedelta(seconds=second), str(price), number)
     tick(pipeline, "TMAS.JK", NINE - timedelta(minutes=5, milliseconds=1), "1", 99)
     tick(pipeline, "DWGL.JK", NINE + timedelta(seconds=3), "540.5")
-    found = queries.candles(cassandra, ["DWGL.JK", "TMAS.JK"], MINUTES, NINE + timedelta(minutes=5))
+    found = queries.candles(cassandra, ["DWGL.JK", "TMAS.JK"], MINUTES, NINE + timedelta(minutes=5)).rows
     columns = ["ticker", "open", "high", "low", "close", "volume", "ticks"]
     assert found[columns].values.tolist() == [
         ["DWGL.JK", 540.5, 540.5, 540.5, 540.5, 100, 1],
@@ -238,7 +241,7 @@ def test_a_window_reaches_over_midnight(pipeline: Pipeline, cassandra: Cassandra
     tick(pipeline, "TMAS.JK", midnight - timedelta(seconds=30), "550")
     tick(pipeline, "TMAS.JK", midnight + timedelta(seconds=30), "560")
     found = queries.candles(cassandra, ["TMAS.JK"], MINUTES, midnight + timedelta(minutes=1))
-    assert found.close.tolist() == [550.0, 560.0]
+    assert found.rows.close.tolist() == [550.0, 560.0]
 
 
 @pytest.mark.integration
@@ -250,12 +253,11 @@ def test_only_the_newest_candles_are_read_again(pipeline: Pipeline, cassandra: C
     tick(pipeline, "TMAS.JK", NINE + timedelta(seconds=1), "900", 3)
     tick(pipeline, "TMAS.JK", until, "12", 4)
     soon = queries.candles(cassandra, ["TMAS.JK"], MINUTES, until + timedelta(seconds=2), first)
-    assert soon.close.tolist() == [10.0, 12.0], "the old candle as it was, the new one read again"
+    assert soon.rows.close.tolist() == [10.0, 12.0], "the old candle as it was, the new one read again"
     later = queries.candles(cassandra, ["TMAS.JK"], MINUTES, until + timedelta(seconds=70), soon)
-    assert later.close.tolist() == [900.0, 12.0], "all of it, a candle's length later"
-    assert queries.candles(cassandra, ["TMAS.JK"], MINUTES, until + timedelta(minutes=9), later).close.tolist() == [
-        12.0
-    ]
+    assert later.rows.close.tolist() == [900.0, 12.0], "all of it, a candle's length later"
+    last = queries.candles(cassandra, ["TMAS.JK"], MINUTES, until + timedelta(minutes=9), later)
+    assert last.rows.close.tolist() == [12.0]
 
 
 @pytest.mark.integration
@@ -267,9 +269,9 @@ def test_days_that_take_too_long_follow_with_the_next_answer(
         tick(pipeline, "TMAS.JK", NINE - timedelta(days=days, hours=1), str(550 + days))
     monkeypatch.setattr(queries, "BUDGET_SECONDS", -1.0)
     found, closes = None, []
-    while found is None or found.attrs["to_come"]:
+    while found is None or found.to_come:
         found = queries.candles(cassandra, ["TMAS.JK"], window, NINE, found)
-        closes.append(found.close.tolist())
+        closes.append(found.rows.close.tolist())
         assert len(closes) < 10
     assert closes[0] == [550.0], "the newest day first"
     assert closes[-1] == [553.0, 552.0, 551.0, 550.0]
@@ -279,7 +281,7 @@ def test_days_that_take_too_long_follow_with_the_next_answer(
 def test_every_window_is_understood_by_cassandra(pipeline: Pipeline, cassandra: CassandraReader, now: datetime) -> None:
     tick(pipeline, "TMAS.JK", now - timedelta(minutes=1), "550")
     for window in queries.WINDOWS.values():
-        assert queries.candles(cassandra, ["TMAS.JK"], window, now).close.tolist() == [550.0], window
+        assert queries.candles(cassandra, ["TMAS.JK"], window, now).rows.close.tolist() == [550.0], window
 
 
 @pytest.mark.parametrize("name", queries.WINDOWS)
@@ -389,6 +391,59 @@ def test_an_answer_that_costs_much_stays_fresh_for_longer() -> None:
     assert store.asked == 1
     assert readings.kept("question") is answers[0].frame
     assert readings.get("MySQL", "question", store.read).frame is not answers[0].frame
+
+
+def test_answers_are_asked_again_once_something_has_changed_and_not_before() -> None:
+    store, readings = Store(), Readings(fresh_seconds=60)
+    first = readings.changed("batch 1")
+    readings.get("MySQL", "question", store.read)
+    assert readings.changed("batch 1") == first
+    readings.get("MySQL", "question", store.read)
+    assert store.asked == 1
+    assert readings.changed("batch 2") > first
+    readings.get("MySQL", "question", store.read)
+    assert store.asked == 2
+    readings.changed("batch 3")
+    readings.get("MySQL", "question", store.read, fresh_seconds=60)
+    assert store.asked == 2
+
+
+@pytest.mark.parametrize("seconds", [0.2, 60])
+def test_what_changes_without_a_sign_is_asked_again_after_a_while(seconds: float) -> None:
+    readings = Readings(fresh_seconds=seconds)
+    first = readings.changed("batch 1")
+    time.sleep(0.3)
+    assert (readings.changed("batch 1") > first) == (seconds < 0.3)
+
+
+def test_a_question_without_an_answer_is_asked_again_soon() -> None:
+    store, readings = Store(), Readings(fresh_seconds=60, retry_seconds=0.2)
+    first, store.up = readings.changed("batch 1"), False
+    readings.get("MySQL", "question", store.read)
+    assert readings.changed("batch 1") == first
+    time.sleep(0.3)
+    second = readings.changed("batch 1")
+    assert second > first
+    assert readings.changed("batch 1") == second
+
+
+def test_an_answer_has_another_number_if_it_differs() -> None:
+    store, readings = Store(), Readings(fresh_seconds=0)
+    numbers = [readings.get("MySQL", "question", store.read).number for _ in range(2)]
+    numbers += [readings.get("MySQL", "same", lambda: pd.DataFrame({"asked": [1]})).number for _ in range(2)]
+    assert numbers[0] != numbers[1] != numbers[2] == numbers[3]
+
+
+def test_many_who_ask_at_once_ask_once() -> None:
+    store, readings = Store(), Readings(fresh_seconds=60)
+
+    def read() -> pd.DataFrame:
+        time.sleep(0.2)
+        return store.read()
+
+    with ThreadPoolExecutor(20) as pool:
+        list(pool.map(lambda _: readings.get("MySQL", "question", read), range(20)))
+    assert store.asked == 1
 
 
 def test_the_last_good_answer_outlives_its_store_and_gives_way_to_the_next() -> None:
@@ -534,6 +589,29 @@ def test_a_chosen_batch_and_its_dead_letters_are_told_as_text(pipeline: Pipeline
     assert any("**Batch 2**" in text.value for text in drawn.markdown)
     drawn.number_input(key="batch").set_value(3).run()
     assert any("Batch 3 has not landed" in info.value for info in drawn.info)
+
+
+@pytest.mark.integration
+@pytest.mark.usefixtures("environment")
+def test_what_has_not_changed_is_drawn_once_for_all_viewers(
+    pipeline: Pipeline, now: datetime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn = list[float]()
+
+    def drawing(chart: Chart, key: str, *, dark: bool) -> None:
+        if key == "volumes":
+            drawn.append(float(chart.rows.total_volume.sum()))
+        draw(chart, key, dark=dark)
+
+    monkeypatch.setattr(draw_today, "draw", drawing)
+    land(pipeline, 1, now, {"Coal": 5})
+    viewers = [page() for _ in range(3)]
+    specifications = {viewer.get("vega_lite_chart")[0].proto.spec for viewer in viewers}
+    assert (len(specifications), drawn) == (1, [5])
+    land(pipeline, 2, now, {"Coal": 6})
+    for viewer in viewers:
+        drawn_until(viewer, lambda now: metrics(now)["Volume today (shares)"] == "11")
+    assert drawn == [5, 11]
 
 
 @pytest.mark.integration

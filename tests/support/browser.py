@@ -39,7 +39,9 @@ def running_browser() -> Iterator[Browser]:
 
 
 @contextmanager
-def served_page(environment: dict[str, str], folder: Path) -> Iterator[str]:
+def served_page(
+    environment: dict[str, str], folder: Path, *options: str, script: Path = PROJECT_ROOT / "dashboard" / "app.py"
+) -> Iterator[str]:
     """`streamlit run dashboard/app.py` on a free port of loopback; its address.
 
     The accounts that may only read come from a secrets.toml alone, as on a machine that has no full .env.
@@ -50,8 +52,8 @@ def served_page(environment: dict[str, str], folder: Path) -> Iterator[str]:
     env_file.write_text("".join(f"{key}='{value}'\n" for key, value in values.items() if key[:10] != "DASHBOARD_"))
     port = free_port()
     command = [
-        *(str(Path(sys.executable).with_name("streamlit")), "run", "dashboard/app.py"),
-        *("--server.port", str(port), "--secrets.files", str(secrets)),
+        *(str(Path(sys.executable).with_name("streamlit")), "run", str(script)),
+        *("--server.port", str(port), "--secrets.files", str(secrets), *options),
     ]
     log = (folder / "streamlit.log").open("w")
     mine = {name: value for name, value in environment.items() if not name.startswith("DASHBOARD_")}
@@ -113,6 +115,11 @@ class Viewer:
     def wait_for_figure(self, label: str, value: str, seconds: float = 60) -> None:
         """Wait until the figure of a label has a value."""
         wait_until(lambda: self.figure(label) == value, f"{label} does not become {value}", seconds)
+
+    def captions(self, *texts: str) -> list[str]:
+        """The captions that hold all these texts."""
+        captions = self.page.locator('[data-testid="stCaptionContainer"]').all_inner_texts()
+        return [caption for caption in captions if all(text in caption for text in texts)]
 
     @property
     def charts(self) -> Locator:

@@ -4,6 +4,7 @@ import altair as alt
 import pandas as pd
 import streamlit as st
 
+from dashboard.charts import Chart
 from dashboard.drawing import as_cell, as_text, draw
 from tests.support.hostile import HOSTILE
 from tickledger.plain_text import plain
@@ -20,5 +21,6 @@ st.selectbox("Samples of", list(HOSTILE.values()), format_func=plain)
 st.multiselect("Tickers", list(HOSTILE.values()), default=list(HOSTILE.values()), format_func=plain)
 st.dataframe(pd.DataFrame({"ticker": [as_cell(value) for value in HOSTILE.values()]}), hide_index=True)
 bars = alt.Chart().mark_bar().encode(y="sector:N", x="total_volume:Q")
-draw(alt.LayerChart(data=pd.DataFrame({"sector": list(HOSTILE.values()), "total_volume": 1}), layer=[bars]), "chart")
+rows = pd.DataFrame({"sector": list(HOSTILE.values()), "total_volume": 1})
+draw(Chart(alt.LayerChart(layer=[bars]).to_json(), rows), "chart", dark=False)
 st.markdown("all is shown")
