@@ -1,11 +1,13 @@
-"""The page under many viewers: they share one question to Kafka, and leave no thread behind when they go."""
+"""The page's sessions: many share one question to Kafka and leave no thread behind, and an edit shows if it is to."""
 
 import contextlib
+import shutil
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from pathlib import Path
 
 import pandas as pd
 import psutil
@@ -13,12 +15,13 @@ import pytest
 from streamlit.proto.BackMsg_pb2 import BackMsg
 from streamlit.proto.ClientState_pb2 import ClientState
 from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
-from websockets.sync.client import connect
+from websockets.sync.client import ClientConnection, connect
 
 from dashboard.sources import LagWatch
 from tests.support.browser import served_page, wait_until
 from tests.support.page_data import empty
 from tests.support.pipeline import Pipeline
+from tickledger.settings import PROJECT_ROOT
 
 pytestmark = pytest.mark.integration
 
@@ -36,12 +39,30 @@ def served(stores: Pipeline, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         yield url, server
 
 
-def view(url: str) -> list[str]:
-    """Open the page as a browser does, wait for its first figures, and leave; what it said went wrong."""
-    wrong: list[str] = []
+@contextlib.contextmanager
+def session(url: str) -> Iterator[ClientConnection]:
+    """The page as a browser opens it."""
     address = url.replace("http", "ws") + "/_stcore/stream"
     with connect(address, subprotocols=["streamlit"], max_size=None, close_timeout=1) as socket:  # type: ignore[list-item]
         socket.send(BackMsg(rerun_script=ClientState(query_string="")).SerializeToString())
+        yield socket
+
+
+def is_told(socket: ClientConnection, holds: Callable[[ForwardMsg], bool], seconds: float) -> bool:
+    """Whether the page sends such a message in time."""
+    deadline = time.monotonic() + seconds
+    with contextlib.suppress(TimeoutError):
+        while True:
+            message = ForwardMsg.FromString(bytes(socket.recv(deadline - time.monotonic())))  # type: ignore[arg-type]
+            if holds(message):
+                return True
+    return False
+
+
+def view(url: str) -> list[str]:
+    """Open the page, wait for its first figures, and leave; what it said went wrong."""
+    wrong: list[str] = []
+    with session(url) as socket:
         deadline = time.monotonic() + 120
         while time.monotonic() < deadline:
             message = ForwardMsg.FromString(bytes(socket.recv(timeout=120)))  # type: ignore[arg-type]
@@ -69,6 +90,19 @@ def test_many_viewers_come_and_go_and_leave_no_thread(served: tuple[str, psutil.
     with ThreadPoolExecutor(AT_ONCE) as pool:
         list(pool.map(view, [url] * AT_ONCE * 2))
     wait_until(lambda: server.num_threads() <= bound, f"{before} threads became {server.num_threads()}", 60)
+
+
+@pytest.mark.parametrize(("options", "shows"), [((), False), (("--server.fileWatcherType", "auto"), True)])
+def test_an_edit_shows_only_if_files_are_to_be_watched(
+    stores: Pipeline, tmp_path: Path, options: tuple[str, ...], shows: bool
+) -> None:
+    ignored = shutil.ignore_patterns("__pycache__", "secrets.toml")
+    script = shutil.copytree(PROJECT_ROOT / "dashboard", tmp_path / "dashboard", ignore=ignored) / "app.py"
+    with served_page(stores.environment, tmp_path, *options, script=script) as url, session(url) as socket:
+        assert is_told(socket, lambda message: message.WhichOneof("type") == "script_finished", 60)
+        script.write_text(f"{script.read_text()}\n# edited\n")
+        edited = is_told(socket, lambda message: message.session_event.script_changed_on_disk, 10 if shows else 4)
+    assert edited == shows
 
 
 def test_sixty_at_once_ask_kafka_one_question(stores: Pipeline) -> None:
