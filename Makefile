@@ -7,7 +7,7 @@ BIN := .venv/bin
 INSTALLED := .venv/installed
 SECONDS ?= 0
 .DEFAULT_GOAL := help
-.PHONY: help setup native demo test faults fuzz bench bench-growth check unit lint hooks format audit secrets services services-stop services-status services-clean up down containers shell picture lock bench-latency
+.PHONY: help setup native demo test faults fuzz bench bench-growth check unit lint hooks format audit secrets services services-stop services-status services-clean up down containers shell picture lock bench-latency bench-page
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -54,6 +54,9 @@ bench: $(INSTALLED) .venv-bytewax/installed  ## Land one topic with several engi
 
 bench-latency: $(INSTALLED)  ## From the producer to each store, at some paces and triggers. ARGS="--seconds 10"
 	@exec $(BIN)/python -m benchmarks.latency $(ARGS)
+
+bench-page: $(INSTALLED)  ## What the dashboard costs, and how soon its viewers see a batch (needs Chromium). ARGS="--viewers 5"
+	@exec $(BIN)/python -m benchmarks.page $(ARGS)
 
 bench-growth: $(INSTALLED)  ## What grows with batches, days and ticks. ARGS="--part batches --part days"
 	@exec $(BIN)/python -m benchmarks.growth $(ARGS)
