@@ -29,6 +29,7 @@ from producer.replay import MAX_TICKS_A_MESSAGE, TickFile, messages_in_time
 from tests.support.batches import NEW_COMPANY
 from tests.support.pipeline import Pipeline
 from tests.support.poison import nested
+from tickledger.counted import counted
 from tickledger.errors import ConfigurationError, TickledgerError
 from tickledger.settings import PROJECT_ROOT
 from tickledger.tick import parse_created_at
@@ -577,7 +578,7 @@ def test_a_stop_flushes_and_exits_0(pipeline: Pipeline, number: signal.Signals, 
     assert process.returncode == 0, err
     assert "Traceback" not in err
     sent = count_messages(pipeline)
-    assert out.splitlines()[-1] == f"sent {sent:,} messages, {10 * sent:,} ticks, {10 * sent:,} acknowledged"
+    assert out.splitlines()[-1] == f"sent {counted(sent, 'message')}, {10 * sent:,} ticks, {10 * sent:,} acknowledged"
 
 
 @integration
