@@ -4,6 +4,7 @@ A chart's specification depends on the names it shows but not on the numbers, so
 into a chart that stands, zoomed or not, instead of drawing it again. Every axis names its unit.
 """
 
+import json
 from dataclasses import dataclass
 from functools import cache
 
@@ -327,8 +328,10 @@ def _history_layers(colours: Named) -> str:
 
 
 def _written(layers: alt.LayerChart, height: int) -> str:
-    """The layers as JSON. `height` is in pixels; the width is the page's."""
-    return layers.properties(height=height).to_json()
+    """The layers as JSON, without data. `height` is in pixels; the width is the page's."""
+    # Altair gives layers that have none a row of its own, which would be one more bar.
+    written = layers.properties(height=height, data=alt.NamedData("rows")).to_dict()
+    return json.dumps({name: value for name, value in written.items() if name != "data"})
 
 
 def _stacked(above: alt.LayerChart, below: alt.Chart) -> alt.LayerChart:

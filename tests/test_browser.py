@@ -99,6 +99,7 @@ def test_numbers_are_the_stores_and_a_new_batch_appears_without_a_reload(
 
     bars = viewer.charts.first
     viewer.wait_for_texts(bars, "86,189,940", "30")
+    assert viewer.page.locator("svg text", has_text="undefined").count() == 0
     bars.locator("path[aria-roledescription='bar']").first.hover()
     tooltip = page.locator("#vg-tooltip-element")
     wait_until(lambda: "86,189,937" in tooltip.inner_text(), "no tooltip of a bar's checked part")

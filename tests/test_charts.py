@@ -137,6 +137,12 @@ def axes(chart: charts.Chart) -> dict[str, Any]:
     return found
 
 
+def test_no_chart_brings_data_but_its_rows(all_charts: dict[str, charts.Chart]) -> None:
+    for chart in all_charts.values():
+        assert not {"data", "datasets"} & json.loads(chart.layers).keys()
+        assert not any("data" in layer for layer in layers(chart))
+
+
 def test_every_axis_names_its_unit(all_charts: dict[str, charts.Chart]) -> None:
     assert {name: sorted(axes(spec)) for name, spec in all_charts.items()} == {
         "volume_chart": ["Volume today (shares)"],
