@@ -35,7 +35,7 @@ TICKS, EARLIER_DAYS = 40_000, 3
 SEEN = """([batches, volume]) => {
   const number = text => Number(text.replaceAll(/[^0-9]/g, ''));
   const shown = [...document.querySelectorAll('[data-testid="stMetricDelta"]')]
-    .map(one => one.textContent).find(text => /in [0-9,]+ batches/.test(text));
+    .map(one => one.textContent).find(text => /in [0-9,]+ batch/.test(text));
   const bars = [...document.querySelector('svg.marks').querySelectorAll('text')]
     .map(one => one.textContent).filter(text => /^[0-9,]+$/.test(text));
   return number(shown) >= batches && bars.map(number).reduce((sum, one) => sum + one, 0) >= volume;

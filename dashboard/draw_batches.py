@@ -9,6 +9,7 @@ from dashboard import charts, looks, queries
 from dashboard.drawing import as_cell, as_text, clock, count_column, draw, drawn_once, explain, is_dark, rows_of
 from dashboard.readings import Reading
 from dashboard.sources import CASSANDRA, MYSQL, Sources
+from tickledger.counted import counted
 from tickledger.ledger import range_in_words
 from tickledger.plain_text import plain
 
@@ -131,13 +132,14 @@ def _draw_counts(batch: pd.Series) -> None:
         st.badge(as_text(_word(batch.verdict)), color=_BADGES.get(batch.verdict, "gray"))
     st.caption(
         f"Landed {batch.landed_at:%d %B %Y}, {clock(batch.landed_at)}, in {batch.landing_seconds:.2f} s · {checked} · "
-        f"{batch.messages:,} messages · volume {batch.volume:,.0f} shares"
+        f"{counted(batch.messages, 'message')} · volume {counted(int(batch.volume), 'share')}"
     )
     if phases := _phases(batch):
         st.caption(phases)
     st.markdown(
-        f"{batch.ticks_read:,} ticks read = **{batch.ticks_landed:,} landed** + {batch.dead_letters:,} dead letters "
-        f"+ {batch.duplicates:,} duplicates; {batch.late_ticks:,} of the landed ones late"
+        f"{counted(batch.ticks_read, 'tick')} read = **{batch.ticks_landed:,} landed**"
+        f" + {counted(batch.dead_letters, 'dead letter')}"
+        f" + {counted(batch.duplicates, 'duplicate')}; {batch.late_ticks:,} of the landed ones late"
     )
 
 
@@ -149,7 +151,7 @@ def _phases(batch: pd.Series) -> str:
     }
     parts = [f"{name} {float(took):.2f} s" for name, took in seconds.items() if not pd.isna(took)]
     if not pd.isna(batch.messages_behind):
-        parts.append(f"{int(batch.messages_behind):,} messages behind")
+        parts.append(f"{counted(int(batch.messages_behind), 'message')} behind")
     return " · ".join(parts)
 
 

@@ -11,6 +11,7 @@ from dashboard import charts, queries
 from dashboard.drawing import clock, colours_of, companies_of, draw, drawn_once, duration, explain, is_dark, rows_of
 from dashboard.readings import Reading
 from dashboard.sources import KAFKA, MYSQL, Sources
+from tickledger.counted import counted
 from tickledger.here import ALL
 
 EXCHANGE = ZoneInfo("Asia/Jakarta")
@@ -71,7 +72,7 @@ def _draw_figures(figures: pd.Series, now: datetime, lag: int | None, average: f
             f"{figures.volume:,.0f}",
             _against(figures.volume / average) if average else "no day to compare",
         )
-        _figure("Ticks landed today", f"{figures.ticks:,}", f"in {figures.batches:,} batches")
+        _figure("Ticks landed today", f"{figures.ticks:,}", f"in {counted(figures.batches, 'batch', 'batches')}")
         _figure("Ticks a second now", f"{figures.ticks_a_second:,.1f}", f"over the last {queries.PACE_SECONDS} s")
         _figure("Age of the newest tick", _age(figures.made_at, now), f"batch {_age(figures.landed_at, now)}")
         _figure("Lag (messages)", "unknown" if lag is None else f"{lag:,}", "not landed yet")

@@ -583,7 +583,7 @@ def test_a_chosen_batch_and_its_dead_letters_are_told_as_text(pipeline: Pipeline
     codes = [code.value for code in drawn.code]
     assert codes[:2] == ["**9**", "10"]
     assert sorted(codes[2:]) == ["<b>**raw**</b>", "{"]
-    assert any("17 ticks read = **15 landed** + 1 dead letters + 1 duplicates" in text.value for text in drawn.markdown)
+    assert any("17 ticks read = **15 landed** + 1 dead letter + 1 duplicate;" in text.value for text in drawn.markdown)
     assert any("` *why* `" in caption.value for caption in drawn.caption)
     drawn.number_input(key="batch").set_value(2).run()
     assert any("**Batch 2**" in text.value for text in drawn.markdown)
