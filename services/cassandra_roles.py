@@ -73,7 +73,11 @@ def create_roles_and_tables(settings: Settings) -> None:
         )
         for statement in keyspace_rights(settings):
             _run(session, statement)
-        for statement in (*cassandra_tables(keyspace), *cassandra_columns(keyspace)):
+        for statement in cassandra_tables(keyspace):
+            _run(session, statement)
+        session.cluster.refresh_keyspace_metadata(keyspace)
+        tables = session.cluster.metadata.keyspaces[keyspace].tables
+        for statement in cassandra_columns(keyspace, {name: table.columns for name, table in tables.items()}):
             _run(session, statement)
 
 

@@ -21,7 +21,7 @@ from tickledger.settings import Settings
 LOOPBACK = "127.0.0.1"
 READY_SECONDS = 120
 CERTIFICATES = "certificates"
-#: The head of each file of configuration.
+#: The head of each server's file of settings.
 WRITTEN = "# Written by `tickledger services start` at every start; what is changed here is lost.\n"
 
 

@@ -120,7 +120,7 @@ def cassandra_differences(settings: Settings) -> list[Difference]:
 def fix_of(one: Difference) -> str:
     """What a person types to end a difference, or where it is written."""
     if one.store == "MySQL":
-        return DBT if one.kind == Kind.TABLE else f"{DBT}: it adds what it can, and prints the ALTER for the rest"
+        return DBT if one.kind == Kind.TABLE else f"{DBT}: it adds columns, or changes nothing and prints the ALTER"
     if one.live == MISSING:
         return SET_UP
     if one.contract == MISSING:

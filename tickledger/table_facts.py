@@ -112,15 +112,20 @@ def differences_of(table: str, contract: TableFacts, live: TableFacts) -> Iterat
         yield Difference("MySQL", table, Kind.OPTIONS, "", contract.options, live.options)
 
 
-#: Kinds of whole numbers, each of which holds those before it.
-_WHOLE = ("tinyint", "smallint", "mediumint", "int", "bigint")
+#: Kinds of one family, each of which holds those before it.
+_FAMILIES = (
+    ("tinyint", "smallint", "mediumint", "int", "bigint"),
+    ("char", "varchar", "text", "mediumtext", "longtext"),
+    ("float", "double"),
+)
 _TYPE = re.compile(r"(\w+)(?:\((\d+)(?:,(\d+))?\))?( unsigned)?")
 
 
 def misfits(contract: TableFacts, query: TableFacts) -> list[str]:
     """What keeps a query from a view's contract: columns that one of them lacks, and types that hold too little.
 
-    A contract may be wider: servers do not agree on how many digits a quotient has.
+    A contract's type may be a larger one of its family, such as bigint for int, or have more digits: servers do not
+    agree on how many digits a quotient has. Anything else needs a CAST in the query.
     """
     problems = []
     for name in dict.fromkeys([*contract.columns, *query.columns]):
@@ -139,8 +144,13 @@ def _holds(wide: re.Match[str], narrow: re.Match[str]) -> bool:
     (kind, length, scale, sign), (its_kind, its_length, its_scale, its_sign) = (
         (one[1], int(one[2] or 0), int(one[3] or 0), one[4]) for one in (wide, narrow)
     )
-    if kind in _WHOLE and its_kind in _WHOLE:
-        return sign == its_sign and _WHOLE.index(kind) >= _WHOLE.index(its_kind)
+    for family in _FAMILIES:
+        if kind in family and its_kind in family:
+            larger = family.index(kind) - family.index(its_kind)
+            if larger < 0 or 0 < length < its_length:
+                return False
+            # An unsigned one fits the next larger one with a sign.
+            return sign == its_sign or (not sign and larger > 0)
     same_kind = (kind, sign) == (its_kind, its_sign)
     return same_kind and scale >= its_scale and length - scale >= its_length - its_scale
 

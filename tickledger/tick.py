@@ -3,7 +3,8 @@
 This is the one definition. Row rules, Cassandra tables, packed values and the expectations of raw ticks read it.
 """
 
-from collections.abc import Iterable
+import re
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import Literal, NamedTuple
@@ -159,8 +160,9 @@ def cassandra_tables(keyspace: str) -> Iterable[str]:
         yield f"CREATE TABLE IF NOT EXISTS {keyspace}.{name} ({body}, PRIMARY KEY ({table.key}))"
 
 
-def cassandra_columns(keyspace: str) -> Iterable[str]:
-    """The CQL that adds the columns that older tables lack; running it again changes nothing."""
+def cassandra_columns(keyspace: str, there: Mapping[str, Collection[str]]) -> Iterable[str]:
+    """The CQL that adds what tables lack of the columns beside their key. `there` are the columns by table."""
     for name, table in CASSANDRA_TABLES.items():
-        columns = ", ".join(f"{column} {cql_type}" for column, cql_type in table.columns.items())
-        yield f"ALTER TABLE {keyspace}.{name} ADD IF NOT EXISTS ({columns})"
+        known = {*there[name], *re.findall(r"\w+", table.key)}
+        if lacking := [f"{column} {cql_type}" for column, cql_type in table.columns.items() if column not in known]:
+            yield f"ALTER TABLE {keyspace}.{name} ADD ({', '.join(lacking)})"

@@ -81,8 +81,7 @@
   tickledger/table_facts.py compares the two as the server itself writes them, the contract through a temporary table.
 #}
 {% macro contract_additions(target) %}
-  {%- set shadow = target.incorporate(path={'identifier': target.identifier ~ '__contract'}) -%}
-  {%- set wanted = definition_of(shadow, contract_table_definition()) -%}
+  {%- set wanted = definition_of(contract_table_definition()) -%}
   {%- set changes = adapter.contract_changes(wanted, show_create_table(target)) -%}
   {%- if changes.problems -%}
     {% do exceptions.raise_compiler_error(

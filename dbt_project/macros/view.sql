@@ -33,13 +33,17 @@
   and it calls both NEWDECIMAL. Here the server says what the query and the contract come to, by a temporary table of each.
 #}
 {% macro mysql__get_assert_columns_equivalent(sql) %}
-  {%- set shadow = this.incorporate(path={'identifier': this.identifier ~ '__contract'}) -%}
-  {%- set typed = [] -%}
-  {%- for column in model['columns'].values() -%}
-    {%- do typed.append(column.name ~ ' ' ~ column.data_type) -%}
+  {#- A server may ask for a primary key of every table, temporary ones too. -#}
+  {%- set typed, untyped = ['__key int default 0 primary key'], {} -%}
+  {%- for name, column in model['columns'].items() -%}
+    {%- do typed.append(adapter.quote(column.name) ~ ' ' ~ column.data_type) -%}
+    {%- if not column.data_type -%}{%- do untyped.update({name: column}) -%}{%- endif -%}
   {%- endfor -%}
-  {%- set wanted = definition_of(shadow, '(' ~ typed | join(', ') ~ ') ' ~ exact_text_table_options()) -%}
-  {%- set found = definition_of(shadow, 'as ' ~ get_empty_subquery_sql(sql)) -%}
+  {%- if untyped -%}
+    {{ exceptions.column_type_missing(column_names=untyped) }}
+  {%- endif -%}
+  {%- set wanted = definition_of('(' ~ typed | join(', ') ~ ') ' ~ exact_text_table_options()) -%}
+  {%- set found = definition_of('(' ~ typed[0] ~ ') as ' ~ get_empty_subquery_sql(sql)) -%}
   {%- set misfits = adapter.view_misfits(wanted, found) -%}
   {%- if misfits -%}
     {% do exceptions.raise_compiler_error(
@@ -49,8 +53,9 @@
 {% endmacro %}
 
 
-{#- What the server says of a temporary table that is made so. -#}
-{% macro definition_of(table, body) %}
+{#- What the server says of a temporary table that is made so, which no other session sees. -#}
+{% macro definition_of(body) %}
+  {%- set table = this.incorporate(path={'identifier': 'tickledger__contract'}) -%}
   {% do run_query('create temporary table ' ~ table ~ ' ' ~ body) %}
   {%- set definition = show_create_table(table) -%}
   {% do run_query('drop temporary table ' ~ table) %}

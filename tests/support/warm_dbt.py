@@ -6,6 +6,7 @@ makes of its own classes; the tests run it some hundred times.
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -36,7 +37,7 @@ def run_dbt(arguments: list[str], cwd: Path, environment: dict[str, str]) -> "su
             print(json.dumps([arguments, str(cwd), environment, files]), file=server.stdin, flush=True)
             code = int(server.stdout.readline())  # type: ignore[union-attr]
         except BaseException:
-            server.kill()
+            os.killpg(server.pid, signal.SIGKILL)
             server.wait()
             raise
         _running.append(server)
@@ -47,7 +48,9 @@ def run_dbt(arguments: list[str], cwd: Path, environment: dict[str, str]) -> "su
 def _started() -> "subprocess.Popen[str]":
     # It ends with this process, whose end closes its standard input.
     command = [sys.executable, "-m", "tests.support.warm_dbt"]
-    return subprocess.Popen(command, cwd=PROJECT_ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        command, cwd=PROJECT_ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, process_group=0
+    )
 
 
 def _serve() -> None:
