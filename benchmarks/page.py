@@ -9,7 +9,8 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing, contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any
@@ -50,7 +51,11 @@ def landing(pipeline: Pipeline) -> Iterator["deque[Landed]"]:
     stop = threading.Event()
 
     def land() -> None:
-        filler, due = Filler.behind(pipeline.settings), time.monotonic()
+        with closing(Filler.behind(pipeline.settings)) as filler:
+            land_until_stopped(filler)
+
+    def land_until_stopped(filler: Filler) -> None:
+        due = time.monotonic()
         while not stop.wait(max(due - time.monotonic(), 0)):
             now = utc_now()
             filler.land([now - timedelta(seconds=1)], now, verdict="unchecked")
@@ -67,15 +72,14 @@ def landing(pipeline: Pipeline) -> Iterator["deque[Landed]"]:
                 " WHERE verdict = 'unchecked'"
             )
             due += BATCH_SECONDS
-        filler.close()
 
-    thread = threading.Thread(target=land)
-    thread.start()
-    try:
-        yield landed
-    finally:
-        stop.set()
-        thread.join()
+    with ThreadPoolExecutor(1) as pool:
+        landings = pool.submit(land)
+        try:
+            yield landed
+        finally:
+            stop.set()
+        landings.result()
 
 
 class Cores:

@@ -12,8 +12,9 @@ from dashboard.draw_history import draw_history
 from dashboard.draw_prices import draw_companies, draw_prices
 from dashboard.draw_today import changed, draw_average, draw_today, draw_volumes
 from dashboard.drawing import as_text, let_it_paint
-from dashboard.sources import Sources, page_settings, sources_of
+from dashboard.sources import page_settings, sources_of
 from tickledger.errors import ConfigurationError
+from tickledger.settings import Settings
 
 TITLE = "tickledger"
 
@@ -22,19 +23,30 @@ def page() -> None:
     """Draw the page once; from then on it refreshes itself, unless the viewer pauses it."""
     st.set_page_config(page_title=TITLE, page_icon="📈", layout="wide")
     try:
-        settings = page_settings()
+        st.session_state.settings = page_settings()
     except ConfigurationError as error:
-        st.title(TITLE)
-        st.error(f"The settings do not hold. {as_text(error)}", icon=":material/settings_alert:")
-        st.caption("Fix the setting and reload this page.")
-        return
+        # Who has the page open keeps it while somebody edits the settings.
+        if "settings" not in st.session_state:
+            st.title(TITLE)
+            st.error(f"The settings do not hold. {as_text(error)}", icon=":material/settings_alert:")
+            st.caption("Fix the setting and reload this page.")
+            return
+    settings: Settings = st.session_state.settings
     sources = sources_of(settings)
     with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
         st.title(TITLE, width="content", anchor=False)
         live = st.toggle("Refresh by itself", value=True, key="live", width="content")
 
-    refreshed = st.fragment(run_every=settings.dashboard_refresh_seconds if live else None)
-    refreshed(draw_today_or_all)(sources, changed(sources))
+    drawn, is_first = changed(sources), iter([True])
+
+    @st.fragment(run_every=settings.dashboard_refresh_seconds if live else None)
+    def figures() -> None:
+        """Draw the figures of the day; with a refresh the whole page, if something has changed since it was drawn."""
+        if not next(is_first, False) and changed(sources) != drawn:
+            st.rerun()
+        draw_today(sources)
+
+    figures()
     let_it_paint()
     left, right = st.columns([7, 5], gap="medium")
     with left:
@@ -52,13 +64,6 @@ def page() -> None:
     with right:
         drawn_alone(draw_dead_letters)(sources)
     drawn_alone(draw_history)(sources)
-
-
-def draw_today_or_all(sources: Sources, drawn: float) -> None:
-    """Draw the figures of the day; or the whole page, if something has changed since it was `drawn`."""
-    if changed(sources) != drawn:
-        st.rerun()
-    draw_today(sources)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from dashboard.sources import MYSQL, Sources
 #: Days in one picture, today among them.
 DAYS_SHOWN = 30
 #: What is past changes only by late ticks, and the figures on top show today's.
-HISTORY_SECONDS = 20
+HISTORY_SECONDS = 15
 
 
 def draw_history(sources: Sources) -> None:

@@ -32,17 +32,19 @@ def draw_prices(sources: Sources) -> None:
         st.info("Choose at least one ticker.")
         return
     window, question, until = queries.WINDOWS[name], ("candles", tickers, name), _now()
-    reading = sources.readings.get(
-        CASSANDRA,
-        question,
-        lambda: queries.candles(sources.cassandra, tickers, window, until, sources.readings.kept(question)),
-    )
+
+    def read() -> queries.Candles:
+        found = queries.candles(sources.cassandra, tickers, window, until, sources.readings.kept(question))
+        if found.to_come:
+            sources.readings.ask_again()
+        return found
+
+    reading = sources.readings.get(CASSANDRA, question, read)
     explain(reading, CASSANDRA)
     if reading.frame is None:
         return
     _draw_all_candles(reading, known, tickers, name, is_dark())
     if reading.frame.to_come:
-        sources.readings.ask_again()
         st.caption(f"{reading.frame.to_come} earlier days are read next.")
     st.caption(
         f"Read at {clock(reading.read_at)} · a candle is {window.candle}, hollow if the price rose; times without a"

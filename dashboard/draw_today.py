@@ -22,7 +22,7 @@ QUIET_SECONDS = 60
 #: The average of earlier days costs a look at all of them and stays as it is while today goes on.
 AVERAGE_SECONDS = 60
 #: Today's share of an average day moves slowly.
-SHARE_SECONDS = 20
+SHARE_SECONDS = 15
 #: Six figures stand in one row of a page of 1280 pixels, two in one of a phone.
 FIGURE_PIXELS = 170
 
@@ -37,14 +37,14 @@ def today(sources: Sources) -> Reading:
 
 
 def changed(sources: Sources) -> float:
-    """When all but the figures of the day was to be drawn anew last: a batch has landed or was checked, or MySQL went.
+    """When all but the figures of the day was to be drawn again last: they told of a batch or verdict, or MySQL went.
 
     See :meth:`dashboard.readings.Readings.changed`.
     """
     reading = today(sources)
     # The pace falls while nothing lands.
     figures = () if reading.frame is None else map(str, reading.frame.iloc[0].drop("ticks_a_second"))
-    return sources.readings.changed((reading.error is None, *figures))
+    return sources.readings.changed((reading.error is None, *figures), reading.asked)
 
 
 def draw_today(sources: Sources) -> None:
@@ -113,8 +113,9 @@ def _lag(sources: Sources) -> int | None:
 
 
 def _average(sources: Sources) -> Reading:
+    question = "average day", datetime.now(UTC).date()
     return sources.readings.get(
-        MYSQL, "average day", lambda: queries.average_day(sources.mysql), fresh_seconds=AVERAGE_SECONDS
+        MYSQL, question, lambda: queries.average_day(sources.mysql), fresh_seconds=AVERAGE_SECONDS
     )
 
 
@@ -148,7 +149,10 @@ def draw_average(sources: Sources) -> None:
     nothing = "There is no earlier trading day to compare with yet: this fills in from tomorrow on."
     average = _average(sources)
     volumes = sources.readings.get(
-        MYSQL, "share", lambda: queries.volume_by_verdict(sources.mysql), fresh_seconds=SHARE_SECONDS
+        MYSQL,
+        ("share", datetime.now(UTC).date()),
+        lambda: queries.volume_by_verdict(sources.mysql),
+        fresh_seconds=SHARE_SECONDS,
     )
     if rows_of(average, MYSQL, nothing) is not None and volumes.frame is not None:
         _draw_average(average, volumes, companies_of(sources), is_dark())

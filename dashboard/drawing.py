@@ -3,9 +3,12 @@
 import json
 import re
 import time
+from collections.abc import Callable
 from datetime import datetime
+from functools import wraps
+from itertools import count
 from operator import attrgetter
-from typing import Any
+from typing import Any, ParamSpec
 
 import pandas as pd
 import streamlit as st
@@ -16,9 +19,26 @@ from dashboard.readings import Reading
 from dashboard.sources import MYSQL, Sources
 from tickledger.plain_text import plain
 
-#: Draws a part of the page once for all who see the same. Its arguments tell what it depends on: readings, whether the
-#: page is dark, and what the viewer chose. It holds no widget.
-drawn_once = st.cache_resource(max_entries=64, show_spinner=False, hash_funcs={Reading: attrgetter("number")})
+Seen = ParamSpec("Seen")
+#: Streamlit keeps a lock for each drawing, also of those that it has dropped.
+DRAWINGS_BEFORE_ALL_ARE_DROPPED = 1_000
+
+
+def drawn_once(part: Callable[Seen, None]) -> Callable[Seen, None]:
+    """Draws a part of the page once for all who see the same.
+
+    Its arguments tell what it depends on: readings, whether the page is dark, the viewer's choice. It holds no widget.
+    """
+    drawings = count(1)
+
+    @st.cache_resource(max_entries=64, show_spinner=False, hash_funcs={Reading: attrgetter("number")})
+    @wraps(part)
+    def drawn(*seen: Seen.args, **more: Seen.kwargs) -> None:
+        if next(drawings) % DRAWINGS_BEFORE_ALL_ARE_DROPPED == 0:
+            drawn.clear()
+        part(*seen, **more)
+
+    return drawn
 
 
 def draw(chart: Chart, key: str, *, dark: bool) -> None:

@@ -15,7 +15,8 @@ from tickledger.errors import StoreUnavailable, TickledgerError
 #: Questions kept; viewers who choose other tickers ask other ones.
 MAX_QUESTIONS = 64
 
-_numbers = count(1)
+#: What is drawn is kept under these, also by a process whose developer has this module loaded again.
+_numbers = count(time.time_ns())
 
 
 @dataclass(frozen=True)
@@ -23,13 +24,14 @@ class Reading:
     """An answer, or the newest good one with the error that keeps a newer one away.
 
     `frame` is a DataFrame, or what else the question returns. It and `read_at` (UTC) are None if there never was an
-    answer. Readings of one number have one answer, or equal ones.
+    answer. Readings of one number have one answer, or equal ones. `asked` and `answered` are of `time.monotonic`.
     """
 
     frame: Any = None
     read_at: datetime | None = None
     error: TickledgerError | None = None
     asked: float = field(default=float("-inf"), repr=False)
+    answered: float = field(default=float("-inf"), repr=False)
     number: int = 0
 
 
@@ -55,18 +57,23 @@ class Readings:
         self._resting: dict[str, tuple[float, StoreUnavailable]] = {}
         self._lock = threading.Lock()
         self._mark: Hashable = None
+        self._marked = float("-inf")
         self._changed, self._retry_at = float("-inf"), float("inf")
 
-    def changed(self, mark: Hashable) -> float:
+    def changed(self, mark: Hashable, asked: float) -> float:
         """When something changed last: another mark than before, or it is time to ask again what may have changed.
 
-        That is `fresh_seconds` after the last change, or `retry_seconds` after a question that had no answer.
+        That is `fresh_seconds` after the last change, or `retry_seconds` after a question that had no answer. A mark
+        that was `asked` for earlier than the newest one, by a slower viewer, tells of nothing.
         """
         with self._lock:
             now = time.monotonic()
-            if mark != self._mark or now >= min(self._retry_at, self._changed + self._fresh_seconds):
-                self._mark, self._changed = mark, now
+            is_new = mark != self._mark and asked >= self._marked
+            if is_new or now >= min(self._retry_at, self._changed + self._fresh_seconds):
+                self._changed = now
                 self._retry_at = self._retry_at if now < self._retry_at else float("inf")
+            if is_new:
+                self._mark, self._marked = mark, asked
             return self._changed
 
     def get(
@@ -84,7 +91,8 @@ class Readings:
             if self._is_fresh(known.reading, fresh_seconds):
                 return known.reading
             until, error = self._resting.get(store, (float("-inf"), None))
-            if time.monotonic() < until:
+            if (rest := until - time.monotonic()) > 0:
+                self.ask_again(rest)
                 return replace(known.reading, error=error)
             known.reading = self._asked(store, known.reading, read)
             return known.reading
@@ -100,10 +108,11 @@ class Readings:
         return known and known.reading.frame
 
     def _is_fresh(self, reading: Reading, seconds: float | None) -> bool:
-        age = time.monotonic() - reading.asked
+        if reading.error is not None:
+            return False
         if seconds is None:
-            return reading.error is None and reading.asked >= self._changed and age < self._fresh_seconds
-        return reading.error is None and age < seconds
+            return reading.asked >= self._changed and time.monotonic() - reading.asked < self._fresh_seconds
+        return time.monotonic() - reading.answered < seconds
 
     def _asked(self, store: str, kept: Reading, read: Callable[[], Any]) -> Reading:
         asked = time.monotonic()
@@ -115,4 +124,5 @@ class Readings:
             self.ask_again(self._retry_seconds)
             return replace(kept, error=error, asked=asked)
         is_same = isinstance(answer, pd.DataFrame) and kept.frame is not None and answer.equals(kept.frame)
-        return Reading(answer, datetime.now(UTC), None, asked, kept.number if is_same else next(_numbers))
+        number = kept.number if is_same else next(_numbers)
+        return Reading(answer, datetime.now(UTC), None, asked, time.monotonic(), number)

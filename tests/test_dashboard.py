@@ -2,6 +2,7 @@
 
 import shutil
 import socket
+import threading
 import time
 import tomllib
 from collections.abc import Callable, Iterator, Sequence
@@ -18,9 +19,9 @@ from streamlit.testing.v1 import AppTest
 
 from dashboard import draw_today, drawing, queries
 from dashboard.charts import Chart
-from dashboard.drawing import draw
+from dashboard.drawing import DRAWINGS_BEFORE_ALL_ARE_DROPPED, draw, drawn_once
 from dashboard.readers import CassandraReader, MySQLReader
-from dashboard.readings import Readings
+from dashboard.readings import Reading, Readings
 from dashboard.sources import LagWatch, sources_of
 from services.certificates import make_certificates
 from streaming.tick_sink import TickSink
@@ -395,15 +396,15 @@ def test_an_answer_that_costs_much_stays_fresh_for_longer() -> None:
 
 def test_answers_are_asked_again_once_something_has_changed_and_not_before() -> None:
     store, readings = Store(), Readings(fresh_seconds=60)
-    first = readings.changed("batch 1")
+    first = readings.changed("batch 1", 0.0)
     readings.get("MySQL", "question", store.read)
-    assert readings.changed("batch 1") == first
+    assert readings.changed("batch 1", 0.0) == first
     readings.get("MySQL", "question", store.read)
     assert store.asked == 1
-    assert readings.changed("batch 2") > first
+    assert readings.changed("batch 2", 0.0) > first
     readings.get("MySQL", "question", store.read)
     assert store.asked == 2
-    readings.changed("batch 3")
+    readings.changed("batch 3", 0.0)
     readings.get("MySQL", "question", store.read, fresh_seconds=60)
     assert store.asked == 2
 
@@ -411,20 +412,82 @@ def test_answers_are_asked_again_once_something_has_changed_and_not_before() -> 
 @pytest.mark.parametrize("seconds", [0.2, 60])
 def test_what_changes_without_a_sign_is_asked_again_after_a_while(seconds: float) -> None:
     readings = Readings(fresh_seconds=seconds)
-    first = readings.changed("batch 1")
+    first = readings.changed("batch 1", 0.0)
     time.sleep(0.3)
-    assert (readings.changed("batch 1") > first) == (seconds < 0.3)
+    assert (readings.changed("batch 1", 0.0) > first) == (seconds < 0.3)
 
 
 def test_a_question_without_an_answer_is_asked_again_soon() -> None:
     store, readings = Store(), Readings(fresh_seconds=60, retry_seconds=0.2)
-    first, store.up = readings.changed("batch 1"), False
+    first, store.up = readings.changed("batch 1", 0.0), False
     readings.get("MySQL", "question", store.read)
-    assert readings.changed("batch 1") == first
+    assert readings.changed("batch 1", 0.0) == first
     time.sleep(0.3)
-    second = readings.changed("batch 1")
+    second = readings.changed("batch 1", 0.0)
     assert second > first
-    assert readings.changed("batch 1") == second
+    assert readings.changed("batch 1", 0.0) == second
+
+
+def test_a_store_that_failed_two_at_once_is_asked_again_as_soon_as_it_has_rested() -> None:
+    store, readings = Store(), Readings(fresh_seconds=60, retry_seconds=0.4)
+    store.up, both = False, threading.Barrier(2)
+
+    def fail(seconds: float) -> Reading:
+        def read() -> pd.DataFrame:
+            both.wait()
+            time.sleep(seconds)
+            return store.read()
+
+        return readings.get("MySQL", seconds, read)
+
+    readings.changed("batch 1", 0.0)
+    with ThreadPoolExecutor(2) as pool:
+        assert all(one.error for one in pool.map(fail, [0.0, 0.2]))
+    store.up = True
+    answers: list[bool] = []
+    deadline = time.monotonic() + 2
+    while not any(answers) and time.monotonic() < deadline:
+        before = readings.changed("batch 1", 0.0)
+        time.sleep(0.05)
+        if readings.changed("batch 1", 0.0) != before:
+            answers.append(readings.get("MySQL", 0.0, store.read).error is None)
+    assert any(answers)
+
+
+def test_a_mark_that_a_slower_viewer_brings_late_tells_of_nothing() -> None:
+    readings = Readings(fresh_seconds=60)
+    readings.changed("batch 1", 1.0)
+    newest = readings.changed("batch 2", 2.0)
+    assert readings.changed("batch 1", 1.0) == newest
+    assert readings.changed("batch 2", 3.0) == newest
+    assert readings.changed("batch 3", 3.0) > newest
+
+
+def test_all_who_wait_for_a_slow_answer_get_it() -> None:
+    store, readings = Store(), Readings(fresh_seconds=60)
+
+    def slowly() -> pd.DataFrame:
+        time.sleep(0.3)
+        return store.read()
+
+    with ThreadPoolExecutor(5) as pool:
+        list(pool.map(lambda _: readings.get("MySQL", "today", slowly, fresh_seconds=0.2), range(5)))
+    assert store.asked == 1
+
+
+def test_drawings_that_nobody_sees_any_more_leave_nothing_behind() -> None:
+    drawn: list[int] = []
+
+    @drawn_once
+    def part(number: int) -> None:
+        drawn.append(number)
+
+    for number in range(DRAWINGS_BEFORE_ALL_ARE_DROPPED + 1):
+        part(number)
+        part(number)
+    assert drawn == list(range(DRAWINGS_BEFORE_ALL_ARE_DROPPED + 1))
+    part(DRAWINGS_BEFORE_ALL_ARE_DROPPED - 2)
+    assert len(drawn) == DRAWINGS_BEFORE_ALL_ARE_DROPPED + 2
 
 
 def test_an_answer_has_another_number_if_it_differs() -> None:
@@ -482,6 +545,7 @@ def environment(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> pytest.M
     return monkeypatch
 
 
+@pytest.mark.integration
 def test_a_column_that_the_contract_has_no_more_is_named(
     mysql: MySQLReader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
