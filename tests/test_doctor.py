@@ -161,7 +161,7 @@ DOCTORED: dict[str, tuple[Callable[[Pipeline, Path], Settings], str, str, str]] 
         _after("ALTER TABLE landed_batches MODIFY volume decimal(10,0)"),
         "contract",
         "landed_batches, column volume",
-        "dbt run: it adds what it can",
+        "dbt run: it adds columns, or changes nothing",
     ),
     "no company": (_after("DELETE FROM profile"), "profile", "every tick would be a dead letter", "dbt seed"),
     "a scratch folder that is a file": (_scratch_is_a_file, "scratch folder", "should be a folder", "STREAM_SCRATCH"),
