@@ -32,7 +32,7 @@ VIEWERS = [0, 1, 5, 20]
 BATCH_SECONDS, CHECK_SECONDS, LONGEST_SECONDS = 2.0, 0.3, 60
 #: What there is to look at: ticks of the last 24 hours, and days before.
 TICKS, EARLIER_DAYS = 40_000, 3
-#: Whether a page shows so many batches of today, and their volume in the chart by sector, or later ones.
+#: Whether a page shows this number of batches of today, and their volume in the chart by sector, or later ones.
 SEEN = """([batches, volume]) => {
   const number = text => Number(text.replaceAll(/[^0-9]/g, ''));
   const shown = [...document.querySelectorAll('[data-testid="stMetricDelta"]')]

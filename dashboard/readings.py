@@ -98,7 +98,7 @@ class Readings:
             return known.reading
 
     def ask_again(self, seconds: float = 0.0) -> None:
-        """Let :meth:`changed` tell of a change in so many seconds at the latest."""
+        """Let :meth:`changed` tell of a change after this number of seconds at the latest."""
         with self._lock:
             self._retry_at = min(self._retry_at, time.monotonic() + seconds)
 

@@ -59,7 +59,7 @@ _READ_COLUMNS = {field.name: field.kind for field in TICK_FIELDS} | {
 _READ_AS = {"decimal": "CAST({0} AS double) AS {0}", "time": "to_unix_timestamp({0}) AS {0}"}
 
 
-#: So many batches back a check looks for usual ones: the days of a long replay are none, and must not be read again.
+#: How many batches back a check looks for usual ones: the days of a long replay are none, and must not be read again.
 BATCHES_LOOKED_AT = 1_000
 #: Batches of past days alone say nothing of the feed.
 _BATCHES_BEFORE = (
