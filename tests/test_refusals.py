@@ -1,7 +1,4 @@
-"""What each account must not do, tried on the real stores, and refused with the store's own code for that.
-
-The table of docs/refusals.md is compared with the cases here.
-"""
+"""What each account must not do, tried on the real stores, and refused with the store's own code for that."""
 
 import subprocess
 import sys
@@ -23,7 +20,6 @@ from tests.support.pipeline import Pipeline, StreamProcess, cassandra_admin
 from tickledger.settings import PROJECT_ROOT, Settings
 from tickledger.stores import connect_cassandra, connect_mysql, fetch_rows
 
-PAGE = PROJECT_ROOT / "docs" / "refusals.md"
 #: The accounts' names in the settings.
 STREAM, DBT, PRODUCER, DASHBOARD = "mysql", "dbt_mysql", "producer_mysql", "dashboard_mysql"
 
@@ -272,23 +268,3 @@ def _command_lines() -> set[str]:
 def _leaks(secrets: dict[str, str], *texts: str) -> list[str]:
     """The names, never the values, of the secrets that stand in a text."""
     return [name for name, secret in secrets.items() if any(secret in text for text in texts)]
-
-
-def test_the_page_has_the_cases() -> None:
-    answers = {code: name for name, code in vars(errorcode).items() if isinstance(code, int)}
-    rows = [
-        *((what, f"`{tries}`", f"MySQL: {code}, {answers[code]}") for what, (_, tries, code) in MYSQL.items()),
-        *((what, f"`{tries}`", "Cassandra: 2100, Unauthorized") for what, (_, tries) in CASSANDRA.items()),
-        *((what, _login(user, password), _NO_ENTRY[store]) for what, (store, user, password) in LOGINS.items()),
-    ]
-    _, _, text = PAGE.read_text().partition("| what may not be | tried | answer |\n")
-    table = [line for line in text.splitlines() if line.startswith("| ")]
-    assert table == [f"| {' | '.join(row)} |" for row in rows]
-
-
-_NO_ENTRY = {"MySQL": "MySQL: 1045, ER_ACCESS_DENIED_ERROR", "Cassandra": "Cassandra: 0100, AuthenticationFailed"}
-
-
-def _login(user: str, password: str) -> str:
-    said = f"password `{password}`" if password else "no password"
-    return f"to log in {f'as `{user}`' if user else 'without a name'}, {said if password != OWN else f'password {OWN}'}"
