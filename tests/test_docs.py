@@ -1,14 +1,15 @@
 """The docs against the code: commands and their options, settings and their defaults, links, modules, docstrings."""
 
 import ast
+import io
 import os
 import re
+import runpy
 import shlex
-import subprocess
 import sys
+import warnings
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import redirect_stdout
 from dataclasses import dataclass, field
 from functools import cache
 from itertools import pairwise
@@ -108,20 +109,34 @@ GROUPS = ("dead-letters", "services", "produce")
 COMMANDS = list(dict.fromkeys(command for doc in DOCS for command in commands_of(doc)))
 
 
+def run_as_typed(*words: str) -> None:
+    """Run a Python program by its path, or `python -m` its module, in this process."""
+    words = words[1:] if words[0] == sys.executable else words
+    with pytest.MonkeyPatch.context() as patch:
+        if words[0] == "-m":
+            patch.setattr(sys, "argv", list(words[1:]))
+            runpy.run_module(words[1], run_name="__main__", alter_sys=True)
+        else:
+            patch.setattr(sys, "argv", list(words))
+            runpy.run_path(words[0], run_name="__main__")
+
+
 @cache
 def help_of(*words: str) -> str:
-    """What a command prints for --help; fails if it does not know it."""
-    done = subprocess.run(
-        [*words, "--help"],
-        cwd=PROJECT_ROOT,
-        env=os.environ | {"COLUMNS": "200", "TERM": "dumb", "NO_COLOR": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
-    assert done.returncode == 0, f"{' '.join(words)} --help: {done.stderr}"
-    return done.stdout
+    """What a command prints for --help; fails if it does not know it.
+
+    Runs in this process: dozens of interpreters would import the same modules again.
+    """
+    printed = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(printed), warnings.catch_warnings():
+        # Python's words for a module that is run and was imported before.
+        warnings.simplefilter("ignore", RuntimeWarning)
+        patch.chdir(PROJECT_ROOT)
+        patch.setenv("COLUMNS", "200")
+        with pytest.raises(SystemExit) as ended:
+            run_as_typed(*words, "--help")
+    assert ended.value.code in (0, None), f"{' '.join(words)} --help"
+    return printed.getvalue()
 
 
 def asked_for_help(command: Command) -> tuple[str, ...]:
@@ -158,27 +173,12 @@ def make_targets() -> dict[str, str]:
     return dict(zip(parts[1::2], parts[2::2], strict=True))
 
 
-@pytest.fixture(scope="module")
-def help_texts() -> None:
-    """Ask every command for its help ahead, several at a time. One that has none fails its own test."""
-
-    def ask(command: Command) -> None:
-        with suppress(AssertionError):
-            words = asked_for_help(command)
-            if words:
-                help_of(*words)
-
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        list(pool.map(ask, {command.words[:3]: command for command in COMMANDS}.values()))
-
-
 def test_the_docs_hold_commands() -> None:
     programs = {command.words[0] for command in COMMANDS}
     assert programs >= set(OURS) - {"python"}
     assert len(COMMANDS) > 30
 
 
-@pytest.mark.usefixtures("help_texts")
 @pytest.mark.parametrize("command", COMMANDS, ids=str)
 def test_every_command_and_option_exists(command: Command) -> None:
     program, *arguments = command.words
