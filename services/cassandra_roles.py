@@ -20,15 +20,16 @@ SCHEMA_SECONDS = 60
 
 def refuse_superusers_name(settings: Settings) -> None:
     """Raise ConfigurationError if a role's name in the settings is one that is taken."""
-    if settings.cassandra.user in (DEFAULT_ROLE, ADMIN):
+    admin = settings.cassandra_admin.user
+    if settings.cassandra.user in (DEFAULT_ROLE, admin):
         raise ConfigurationError(
             f"CASSANDRA_USER is {settings.cassandra.user!r}; it should be a name other than those of "
-            f"the superusers {DEFAULT_ROLE} and {ADMIN}"
+            f"the superusers {DEFAULT_ROLE} and {admin}"
         )
-    if settings.dashboard_cassandra.user in ("", DEFAULT_ROLE, ADMIN, settings.cassandra.user):
+    if settings.dashboard_cassandra.user in ("", DEFAULT_ROLE, admin, settings.cassandra.user):
         raise ConfigurationError(
             f"DASHBOARD_CASSANDRA_USER is {settings.dashboard_cassandra.user!r}; it should be a name other than those "
-            f"of the superusers {DEFAULT_ROLE} and {ADMIN} and of CASSANDRA_USER"
+            f"of the superusers {DEFAULT_ROLE} and {admin} and of CASSANDRA_USER"
         )
 
 
@@ -58,6 +59,8 @@ def check_superuser(settings: Settings, *, was_set_up: bool) -> None:
 def create_roles_and_tables(settings: Settings) -> None:
     """Replace the default superuser by ours; create or renew roles, keyspace and tables, add columns that these lack.
 
+    A CASSANDRA_ADMIN_USER of another name than ours is there already, and replaces nobody. A keyspace that is there
+    keeps its replication.
     CASSANDRA_USER may read and write rows of its keyspace, DASHBOARD_CASSANDRA_USER read them, and nothing else. Their
     passwords become the settings' at every run.
     """
@@ -93,6 +96,8 @@ def keyspace_rights(settings: Settings) -> Iterator[str]:
 
 
 def _replace_default_superuser(settings: Settings) -> None:
+    if settings.cassandra_admin.user != ADMIN:
+        return
     password = _literal(settings.cassandra_admin.password)
     try:
         with _as_default(settings) as session:

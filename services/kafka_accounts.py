@@ -1,5 +1,6 @@
 """Kafka's accounts and what each may do, if KAFKA_SECURITY is SASL_SSL."""
 
+from collections.abc import Iterable
 from typing import Any
 
 from kafka.admin import (
@@ -15,7 +16,7 @@ from kafka.admin import (
 )
 
 from tickledger.errors import TickledgerError
-from tickledger.settings import Settings
+from tickledger.settings import Account, Settings
 
 #: The group ids that Spark's Kafka source makes up begin so.
 SPARK_GROUPS = "spark-kafka-source"
@@ -37,12 +38,7 @@ def create_kafka_accounts(admin: KafkaAdminClient, settings: Settings) -> None:
         settings.producer_kafka.required(): [(_TOPIC, ACLOperation.WRITE), _SEE],
         settings.dashboard_kafka.required(): [_SEE],
     }
-    admin.alter_user_scram_credentials(
-        [
-            UserScramCredentialUpsertion(one.user, ScramMechanism.SCRAM_SHA_512, one.password.get_secret_value())
-            for one in rights
-        ]
-    )
+    set_kafka_passwords(admin, rights)
     patterns = {
         _TOPIC: ResourcePattern(_TOPIC, settings.kafka_topic, ACLResourcePatternType.LITERAL),
         _GROUP: ResourcePattern(_GROUP, SPARK_GROUPS, ACLResourcePatternType.PREFIXED),
@@ -55,3 +51,11 @@ def create_kafka_accounts(admin: KafkaAdminClient, settings: Settings) -> None:
     outcome: dict[str, Any] = admin.create_acls(acls)
     if outcome["failed"]:
         raise TickledgerError(f"Kafka did not take the rights of its accounts: {outcome['failed'][0]}")
+
+
+def set_kafka_passwords(admin: KafkaAdminClient, accounts: Iterable[Account]) -> None:
+    """Let accounts log in by SCRAM-SHA-512, with the settings' passwords."""
+    scram = ScramMechanism.SCRAM_SHA_512
+    admin.alter_user_scram_credentials(
+        [UserScramCredentialUpsertion(one.user, scram, one.password.get_secret_value()) for one in accounts]
+    )

@@ -1,6 +1,7 @@
 """Kafka on loopback: one KRaft process that is broker and controller."""
 
 import base64
+import re
 import uuid
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
@@ -11,11 +12,11 @@ from kafka.errors import KafkaError, TopicAlreadyExistsError
 
 from services.jars import KAFKA, classpath, fetch
 from services.java import java_home
-from services.kafka_accounts import create_kafka_accounts
+from services.kafka_accounts import create_kafka_accounts, set_kafka_passwords
 from services.server import LOOPBACK, WRITTEN, Server, free_port, run_once, write_private
 from tickledger.errors import ConfigurationError, StoreUnavailable
 from tickledger.secured import jaas_quoted, kafka_options
-from tickledger.settings import ADMIN, Account, Settings
+from tickledger.settings import Account, Settings
 from tickledger.topic import TOPIC_CONFIGS, topics_of_any_time
 
 _PROPERTIES = """process.roles=broker,controller
@@ -138,22 +139,26 @@ class KafkaServer(Server):
             create_topic(admin, self.settings)
             if self.settings.kafka_security != "PLAINTEXT":
                 create_kafka_accounts(admin, self.settings)
+                # So that it logs in as the others do, where nothing is known but the settings.
+                set_kafka_passwords(admin, [self._admin_account])
 
     def _secured(self) -> str:
         """The lines of server.properties for SASL_SSL; none for PLAINTEXT."""
         if self.settings.kafka_security == "PLAINTEXT":
             return ""
-        password = jaas_quoted(self._admin_account.password.get_secret_value())
+        name, password = self._admin_account.user, jaas_quoted(self._admin_account.password.get_secret_value())
+        if not re.fullmatch(r"[\w.-]+", name, re.ASCII):
+            raise ConfigurationError(f"KAFKA_ADMIN_USER is {name!r}; it should be of letters, digits, '.', '_' and '-'")
         module = "org.apache.kafka.common.security"
         plain = (
-            f'{module}.plain.PlainLoginModule required username="{ADMIN}" password={password} user_{ADMIN}={password};'
+            f'{module}.plain.PlainLoginModule required username="{name}" password={password} user_{name}={password};'
         )
         return _SECURED.format(
             certificates=self.certificates,
             # Java's properties would take single backslashes away.
             plain=plain.replace("\\", "\\\\"),
             scram=f"{module}.scram.ScramLoginModule required;",
-            admin=ADMIN,
+            admin=name,
         )
 
     @property
@@ -180,7 +185,7 @@ class KafkaServer(Server):
 
 
 def create_topic(admin: KafkaAdminClient, settings: Settings) -> None:
-    """Create KAFKA_TOPIC if it is missing, with KAFKA_PARTITIONS partitions.
+    """Create KAFKA_TOPIC if it is missing, with KAFKA_PARTITIONS partitions and the broker's default of replicas.
 
     One that is there and takes messages whose time Spark cannot read takes them no longer.
     """
@@ -190,5 +195,5 @@ def create_topic(admin: KafkaAdminClient, settings: Settings) -> None:
             admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, old, configs=TOPIC_CONFIGS)])
         return
     with suppress(TopicAlreadyExistsError):
-        new = NewTopic(topic, settings.kafka_partitions, 1, topic_configs=TOPIC_CONFIGS)
+        new = NewTopic(topic, settings.kafka_partitions, -1, topic_configs=TOPIC_CONFIGS)
         admin.create_topics([new], wait_for_metadata=True)

@@ -32,26 +32,28 @@ def rights_of(settings: Settings) -> tuple[Rights, ...]:
 
 
 def refuse_taken_names(settings: Settings) -> None:
-    """Raise ConfigurationError if an account is not set, or has the name of root, of a role or of another."""
-    taken = {"root", *(one.role for one in rights_of(settings))}
+    """Raise ConfigurationError if an account is not set, or has the name of the superuser, of a role or of another."""
+    root = settings.mysql_root.user
+    taken = {root, *(one.role for one in rights_of(settings))}
     for account in (one.account.required() for one in rights_of(settings)):
         if account.user in taken:
             raise ConfigurationError(
-                f"{account.prefix}_USER is {account.user!r}; it should be a name that neither root, nor a role, nor "
-                "another account has"
+                f"{account.prefix}_USER is {account.user!r}; it should be a name that neither {root}, nor a role, "
+                "nor another account has"
             )
         taken.add(account.user)
 
 
-def create_accounts(settings: Settings, hosts: Sequence[str]) -> None:
+def create_accounts(settings: Settings, hosts: Sequence[str] = ()) -> None:
     """Create or renew the accounts for clients from `hosts`; their passwords become the settings' at every run.
 
-    The rights of dbt hold in MYSQL_DATABASE and in databases whose names begin so, which are the tests'. Logs in as
-    root.
+    Without `hosts` for those from which the superuser may log in. The rights of dbt hold in MYSQL_DATABASE and in
+    databases whose names begin so, which are the tests'. Logs in as MYSQL_ROOT_USER.
     """
     refuse_taken_names(settings)
     with mysql(settings, settings.mysql_root, database="mysql") as connection:
         cursor = connection.cursor()
+        hosts = hosts or (fetch_rows(connection, "SELECT CURRENT_USER()")[0][0].rpartition("@")[2],)
         is_mariadb = "MariaDB" in fetch_rows(connection, "SELECT VERSION()")[0][0]
         for rights in rights_of(settings):
             if rights.role:

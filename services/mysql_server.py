@@ -104,22 +104,23 @@ class MySQLServer(Server):
         return [*launcher, f"--defaults-file={self._option_file}", *_as_root()]
 
     def check_answers(self) -> None:
-        """Log in as root. Raises ConfigurationError if the running server has another password."""
+        """Log in as MYSQL_ROOT_USER. Raises ConfigurationError if the running server has another password."""
         with mysql(self.settings, self.settings.mysql_root, database="mysql"):
             pass
 
     def set_up(self) -> None:
         """Drop the accounts that new system tables bring along; create or renew ours.
 
-        Root's password and the database the server made from the init file.
+        MYSQL_ROOT_USER and the database the server made from the init file.
         """
         self._init_file.unlink(missing_ok=True)
         with mysql(self.settings, self.settings.mysql_root, database="mysql") as connection:
             cursor = connection.cursor()
             # MariaDB gives root one for the host's name and one for ::1, and none of them a password.
             cursor.execute(
-                "SELECT user, host FROM mysql.user WHERE user = '' OR user = 'root' AND host NOT IN ('localhost', %s)",
-                (LOOPBACK,),
+                "SELECT user, host FROM mysql.user WHERE user = ''"
+                " OR user = 'root' AND NOT (user = %s AND host IN ('localhost', %s))",
+                (self.settings.mysql_root.user, LOOPBACK),
             )
             for user, host in cursor.fetchall():
                 cursor.execute("DROP USER %s@%s", (str(user), str(host)))
@@ -172,11 +173,12 @@ class MySQLServer(Server):
         return self.conf / "accounts.sql"
 
     def _accounts(self) -> list[str]:
-        """SQL, a statement a line, that the server runs at every start: root's password becomes the settings'."""
-        password = _literal(self.settings.mysql_root.password)
+        """SQL, a statement a line, that the server runs at every start: the superuser becomes the settings'."""
+        root = self.settings.mysql_root.required()
+        user, password = _literal(SecretStr(root.user)), _literal(root.password)
         statements = [f"CREATE DATABASE IF NOT EXISTS `{self.settings.mysql_database}`"]
         for host in ("localhost", LOOPBACK):
-            account = f"root@'{host}'"
+            account = f"{user}@'{host}'"
             statements.append(f"CREATE USER IF NOT EXISTS {account} IDENTIFIED BY {password}")
             statements.append(f"ALTER USER {account} IDENTIFIED BY {password}")
             statements.append(f"GRANT ALL PRIVILEGES ON *.* TO {account} WITH GRANT OPTION")

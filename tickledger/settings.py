@@ -26,7 +26,7 @@ ENV_FILE_VARIABLE = "TICKLEDGER_ENV_FILE"
 
 #: In place of the name of a file with certificates.
 NO_FILE = "none"
-#: The superuser of Kafka and of Cassandra that services/ makes.
+#: The superuser of Kafka and of Cassandra that services/ makes, unless the settings name another.
 ADMIN = "tickledger_admin"
 
 # A field's description is what its value should be, as an error says it.
@@ -46,7 +46,8 @@ FEED_RULES: tuple[str, ...] = get_args(FeedRule)
 class Account(BaseModel):
     """An account's name and password, and what error lines say of it.
 
-    `prefix` is how its settings begin, `purpose` whose it is; `should_be` is set if its name is not a setting.
+    `prefix` is how its settings begin, `purpose` whose it is; `should_be` is set for a superuser of the name that
+    services/ gives it, and says of its password what it should be.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -78,10 +79,10 @@ class Account(BaseModel):
 
 
 def _account(purpose: str, user: str = "", should_be: str = "") -> AfterValidator:
-    known = {"purpose": purpose} | ({"user": user, "should_be": should_be} if user else {})
-
     def described(value: Account, info: ValidationInfo) -> Account:
-        return value.model_copy(update=known | {"prefix": str(info.field_name).upper()})
+        known = {"purpose": purpose, "prefix": str(info.field_name).upper(), "user": value.user or user}
+        # Servers of one's own have superusers of other names, whose passwords have other ways.
+        return value.model_copy(update=known | {"should_be": should_be if known["user"] == user else ""})
 
     return AfterValidator(described)
 

@@ -2,8 +2,8 @@
 
 import logging
 import threading
-from collections.abc import Iterable, Mapping
-from contextlib import closing
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 
 from kafka import IsolationLevel, KafkaAdminClient, OffsetSpec, TopicPartition
@@ -58,16 +58,22 @@ def describe_topic(settings: Settings, account: Account | None = None) -> TopicF
     Raises StoreUnavailable if none answers, ConfigurationError if the topic is missing or the account or the
     broker's certificate is refused.
     """
+    with kafka_admin(settings, account or settings.kafka) as admin:
+        return _facts(admin, settings)
+
+
+@contextmanager
+def kafka_admin(settings: Settings, account: Account) -> Iterator[KafkaAdminClient]:
+    """A client that asks and administers, with an account, for the block. Translates what Kafka refuses, as above."""
     # kafka-python logs every refused connection; callers say it in one line.
     logging.getLogger("kafka").setLevel(logging.CRITICAL)
-    account = account or settings.kafka
     check_kafka_certificate(settings)
     refusals = _Refusals()
     try:
         with refusals:
             admin = _admin(settings, account)
         with closing(admin):
-            return _facts(admin, settings)
+            yield admin
     except KafkaError as error:
         raise kafka_error(settings, refusals.refusal or error, account) from None
 
