@@ -38,6 +38,12 @@ def give_up(settings: Settings, reason: str) -> list[Break]:
         lock.release()
 
 
+def check_reason(option: str, reason: str) -> None:
+    """Raise ConfigurationError if a reason is too long for the ledger."""
+    if len(reason) > MOST_LETTERS:
+        raise ConfigurationError(f"{option} has {len(reason)} letters; it should have at most {MOST_LETTERS}")
+
+
 def given_up(connection: MySQLConnectionAbstract, first_batch: int = 0, last_batch: int | None = None) -> list[str]:
     """One line for each range that was given up after one of these batches, or after any, oldest first."""
     rows = fetch_rows(
@@ -64,8 +70,7 @@ def main(
     or a stream runs. 2: a store cannot be asked.
     """
     settings = load_settings()
-    if len(reason) > MOST_LETTERS:
-        raise ConfigurationError(f"--reason has {len(reason)} letters; it should have at most {MOST_LETTERS}")
+    check_reason("--reason", reason)
     accepted = yes and bool(reason.strip())
     if accepted:
         found = give_up(settings, reason.strip())

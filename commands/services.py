@@ -7,14 +7,18 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
+from commands.give_up import check_reason, give_up
 from services import backup, prompts
 from services.instance import DEMO, SERVERS, Instance
 from services.java import java_home, java_version
 from services.server import Server
 from tickledger.command_line import AsJson, print_json
 from tickledger.errors import StoreUnavailable, TickledgerError
+from tickledger.ledger import Ledger
 from tickledger.plain_text import plain, print_table
 from tickledger.settings import load_settings
+from tickledger.start_up import breaks
+from tickledger.topic import describe_topic
 
 app = typer.Typer(
     help="Kafka, Cassandra and MySQL on this machine, on loopback, without Docker.",
@@ -86,20 +90,42 @@ def clean(instance: Name = DEMO) -> None:
 
 
 @app.command(name="backup")
-def back_up(folder: Folder, instance: Name = DEMO) -> None:
-    """Copy MySQL and Cassandra into a new folder, beside a running stream."""
-    backup.back_up(Instance(instance), folder, print)
+def back_up(folder: Folder) -> None:
+    """Copy what has landed, of the settings' MySQL and Cassandra, into a new folder, beside a running stream."""
+    backup.back_up(load_settings(), folder, _say)
     print(f"backup: {folder}")
 
 
 @app.command()
-def restore(folder: Folder, instance: Name = DEMO) -> None:
-    """Replace the data of MySQL and Cassandra by those of a backup.
+def restore(
+    folder: Folder,
+    reason: Annotated[
+        str, typer.Option("--give-up", help="Why messages that the topic has lost are given up, as by give-up.")
+    ] = "",
+    replace: Annotated[bool, typer.Option("--replace", help="Delete first what has landed there.")] = False,
+) -> None:
+    """Set up the settings' servers, and fill them with a backup.
 
-    The servers must run, and no stream.
+    The servers must run, and no stream. Exit code 0: the stream goes on where the backup's ledger ends. 1: it does not,
+    or the restore failed. 2: nothing was changed, since the backup, the settings or the servers do not fit.
     """
-    backup.restore(Instance(instance), folder, print)
-    print("restored; the next start of the stream goes on where the backup's ledger ends")
+    settings = load_settings()
+    whole = backup.read_backup(folder)
+    check_reason("--give-up", reason)
+
+    def accept() -> None:
+        for one in give_up(settings, reason.strip()) if reason.strip() else ():
+            print(f"given up: {settings.kafka_topic}{one.problem}")
+
+    backup.restore(settings, whole, _say, replace=replace, then=accept)
+    print("restored")
+    lost = breaks(settings, Ledger(settings).head(), describe_topic(settings))
+    for one in lost:
+        print(f"{settings.kafka_topic}{one.problem}")
+    if lost:
+        print("the stream does not start before this is given up: tickledger give-up --reason 'why' --yes")
+        raise SystemExit(1)
+    print("the next start of the stream goes on where the backup's ledger ends")
 
 
 @app.command()
@@ -133,6 +159,10 @@ def topics(as_json: AsJson = False) -> None:
     for name, partitions in found.items():
         table.add_row(plain(name), str(partitions))
     print_table(table)
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
 
 
 def _state(server: Server) -> str:

@@ -1,43 +1,103 @@
-"""A backup of both stores of an instance, taken beside a running stream, and its restore.
+"""A backup of both stores, taken beside a running stream, and its restore: rows, over the stores' own protocols.
 
-MySQL comes first, in both. A batch is in Cassandra before it is in the ledger: so a dump of MySQL and Cassandra's files
-from after it hold every tick that the dump's ledger counts. What Cassandra has beyond it the stream lands again from
-Kafka, onto the same rows.
+A backup reads MySQL first. A batch is in Cassandra before it is in the ledger: so what Cassandra holds afterwards has
+every tick that MySQL's snapshot counts, and the ticks beyond it land again, onto the same rows. A restore fills MySQL
+last: until it is through there is no ledger, and no stream starts.
 """
 
 import contextlib
+import gzip
+import json
 import re
 import shutil
 import subprocess
-import tarfile
+import sys
 import tempfile
-from collections.abc import Iterator
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from datetime import date, datetime
+from decimal import Decimal
+from importlib.metadata import version
+from itertools import groupby, islice
 from pathlib import Path
-from typing import IO
+from typing import Any, NamedTuple
 
 import mysql.connector as mysql_driver
+import orjson
+from cassandra.cluster import Session
+from cassandra.concurrent import execute_concurrent
+from cassandra.query import UNSET_VALUE, BatchStatement, BatchType, SimpleStatement
 from mysql.connector import errorcode
+from mysql.connector.abstracts import MySQLConnectionAbstract
 
-from services.instance import Instance
+from services.environment import write_dbt_profile
 from services.jars import Say
 from services.maven import digest_of
-from services.mysql_server import MySQLServer
-from services.server import Server
+from services.set_up import set_up_stores
+from tickledger.contract import CONTRACT_TABLES, DBT_FOLDER, PROFILE, load_contract
 from tickledger.errors import ConfigurationError, TickledgerError
+from tickledger.ledger import StreamLock, utc_now
 from tickledger.plain_text import plain
 from tickledger.settings import Settings
-from tickledger.stores import fetch_rows, first_sentence, mysql
+from tickledger.stores import cassandra, fetch_rows, first_sentence, mysql
+from tickledger.tick import CASSANDRA_TABLES, DEAD_LETTER_TABLE, RAW_TABLE
 
-MYSQL_FILE, CASSANDRA_FILE = "mysql.sql", "cassandra.tar"
+#: What a file of rows looks like, and which there are. A later tickledger that changes either counts on.
+FORMAT = 1
+FACTS = "backup.json"
 #: What the files were when they were written, as `sha256sum` writes and checks it.
 MANIFEST = "SHA256SUMS"
+#: MySQL's tables with rows to keep: all that the contract names but the stream's lock.
+MYSQL_TABLES = tuple(name for name in (PROFILE, *CONTRACT_TABLES) if name != "stream_lock")
+#: A table of MySQL's that is there while a restore is not through; its comment says of which backup.
+MARKER = "restoring"
 
 
-def back_up(instance: Instance, folder: Path, say: Say) -> None:
-    """Write the two files, and a manifest of them, into a new folder that only its owner may read.
+class _Pace(NamedTuple):
+    """Rows that are read at once, written at once to one partition, and such writes that are under way at once."""
 
-    Everything may run meanwhile but dbt. Cassandra is stopped for its part, some twenty seconds, and a stream waits for
-    it. Raises ConfigurationError where the folder is there, TickledgerError where a part fails; then no backup is left.
+    page: int
+    batch: int
+    in_flight: int
+
+
+# A dead letter may have megabytes.
+_PACES = {RAW_TABLE: _Pace(5000, 200, 32), DEAD_LETTER_TABLE: _Pace(20, 1, 4)}
+#: How a value comes back from JSON, by CQL type; others are as JSON has them.
+_FROM_JSON: dict[str, Callable[[str], object]] = {
+    "blob": bytes.fromhex,
+    "date": date.fromisoformat,
+    "decimal": Decimal,
+    "timestamp": datetime.fromisoformat,
+}
+
+
+@dataclass(frozen=True)
+class Backup:
+    """One backup's folder: its files are whole, and all that they hold has a place here.
+
+    `mysql` and `cassandra` name the columns of each table, `topic` is what the ledger lands, empty if nothing landed.
+    """
+
+    folder: Path
+    digest: str
+    topic: str
+    mysql: dict[str, list[str]]
+    cassandra: dict[str, list[str]]
+
+    def rows(self, table: str) -> Iterator[list[Any]]:
+        """The rows of a table, values in its columns' order."""
+        with gzip.open(self.folder / _file_of(table)) as lines:
+            for line in lines:
+                yield orjson.loads(line)
+
+
+def back_up(settings: Settings, folder: Path, say: Say) -> None:
+    """Write all rows of both stores into a new folder that only its owner may read: a file for each table.
+
+    Everything may run meanwhile but dbt. Raises ConfigurationError where the folder is there or nothing is to be backed
+    up, TickledgerError where a part fails; then no backup is left.
     """
     if folder.exists():
         raise ConfigurationError(f"FOLDER is {str(folder)!r}; it should be one that is not there yet")
@@ -46,47 +106,70 @@ def back_up(instance: Instance, folder: Path, say: Say) -> None:
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir(mode=0o700, parents=True)
         try:
-            _dump(_mysql_of(instance), part / MYSQL_FILE)
-            say("MySQL is dumped")
-            _archive(instance.server("cassandra"), part / CASSANDRA_FILE)
-            say("Cassandra's files are copied")
-            lines = (f"{digest_of(part / name)}  {name}\n" for name in (MYSQL_FILE, CASSANDRA_FILE))
-            (part / MANIFEST).write_text("".join(lines))
+            facts = {"format": FORMAT, "tickledger": version("tickledger"), "made_at": utc_now().isoformat()}
+            facts |= _copy_mysql(settings, part, say) | _copy_cassandra(settings, part, say)
+            (part / FACTS).write_text(json.dumps(facts, indent=1) + "\n")
+            sums = [f"{digest_of(file)}  {file.name}\n" for file in sorted(part.iterdir())]
+            (part / MANIFEST).write_text("".join(sums))
             part.rename(folder)
         finally:
             shutil.rmtree(part, ignore_errors=True)
 
 
-def restore(instance: Instance, folder: Path, say: Say) -> None:
-    """Replace the database and all data of Cassandra by a backup's. No stream may run; a retry begins again.
+def read_backup(folder: Path) -> Backup:
+    """The backup in a folder.
 
-    Raises ConfigurationError where the folder is no whole backup, or where Cassandra's passwords are others than the
-    settings', and TickledgerError while a stream runs or where a part fails. A backup that is not whole, or
-    whose archive cannot be unpacked, changes nothing.
+    Raises ConfigurationError where it is none, is not what its manifest says, or was made by a tickledger that keeps
+    something else.
     """
-    with _in_one_line("the restore"):
-        _check(folder)
-        _refuse_beside_stream(instance.settings())
-        cassandra = instance.server("cassandra")
-        with _unpacked(cassandra, folder / CASSANDRA_FILE) as fresh:
-            _load(_mysql_of(instance), folder / MYSQL_FILE)
-            say("MySQL is restored")
-            _swap(cassandra, fresh)
-            say("Cassandra is restored")
-
-
-def _check(folder: Path) -> None:
-    """Raise ConfigurationError unless both files are there, no links, and what the manifest says."""
-    for name in (MANIFEST, MYSQL_FILE, CASSANDRA_FILE):
+    if (folder / "cassandra.tar").exists():
+        raise _refused(folder, "one of this tickledger's; an older one made it, with whose code it can be restored")
+    for name in (MANIFEST, FACTS):
         if not (folder / name).is_file() or (folder / name).is_symlink():
-            raise ConfigurationError(f"FOLDER is {str(folder)!r}; it should be a backup, with a file {name}")
-    lines = re.findall(r"^([0-9a-f]{64})  (\S+)$", (folder / MANIFEST).read_text(errors="replace"), re.MULTILINE)
-    written = {name: digest for digest, name in lines}
-    for name in (MYSQL_FILE, CASSANDRA_FILE):
-        if written.get(name) != digest_of(folder / name):
-            raise ConfigurationError(
-                f"FOLDER is {str(folder)!r}; it should be a whole backup: {name} is not what {MANIFEST} says"
-            )
+            raise _refused(folder, f"a backup, with a file {name}")
+    sums = (folder / MANIFEST).read_text(errors="replace")
+    written = {name: digest for digest, name in re.findall(r"^([0-9a-f]{64})  (\S+)$", sums, re.MULTILINE)}
+    _check_file(folder, FACTS, written)
+    backup = _backup_of(folder)
+    for table in (*backup.mysql, *backup.cassandra):
+        _check_file(folder, _file_of(table), written)
+    return backup
+
+
+def restore(settings: Settings, backup: Backup, say: Say, *, replace: bool, then: Callable[[], object]) -> None:
+    """Set the servers up, and fill them with a backup's rows. No stream may run; a retry begins again.
+
+    `then` is called when all rows are there, as the last step. Raises ConfigurationError, with no row changed, where
+    KAFKA_TOPIC is not the backup's, or where the database or the keyspace holds rows that are not of this backup's
+    restore; `replace` deletes them instead. Raises TickledgerError while a stream runs or where a part fails; the
+    stream does not start until a retry is through.
+    """
+    if backup.topic not in ("", settings.kafka_topic):
+        raise ConfigurationError(
+            f"KAFKA_TOPIC is {settings.kafka_topic!r}; it should be {backup.topic!r}, which the backup's ledger lands"
+        )
+    with _in_one_line("the restore"):
+        set_up_stores(settings, say)
+        _refuse_beside_stream(settings)
+        if not replace:
+            _refuse_other_rows(settings, backup)
+        _begin(settings, backup)
+        _fill_cassandra(settings, backup)
+        say("Cassandra is restored")
+        _make_tables(settings)
+        _fill_mysql(settings, backup)
+        say("MySQL is restored")
+        then()
+        with mysql(settings, settings.dbt_mysql) as connection:
+            connection.cursor().execute(f"DROP TABLE {MARKER}")
+
+
+def _file_of(table: str) -> str:
+    return f"{table}.jsonl.gz"
+
+
+def _refused(folder: Path, should_be: str) -> ConfigurationError:
+    return ConfigurationError(f"FOLDER is {str(folder)!r}; it should be {should_be}")
 
 
 @contextlib.contextmanager
@@ -94,117 +177,100 @@ def _in_one_line(what: str) -> Iterator[None]:
     """A disk that is full, a file that is torn: for the user, in one line."""
     try:
         yield
-    except (OSError, tarfile.TarError) as error:
+    except (OSError, EOFError, zlib.error, orjson.JSONDecodeError) as error:
         raise TickledgerError(f"{what} failed: {' '.join(str(error).split())}") from None
 
 
-def _mysql_of(instance: Instance) -> MySQLServer:
-    server = instance.server("mysql")
-    assert isinstance(server, MySQLServer)
-    return server
+# Backup
 
 
-def _dump(server: MySQLServer, file: Path) -> None:
-    """All tables and views of the database, as they are at one moment."""
-    options = ("--single-transaction", "--add-drop-database", "--databases", server.settings.mysql_database)
-    with file.open("xb") as target:
-        _run_client(server, "dump", *options, output=target)
+def _copy_mysql(settings: Settings, folder: Path, say: Say) -> dict[str, Any]:
+    """All rows as they are at one moment."""
+    with mysql(settings, settings.dbt_mysql) as connection:
+        connection.start_transaction(consistent_snapshot=True, isolation_level="REPEATABLE READ")
+        there = {row[0] for row in fetch_rows(connection, "SHOW FULL TABLES WHERE Table_type = 'BASE TABLE'")}
+        if "landed_batches" not in there:
+            raise ConfigurationError(f"MYSQL_DATABASE is {settings.mysql_database!r}; it should hold a ledger")
+        newest = fetch_rows(connection, "SELECT topic FROM landed_batches ORDER BY batch_id DESC LIMIT 1")
+        tables = {name: _copy_table(connection, name, folder) for name in MYSQL_TABLES if name in there}
+    say("MySQL is copied")
+    return {"topic": newest[0][0] if newest else "", "mysql": tables}
 
 
-def _load(server: MySQLServer, file: Path) -> None:
-    with file.open("rb") as source:
-        _run_client(server, "shell", *_SHELL, source=source)
+def _copy_table(connection: MySQLConnectionAbstract, table: str, folder: Path) -> list[str]:
+    cursor: Any = connection.cursor()
+    cursor.execute(f"SELECT * FROM {table}")
+    _write(folder / _file_of(table), cursor)
+    columns = list(cursor.column_names)
+    cursor.close()
+    return columns
 
 
-_SHELL = (
-    # The client's own commands, `\!` among them, would run programs here: in this mode it knows none.
-    "--binary-mode",
-    # MariaDB's name for the same, and more; another client passes it over.
-    "--loose-sandbox",
-    # A stream that has started meanwhile holds the database's lock: it is not waited for without an end.
-    "--init-command=SET SESSION lock_wait_timeout = 30",
-)
+def _copy_cassandra(settings: Settings, folder: Path, say: Say) -> dict[str, Any]:
+    """All rows, page by page: those that are there from the beginning, and perhaps some that come meanwhile."""
+    tables: dict[str, list[str]] = {}
+    with cassandra(settings) as session:
+        live = session.cluster.metadata.keyspaces[settings.cassandra_keyspace].tables
+        for table, definition in CASSANDRA_TABLES.items():
+            tables[table] = [name for name in definition.columns if name in live[table].columns]
+            query = f"SELECT {', '.join(tables[table])} FROM {table}"
+            rows = session.execute(SimpleStatement(query, fetch_size=_PACES[table].page))
+            _write(folder / _file_of(table), map(tuple, rows))
+    say("Cassandra is copied")
+    return {"cassandra": tables}
 
 
-def _run_client(
-    server: MySQLServer, kind: str, *options: str, source: IO[bytes] | None = None, output: IO[bytes] | None = None
-) -> None:
-    """Run MySQL's dump or shell as root over the server's socket; the password stands in a private file."""
-    command = server.client(kind)
-    server.temporary.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile("w", dir=server.temporary) as login:
-        password = server.settings.mysql_root.password.get_secret_value()
-        # On a socket of this machine nothing needs to be encrypted; MySQL's own programs do not know the option.
-        login.write(f"[client]\nuser=root\npassword='{password}'\nsocket={server.socket}\nloose-skip-ssl\n")
-        login.flush()
-        done = subprocess.run(
-            [*command, f"--defaults-file={login.name}", *options],
-            stdin=source or subprocess.DEVNULL,
-            stdout=output or subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            check=False,
-        )
-    if done.returncode:
-        problem = done.stderr.decode(errors="replace").strip().splitlines()[-1:]
-        raise TickledgerError(f"{Path(command[-1]).name} failed: {' '.join(problem)}")
+def _write(file: Path, rows: Iterable[tuple[Any, ...]]) -> None:
+    with gzip.open(file, "xb", compresslevel=1) as target:
+        for row in rows:
+            target.write(orjson.dumps(row, default=_as_text, option=orjson.OPT_APPEND_NEWLINE))
 
 
-def _files_and_folders(member: tarfile.TarInfo, folder: str) -> tarfile.TarInfo:
-    """What Cassandra's data are made of, inside of the folder. Raises tarfile.FilterError for anything else."""
-    if not (member.isreg() or member.isdir()):
-        # A link is one here: no backup of ours has any.
-        raise tarfile.SpecialFileError(member)
-    return tarfile.data_filter(member, folder)
+def _as_text(value: object) -> str:
+    """What JSON has no type for: bytes as hex digits, decimals and Cassandra's dates as they are written."""
+    return value.hex() if isinstance(value, bytes) else str(value)
 
 
-@contextlib.contextmanager
-def _stopped(server: Server) -> Iterator[None]:
-    """The server in order stopped, which writes all it holds to its files; it runs again afterwards."""
-    server.stop()
+# Restore
+
+
+def _check_file(folder: Path, name: str, written: dict[str, str]) -> None:
+    file = folder / name
+    if not file.is_file() or file.is_symlink() or written.get(name) != digest_of(file):
+        raise _refused(folder, f"a whole backup: {name} is not what {MANIFEST} says")
+
+
+def _backup_of(folder: Path) -> Backup:
+    """The backup by its facts. Raises ConfigurationError if they are not of this tickledger."""
+    contract = load_contract()
+    known = {
+        "mysql": {name: contract[name].columns for name in MYSQL_TABLES},
+        "cassandra": {name: tuple(table.columns) for name, table in CASSANDRA_TABLES.items()},
+    }
     try:
-        yield
-    finally:
-        server.start()
-        server.wait_until_ready()
-
-
-def _archive(server: Server, file: Path) -> None:
-    # What is linked is written twice: a restore takes no link.
-    with _stopped(server), tarfile.open(file, "x", dereference=True) as archive:
-        archive.add(server.data, arcname=".")
-
-
-@contextlib.contextmanager
-def _unpacked(server: Server, file: Path) -> Iterator[Path]:
-    """The archive in a folder beside the data's: what is torn, or a link, is met before anything changes."""
-    fresh = server.data.with_name(f"{server.data.name}.restored")
-    shutil.rmtree(fresh, ignore_errors=True)
-    try:
-        with tarfile.open(file) as archive:
-            archive.extractall(fresh, filter=_files_and_folders)  # noqa: S202  # the filter takes files and folders alone
-        yield fresh
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
-
-
-def _swap(server: Server, fresh: Path) -> None:
-    """Put a folder in the data's place; the old one goes once the server has started with the new one."""
-    old = server.data.with_name(f"{server.data.name}.replaced")
-    with _stopped(server):
-        if server.data.exists():
-            shutil.rmtree(old, ignore_errors=True)
-            server.data.rename(old)
-        fresh.rename(server.data)
-    shutil.rmtree(old, ignore_errors=True)
+        facts = json.loads((folder / FACTS).read_text())
+        if (made_as := int(facts["format"])) > FORMAT:
+            raise _refused(folder, f"of format {FORMAT} at most; a newer tickledger wrote it, in format {made_as}")
+        found = {store: {table: list(columns) for table, columns in facts[store].items()} for store in known}
+        unknown = [
+            f"{table}.{column}"
+            for store, tables in found.items()
+            for table, columns in tables.items()
+            for column in columns or [""]
+            if column not in known[store].get(table, ())
+        ]
+        backup = Backup(folder, digest_of(folder / MANIFEST), str(facts["topic"]), **found)
+    except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError):
+        raise _refused(folder, f"a backup, whose {FACTS} says what is in it") from None
+    if unknown:
+        raise _refused(folder, f"one that this tickledger knows all of; a newer one may have written {unknown[0]!r}")
+    return backup
 
 
 def _refuse_beside_stream(settings: Settings) -> None:
-    """Raise TickledgerError where a stream holds its lock; the database itself may be gone.
-
-    One that starts from here on keeps the database from being dropped, or finds no lock in it before all is loaded.
-    """
-    with mysql(settings, settings.mysql_root, database="mysql") as connection:
-        lock = f"`{settings.mysql_database}`.stream_lock"
+    """Raise TickledgerError where a stream holds its lock; the database itself may be gone."""
+    with mysql(settings, settings.dbt_mysql, database="") as connection:
+        lock = f"{settings.mysql_database}.stream_lock"
         try:
             fetch_rows(connection, f"SELECT part FROM {lock} WHERE part = 'lock' FOR UPDATE NOWAIT")
         except mysql_driver.Error as error:
@@ -220,3 +286,114 @@ def _refuse_beside_stream(settings: Settings) -> None:
 _NO_LOCK = (errorcode.ER_NO_SUCH_TABLE, errorcode.ER_BAD_DB_ERROR)
 #: MariaDB's answer to NOWAIT, and MySQL's.
 _LOCKED = (errorcode.ER_LOCK_WAIT_TIMEOUT, errorcode.ER_LOCK_NOWAIT)
+
+
+def _refuse_other_rows(settings: Settings, backup: Backup) -> None:
+    """Raise ConfigurationError where something has landed, unless this backup's restore was begun there."""
+    database, keyspace = settings.mysql_database, settings.cassandra_keyspace
+    with mysql(settings, settings.dbt_mysql, database="") as connection:
+        query = "SELECT table_name, table_comment FROM information_schema.tables WHERE table_schema = %s"
+        there = dict(fetch_rows(connection, query, (database,)))
+        if there.get(MARKER) == backup.digest:
+            return
+        if MARKER in there:
+            raise _full("MYSQL_DATABASE", database, "the restore of another backup is not through")
+        # dbt alone fills the profile, also in servers that are new.
+        for table in (name for name in MYSQL_TABLES if name in there and name != PROFILE):
+            if fetch_rows(connection, f"SELECT 1 FROM {database}.{table} LIMIT 1"):
+                raise _full("MYSQL_DATABASE", database, f"{table} has rows")
+    with cassandra(settings) as session:
+        for table in CASSANDRA_TABLES:
+            if session.execute(f"SELECT kafka_partition FROM {table} LIMIT 1").one():
+                raise _full("CASSANDRA_KEYSPACE", keyspace, f"{table} has rows")
+
+
+def _full(setting: str, name: str, problem: str) -> ConfigurationError:
+    return ConfigurationError(
+        f"{setting} is {name!r}; it should hold nothing that has landed, and {problem}: --replace deletes all of it"
+    )
+
+
+def _begin(settings: Settings, backup: Backup) -> None:
+    """Leave the mark, then take the ledger away: no stream starts without."""
+    with mysql(settings, settings.dbt_mysql, database="") as connection:
+        cursor, database = connection.cursor(), settings.mysql_database
+        # One that waits for a stream's transaction would not end.
+        cursor.execute("SET SESSION lock_wait_timeout = 30")
+        cursor.execute(f"CREATE DATABASE IF NOT EXISTS {database} CHARACTER SET utf8mb4 COLLATE utf8mb4_bin")
+        cursor.execute(f"DROP TABLE IF EXISTS {database}.{MARKER}")
+        cursor.execute(f"CREATE TABLE {database}.{MARKER} (part int PRIMARY KEY) COMMENT '{backup.digest}'")
+        tables = ", ".join(f"{database}.{name}" for name in (*MYSQL_TABLES, "stream_lock"))
+        cursor.execute(f"DROP TABLE IF EXISTS {tables}")
+
+
+def _fill_cassandra(settings: Settings, backup: Backup) -> None:
+    with cassandra(settings) as session:
+        for table in CASSANDRA_TABLES:
+            session.execute(f"TRUNCATE {table}", timeout=_TRUNCATE_SECONDS)
+        for table, columns in backup.cassandra.items():
+            _fill_table(session, table, columns, backup.rows(table))
+
+
+_TRUNCATE_SECONDS = 60
+
+
+def _fill_table(session: Session, table: str, columns: list[str], rows: Iterable[list[Any]]) -> None:
+    definition, pace = CASSANDRA_TABLES[table], _PACES[table]
+    insert = session.prepare(f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({', '.join('?' * len(columns))})")
+    made = [_FROM_JSON.get(definition.columns[column], lambda value: value) for column in columns]
+    partition = [columns.index(name.strip()) for name in definition.key[1 : definition.key.index(")")].split(",")]
+
+    def batches() -> Iterator[tuple[BatchStatement, None]]:
+        # Rows of one partition follow each other, as Cassandra gave them.
+        for _, group in groupby(rows, key=lambda row: [row[place] for place in partition]):
+            while chunk := list(islice(group, pace.batch)):
+                batch = BatchStatement(BatchType.UNLOGGED)
+                for row in chunk:
+                    # A null that is written costs a tombstone.
+                    values = zip(made, row, strict=True)
+                    batch.add(insert, [UNSET_VALUE if value is None else make(value) for make, value in values])
+                yield batch, None
+
+    waiting = batches()
+    # A wave at a time: what is raised while batches are made would be lost in the driver's own thread.
+    while wave := list(islice(waiting, 4 * pace.in_flight)):
+        execute_concurrent(session, wave, concurrency=pace.in_flight)
+
+
+def _make_tables(settings: Settings) -> None:
+    """By dbt: tables, views, and the rights of each account. Raises TickledgerError with dbt's own last words."""
+    with tempfile.TemporaryDirectory() as folder:
+        write_dbt_profile(settings, Path(folder) / "profiles.yml")
+        places = ["--profiles-dir", folder, "--target-path", folder, "--log-path", folder]
+        for command in ("seed", "run"):
+            dbt = str(Path(sys.executable).with_name("dbt"))
+            done = subprocess.run(
+                [dbt, "--quiet", "--no-use-colors", command, *places],
+                cwd=DBT_FOLDER,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                check=False,
+            )
+            if done.returncode:
+                said = " ".join(done.stdout.split())
+                raise TickledgerError(f"dbt {command} failed: {plain(said[-500:]) or 'it says nothing'}")
+
+
+def _fill_mysql(settings: Settings, backup: Backup) -> None:
+    """In one transaction, under the stream's lock."""
+    lock = StreamLock(settings)
+    lock.hold()
+    try:
+        with mysql(settings, settings.dbt_mysql) as connection:
+            cursor = connection.cursor()
+            for table, columns in backup.mysql.items():
+                cursor.execute(f"DELETE FROM {table}")
+                places = ", ".join(["%s"] * len(columns))
+                rows = backup.rows(table)
+                while chunk := list(islice(rows, 1000)):
+                    cursor.executemany(f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({places})", chunk)
+            connection.commit()
+    finally:
+        lock.release()

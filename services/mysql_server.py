@@ -133,25 +133,6 @@ class MySQLServer(Server):
         files = (("ca", "ca.pem"), ("cert", "server.pem"), ("key", "server.key"))
         return ["require-secure-transport=ON", *(f"ssl-{kind}={self.certificates / name}" for kind, name in files)]
 
-    def client(self, kind: str) -> list[str]:
-        """The command of MySQL's own `dump` or `shell` program, beside the server or on PATH.
-
-        Raises ConfigurationError if there is none.
-        """
-        launcher = _installed_server() or [str(MARIADB.folder / "bin" / "mariadbd")]
-        names = {"dump": ("mariadb-dump", "mysqldump"), "shell": ("mariadb", "mysql")}[kind]
-        name = names[0] if _describe(launcher)[1] else names[1]
-        beside = Path(launcher[-1]).resolve().parent.parent / "bin" / name
-        if beside.is_file():
-            # What starts an unpacked server with libraries of its own starts its clients too.
-            return [*launcher[:-1], str(beside)]
-        on_path = shutil.which(name)
-        if not on_path:
-            raise ConfigurationError(
-                f"{name} should be on PATH, or beside the server {launcher[-1]}: a backup needs it"
-            )
-        return [on_path]
-
     @property
     def socket(self) -> Path:
         """The Unix socket, in the system's temporary folder if the instance's path is too long for one."""

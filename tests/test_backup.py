@@ -1,12 +1,15 @@
-"""Backup and restore by the runbook's own commands: taken while batches land, all destroyed, each tick there once."""
+"""Backup and restore by the runbook's own commands: taken while batches land, restored half and then whole."""
 
+import gzip
 import hashlib
-import io
+import json
 import re
 import shlex
+import signal
 import subprocess
-import tarfile
+import sys
 import threading
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,12 +18,14 @@ import pytest
 from pyspark.sql import SparkSession
 
 from commands.reconcile import reconcile
-from services.instance import Instance
+from services.backup import FORMAT
 from tests.support.batches import TOPIC, Lander, tick
+from tests.support.page_data import empty, land
 from tests.support.pipeline import Pipeline
-from tickledger.ledger import StreamLock
+from tickledger.errors import ConfigurationError
+from tickledger.ledger import StreamLock, utc_now
 from tickledger.settings import PROJECT_ROOT
-from tickledger.stores import connect_cassandra, connect_mysql
+from tickledger.start_up import check_tables
 
 pytestmark = pytest.mark.integration
 
@@ -29,12 +34,17 @@ RUNBOOK = (PROJECT_ROOT / "docs" / "runbook.md").read_text()
 MESSAGES = 2000
 
 
-def run(section: str, folder: Path, services: Instance, pipeline: Pipeline) -> "subprocess.CompletedProcess[str]":
-    """Run the command of a section of the runbook, on another folder and on the tests' own servers."""
+def command(section: str, folder: Path, *options: str) -> list[str]:
+    """The command of a section of the runbook, on another folder."""
     (block,) = re.findall(rf"^### {section}\n.*?^```sh\n(.*?)^```$", RUNBOOK, re.MULTILINE | re.DOTALL)
-    *words, _ = shlex.split(block)
+    _, *words, _ = shlex.split(block)
+    return [sys.executable, "-m", "commands.main", *words, str(folder), *options]
+
+
+def run(section: str, folder: Path, pipeline: Pipeline, *options: str) -> "subprocess.CompletedProcess[str]":
+    """Run it on the pipeline's stores."""
     return subprocess.run(
-        [*words, str(folder), "--instance", services.name],
+        command(section, folder, *options),
         cwd=PROJECT_ROOT,
         env=pipeline.environment,
         capture_output=True,
@@ -44,9 +54,10 @@ def run(section: str, folder: Path, services: Instance, pipeline: Pipeline) -> "
 
 
 def message(partition: int, offset: int) -> tuple[int, int, list[dict[str, Any]]]:
-    """A message of the topic, the same whenever it is read."""
+    """A message of the topic, the same whenever it is read; one in a hundred has a tick that cannot land."""
     numbers = [2 * (2 * offset + one) + partition for one in (0, 1, -1)]
-    return partition, offset, [tick(number) for number in numbers if number >= 0]
+    unknown = [tick(offset, ticker="NONE.JK")] if offset % 100 == 0 else []
+    return partition, offset, [tick(number) for number in numbers if number >= 0] + unknown
 
 
 def land_next(lander: Lander, size: int) -> None:
@@ -85,12 +96,12 @@ class Landing:
 
 
 def test_what_was_backed_up_beside_a_stream_is_restored_and_lands_once(
-    spark: SparkSession, pipeline: Pipeline, services: Instance, tmp_path: Path
+    spark: SparkSession, pipeline: Pipeline, tmp_path: Path
 ) -> None:
     landing = Landing(spark, pipeline)
     try:
         landing.wait_for_batch(2)
-        taken = run("Back up", tmp_path / "backup", services, pipeline)
+        taken = run("Back up", tmp_path / "backup", pipeline)
         assert taken.returncode == 0, taken.stderr
         landing.wait_for_batch(Lander(spark, pipeline).ledger.head().batch_id + 2)
     finally:
@@ -99,13 +110,22 @@ def test_what_was_backed_up_beside_a_stream_is_restored_and_lands_once(
     assert reconcile(pipeline.settings).differences == []
     lost = Lander(spark, pipeline).ledger.head().batch_id
 
-    destroy(pipeline)
-    done = run("Restore", tmp_path / "backup", services, pipeline)
-    assert done.returncode == 0, done.stderr
+    die_half_way(tmp_path / "backup", pipeline)
+    with pytest.raises(ConfigurationError):
+        check_tables(pipeline.settings)
+    # Its own rows are no other data, those of another backup are.
+    make_backup(tmp_path / "another")
+    assert "the restore of another backup is not through" in run("Restore", tmp_path / "another", pipeline).stderr
+    done = run("Restore", tmp_path / "backup", pipeline)
+    # The topic of frames made by hand is not the one that Kafka has.
+    assert (done.returncode, done.stderr) == (1, "")
+    assert "was recreated" in done.stdout
+    assert run("Back up", tmp_path / "again", pipeline).returncode == 0
+    assert content(tmp_path / "again") == content(tmp_path / "backup")
+
     again = Lander(spark, pipeline, topic=replace(TOPIC, ends={0: MESSAGES, 1: MESSAGES}))
     assert 2 <= again.ledger.head().batch_id < lost
     assert reconcile(pipeline.settings).differences == []
-
     while (end := again.ledger.head().ends[0]) < MESSAGES:
         land_next(again, min(600, MESSAGES - end))
     books = reconcile(pipeline.settings)
@@ -115,132 +135,131 @@ def test_what_was_backed_up_beside_a_stream_is_restored_and_lands_once(
     assert books.cassandra == books.mysql
 
 
-def destroy(pipeline: Pipeline) -> None:
-    """Drop the database and empty the keyspace; neither leaves anything on the disk to come back from."""
-    connection = connect_mysql(pipeline.settings, pipeline.settings.mysql_root, database="mysql")
-    connection.cursor().execute(f"DROP DATABASE {pipeline.settings.mysql_database}")
-    connection.close()
-    session = connect_cassandra(pipeline.settings)
-    for table in ("real_time_data", "dead_letters"):
-        session.execute(f"TRUNCATE {table}", timeout=60)
-        assert session.execute(f"SELECT COUNT(*) FROM {table}").one()[0] == 0
-    session.cluster.shutdown()
+def die_half_way(folder: Path, pipeline: Pipeline) -> None:
+    """Kill a restore over what has landed, once it has filled Cassandra."""
+    restoring = command("Restore", folder, "--replace")
+    process = subprocess.Popen(
+        restoring, cwd=PROJECT_ROOT, env=pipeline.environment, stdout=subprocess.PIPE, text=True, start_new_session=True
+    )
+    assert process.stdout is not None
+    while (line := process.stdout.readline()) != "Cassandra is restored\n":
+        assert line, "it ended before"
+    process.send_signal(signal.SIGKILL)
+    process.wait()
 
 
-def empty_tar() -> bytes:
-    """An archive that holds one empty folder."""
-    tar = io.BytesIO()
-    with tarfile.open(fileobj=tar, mode="w") as archive:
-        member = tarfile.TarInfo("data")
-        member.type, member.mode = tarfile.DIRTYPE, 0o700
-        archive.addfile(member)
-    return tar.getvalue()
+def content(folder: Path) -> dict[str, list[bytes]]:
+    """The rows of each table of a backup, in an order that they do not lose by being written again."""
+    return {file.name: sorted(gzip.open(file)) for file in folder.glob("*.jsonl.gz")}
 
 
-def drop_profile(pipeline: Pipeline) -> bytes:
-    """A dump that would be noticed."""
-    return f"USE `{pipeline.settings.mysql_database}`;\nDROP TABLE profile;\n".encode()
+def make_backup(folder: Path, **facts: Any) -> None:
+    """A backup of nothing, with a manifest of what is in it."""
+    folder.mkdir(exist_ok=True)
+    known: dict[str, Any] = {"format": FORMAT, "topic": "", "mysql": {}, "cassandra": {}} | facts
+    (folder / "backup.json").write_text(json.dumps(known))
+    for table in (*known["mysql"], *known["cassandra"]):
+        (folder / f"{table}.jsonl.gz").write_bytes(gzip.compress(b""))
+    write_manifest(folder)
 
 
-def make_backup(folder: Path, sql: bytes = b"", tar: bytes = b"") -> None:
-    """A folder that looks like a backup, with a manifest of what is in it."""
-    (folder / "mysql.sql").write_bytes(sql)
-    (folder / "cassandra.tar").write_bytes(tar)
-    sums = "".join(f"{hashlib.sha256(one).hexdigest()}  {name}\n" for name, one in _named(sql, tar))
-    (folder / "SHA256SUMS").write_text(sums)
+def write_manifest(folder: Path) -> None:
+    sums = [f"{hashlib.sha256(file.read_bytes()).hexdigest()}  {file.name}\n" for file in sorted(folder.iterdir())]
+    (folder / "SHA256SUMS").write_text("".join(sums))
 
 
-def _named(sql: bytes, tar: bytes) -> list[tuple[str, bytes]]:
-    return [("mysql.sql", sql), ("cassandra.tar", tar)]
+def _torn(folder: Path) -> None:
+    make_backup(folder, mysql={"landed_batches": ["batch_id"]})
+    (folder / "landed_batches.jsonl.gz").write_bytes(b"torn")
 
 
-def test_a_backup_that_is_not_what_its_manifest_says_changes_nothing(
-    stores: Pipeline, services: Instance, tmp_path: Path
-) -> None:
-    make_backup(tmp_path, b"DROP TABLE profile;\n")
-    (tmp_path / "cassandra.tar").write_bytes(b"another")
+def _linked(folder: Path) -> None:
+    make_backup(folder, mysql={"landed_batches": ["batch_id"]})
+    (folder / "elsewhere").write_bytes((folder / "landed_batches.jsonl.gz").read_bytes())
+    (folder / "landed_batches.jsonl.gz").unlink()
+    (folder / "landed_batches.jsonl.gz").symlink_to(folder / "elsewhere")
 
-    done = run("Restore", tmp_path, services, stores)
+
+def _older(folder: Path) -> None:
+    (folder / "cassandra.tar").touch()
+
+
+def _no_json(folder: Path) -> None:
+    (folder / "backup.json").write_text("{")
+    write_manifest(folder)
+
+
+REFUSED: dict[str, tuple[Callable[[Path], None], str]] = {
+    "no backup": (lambda _: None, "should be a backup, with a file SHA256SUMS"),
+    "a torn file": (_torn, "should be a whole backup: landed_batches.jsonl.gz is not what SHA256SUMS says"),
+    "a link": (_linked, "should be a whole backup: landed_batches.jsonl.gz is not what SHA256SUMS says"),
+    "a file out of place": (
+        lambda folder: make_backup(folder, mysql={"../profile": ["ticker"]}),
+        "'../profile.ticker'",
+    ),
+    "no facts": (_no_json, "should be a backup, whose backup.json says what is in it"),
+    "of an older version": (_older, "an older one made it, with whose code it can be restored"),
+    "of a newer version": (lambda folder: make_backup(folder, format=FORMAT + 1), "a newer tickledger wrote it"),
+    "with a newer table": (lambda folder: make_backup(folder, mysql={"fees": ["id"]}), "have written 'fees.id'"),
+    "with a newer column": (
+        lambda folder: make_backup(folder, cassandra={"real_time_data": ["ticker", "venue"]}),
+        "a newer one may have written 'real_time_data.venue'",
+    ),
+    "of another topic": (lambda folder: make_backup(folder, topic="other"), "should be 'other', which the backup's"),
+}
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_what_is_no_backup_for_here_is_refused_in_one_line(stores: Pipeline, tmp_path: Path, kind: str) -> None:
+    make, says = REFUSED[kind]
+    make(tmp_path)
+
+    done = run("Restore", tmp_path, stores, "--replace")
+
+    assert (done.returncode, done.stderr.count("\n"), done.stdout) == (2, 1, "")
+    assert says in done.stderr
+    assert stores.rows("SELECT COUNT(*) > 0 FROM profile") == [(1,)]
+
+
+@pytest.mark.parametrize("store", ["MySQL", "Cassandra"])
+def test_servers_that_hold_other_data_keep_them(stores: Pipeline, tmp_path: Path, store: str) -> None:
+    empty(stores)
+    if store == "MySQL":
+        land(stores, 1, utc_now(), {"Coal": 1})
+        setting, table = "MYSQL_DATABASE", "aggregated_data"
+    else:
+        stores.cassandra.execute(
+            "INSERT INTO dead_letters (topic, kafka_partition, offset_bucket, kafka_offset, position)"
+            " VALUES ('ticks', 0, 0, 0, 0)"
+        )
+        setting, table = "CASSANDRA_KEYSPACE", "dead_letters"
+    make_backup(tmp_path)
+
+    done = run("Restore", tmp_path, stores)
 
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
-    assert "should be a whole backup: cassandra.tar is not what SHA256SUMS says" in done.stderr
+    assert re.search(rf"{setting} is .*; it should hold nothing that has landed, and {table} has rows", done.stderr)
+    left = stores.rows("SELECT COUNT(*) FROM landed_batches")[0][0] if store == "MySQL" else 1
+    assert left == 1
     assert stores.rows("SELECT COUNT(*) > 0 FROM profile") == [(1,)]
+    empty(stores)
 
 
-@pytest.mark.parametrize(
-    "command",
-    ["\\! touch {}", "system touch {}", "\\T {}", "tee {}", "\\. {}", "source {}", "SELECT 'x' INTO OUTFILE '{}';"],
-)
-def test_no_command_of_a_backup_reaches_beyond_the_server(
-    stores: Pipeline, services: Instance, tmp_path: Path, command: str
-) -> None:
-    ran = tmp_path / "ran"
-    make_backup(tmp_path, f"SELECT 1;\n{command.format(ran)}\nSELECT * FROM nowhere.nothing;\n".encode(), empty_tar())
-
-    done = run("Restore", tmp_path, services, stores)
-
-    assert not ran.exists()
-    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
-    assert done.stderr.startswith("error: ")
-
-
-@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, "outside"])
-def test_an_archive_leaves_its_folder_by_nothing(
-    stores: Pipeline, services: Instance, tmp_path: Path, kind: bytes | str
-) -> None:
-    tar = io.BytesIO()
-    with tarfile.open(fileobj=tar, mode="w") as archive:
-        member = tarfile.TarInfo("../../outside" if kind == "outside" else "data/inside")
-        if isinstance(kind, bytes):
-            member.type, member.linkname = kind, "data/other"
-        archive.addfile(member)
-    make_backup(tmp_path, drop_profile(stores), tar.getvalue())
-    before = services.server("cassandra").pid
-
-    done = run("Restore", tmp_path, services, stores)
-
-    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
-    assert done.stderr.startswith("error: the restore failed: ")
-    assert services.server("cassandra").pid == before
-    assert not list(services.folder.rglob("outside"))
-    assert not list(services.folder.rglob("cassandra.restored"))
-    assert stores.rows("SELECT COUNT(*) > 0 FROM profile") == [(1,)]
-
-
-def test_nothing_is_restored_under_a_stream(stores: Pipeline, services: Instance, tmp_path: Path) -> None:
+def test_nothing_is_restored_under_a_stream(stores: Pipeline, tmp_path: Path) -> None:
     make_backup(tmp_path)
     lock = StreamLock(stores.settings)
     lock.hold()
 
-    done = run("Restore", tmp_path, services, stores)
+    done = run("Restore", tmp_path, stores)
 
     lock.release()
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)
     assert "a stream lands into" in done.stderr
 
 
-def test_a_torn_backup_is_told_in_one_line_and_changes_nothing(
-    stores: Pipeline, services: Instance, tmp_path: Path
-) -> None:
-    make_backup(tmp_path, drop_profile(stores), b"torn" * 1000)
-    before = services.server("cassandra").pid
-
-    done = run("Restore", tmp_path, services, stores)
-
-    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
-    assert done.stderr.startswith("error: the restore failed: ")
-    assert services.server("cassandra").pid == before
-    assert stores.rows("SELECT COUNT(*) > 0 FROM profile") == [(1,)]
-
-
-@pytest.mark.parametrize(
-    ("section", "says"), [("Back up", "should be one that is not there yet"), ("Restore", "should be a backup")]
-)
-def test_a_wrong_folder_is_refused(
-    stores: Pipeline, services: Instance, tmp_path: Path, section: str, says: str
-) -> None:
-    done = run(section, tmp_path, services, stores)
+def test_a_backup_goes_into_a_folder_of_its_own(stores: Pipeline, tmp_path: Path) -> None:
+    done = run("Back up", tmp_path, stores)
 
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
-    assert says in done.stderr
+    assert "should be one that is not there yet" in done.stderr
     assert list(tmp_path.iterdir()) == []

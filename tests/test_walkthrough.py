@@ -3,8 +3,6 @@
 import json
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +10,14 @@ import pytest
 
 from commands.reconcile import reconcile
 from services.environment import write_dbt_profile
-from services.jars import JARS_DIR
 from tests.support.pipeline import Pipeline
+from tests.support.project_copy import ProjectCopy, copy_project
 from tickledger.settings import PROJECT_ROOT
 
 pytestmark = pytest.mark.integration
 
-COPIED = ("commands", "dashboard", "dbt_project", "expectations", "producer", "services", "streaming", "tickledger")
-COPIED_TOO = ("pyproject.toml", "spark-defaults.conf", "spark-env.sh", "log4j2.properties", ".env.example")
 #: For the tests that run in the copy.
-TESTED = ("CHANGELOG.md", "CONTRIBUTING.md", "README.md", "Makefile", "demo.py", "docs", "tests", "tools")
+TESTED = ("CHANGELOG.md", "CONTRIBUTING.md", "README.md", "demo.py", "docs", "tests", "tools")
 #: Tests of what is listed elsewhere too.
 LISTS = (
     "tests/test_great_expectations_command.py::test_lists_are_json_for_programs",
@@ -30,9 +26,6 @@ LISTS = (
     "tests/test_docs.py::test_the_architecture_names_every_folder_and_table",
     "tests/test_docs.py::test_everything_public_has_a_docstring",
 )
-#: What programs leave in the folders.
-LEFT_BEHIND = ("__pycache__", "target", "logs", "profiles.yml", ".user.yml")
-
 #: Draws the page and prints its headings and the specifications of its charts.
 DRAW_PAGE = """
 import json
@@ -45,15 +38,12 @@ print(json.dumps([headings, [json.loads(chart.proto.spec) for chart in drawn.get
 """
 
 
-class Newcomer:
-    """Somebody who follows CONTRIBUTING.md in a copy of the project; `said` holds what the last command printed."""
+class Newcomer(ProjectCopy):
+    """Somebody who follows CONTRIBUTING.md in a copy of the project."""
 
     def __init__(self, folder: Path, pipeline: Pipeline) -> None:
-        self.folder = folder
-        self.said = ""
+        super().__init__(folder, pipeline.environment)
         self._topic = pipeline.settings.kafka_topic
-        # Ahead of the environment's own copy, which is the project that the tests run in.
-        self._environment = pipeline.environment | {"PYTHONPATH": str(folder), "SPARK_CONF_DIR": str(folder)}
         self._sections = dict(
             re.findall(r"^### (.+?)\n(.*?)(?=^##)", (PROJECT_ROOT / "CONTRIBUTING.md").read_text(), re.M | re.S)
         )
@@ -71,41 +61,14 @@ class Newcomer:
                 assert path, f"no line names the file of:\n{content}"
                 (self.folder / path).write_text(content)
 
-    def run(self, command: str, *, given: str | None = None, code: int = 0) -> str:
-        """Run a command in the copy, as in `make shell`; returns what it printed."""
-        done = subprocess.run(
-            ["bash", "-euo", "pipefail", "-c", command],
-            cwd=self.folder,
-            env=self._environment,
-            input=given,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            check=False,
-            timeout=300,
-        )
-        self.said = done.stdout
-        assert done.returncode == code, f"{command}\n{done.stdout}"
-        return done.stdout
-
 
 @pytest.fixture
 def newcomer(pipeline: Pipeline, tmp_path: Path) -> Newcomer:
     """A copy of the project with the environment and dbt's profile of the pipeline."""
     folder = tmp_path / "tickledger"
-    folder.mkdir()
-    for name in (*COPIED, *COPIED_TOO, *TESTED):
-        source = PROJECT_ROOT / name
-        if source.is_dir():
-            shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns(*LEFT_BEHIND))
-        else:
-            shutil.copy2(source, folder / name)
-    (folder / ".venv").symlink_to(Path(sys.executable).parent.parent)
+    copy_project(folder, TESTED)
     # Without a server's address: dbt's profile for `dbt parse`.
     shutil.copytree(PROJECT_ROOT / "tests" / "dbt_parse", folder / "tests" / "dbt_parse", dirs_exist_ok=True)
-    # What was fetched once is not fetched again.
-    (folder / ".services").mkdir()
-    (folder / ".services" / "jars").symlink_to(JARS_DIR)
     write_dbt_profile(pipeline.settings, folder / "dbt_project" / "profiles.yml")
     return Newcomer(folder, pipeline)
 

@@ -125,7 +125,10 @@ def fix_of(one: Difference) -> str:
         return SET_UP
     if one.contract == MISSING:
         return f"ALTER TABLE {one.table} DROP {one.name}, as Cassandra's superuser"
-    return "restore a backup (docs/runbook.md): Cassandra changes neither the type of a column nor a key"
+    return (
+        "drop the table as Cassandra's superuser and restore a backup (docs/runbook.md): Cassandra changes neither the"
+        " type of a column nor a key"
+    )
 
 
 def _compare_keyspace(live: dict[str, TableMetadata]) -> Iterator[Difference]:

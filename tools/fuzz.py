@@ -8,12 +8,10 @@ printed for which it did not.
 import csv
 import gzip
 import hashlib
-import io
 import json
 import logging
 import re
 import secrets
-import tarfile
 import tempfile
 import time
 from collections.abc import Callable
@@ -28,7 +26,7 @@ from hypothesis import strategies as st
 from jinja2.sandbox import SandboxedEnvironment
 
 from producer.tick_file import OpenFile
-from services.backup import CASSANDRA_FILE, MANIFEST, MYSQL_FILE, _check, _files_and_folders
+from services.backup import FACTS, MANIFEST, read_backup
 from streaming.decode_columns import ColumnDecoder
 from streaming.stream_ticks import ScratchDamaged, planned_offsets
 from streaming.tick_columns import whole
@@ -36,7 +34,7 @@ from tests.support.hostile import HOSTILE
 from tests.support.poison import GOOD
 from tests.support.shapes import messages
 from tickledger.decode import Decoder
-from tickledger.errors import ConfigurationError, TickledgerError, run_command
+from tickledger.errors import TickledgerError, run_command
 from tickledger.plain_text import plain
 from tickledger.settings import PROJECT_ROOT, load_settings
 from tickledger.tick import parse_created_at
@@ -83,24 +81,6 @@ def _settings_files(draw: st.DrawFn) -> str:
         at = draw(st.integers(0, len(lines) - 1))
         lines[at : at + draw(st.integers(0, 1))] = [line]
     return "\n".join(lines)
-
-
-_KINDS = [tarfile.REGTYPE, tarfile.DIRTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE]
-_paths = st.sampled_from(["data", "data/a", "../out", "/out", "a/../../out", "data/a/b", "."]) | _cells
-#: Name, kind, where a link leads, mode.
-_members = st.tuples(_paths, st.sampled_from(_KINDS), _paths, st.sampled_from([0o600, 0o4777, 0o777]))
-
-
-def _tar(members: list[tuple[str, bytes, str, int]], cut: float) -> bytes:
-    """A tar of anything that a tar may hold, of which the last part is torn off."""
-    file = io.BytesIO()
-    with tarfile.open(fileobj=file, mode="w") as archive:
-        for name, kind, target, mode in members:
-            member = tarfile.TarInfo(name.encode("utf-8", "replace").decode().replace("\0", ""))
-            member.type, member.linkname, member.mode = kind, target.encode("utf-8", "replace").decode(), mode
-            archive.addfile(member)
-    content = file.getvalue()
-    return content[: int(len(content) * cut)]
 
 
 _tried = settings(
@@ -157,47 +137,42 @@ def env_file(text: str) -> None:
     _one_line(read)
 
 
-@_tried
-@given(
-    st.lists(_members, max_size=5),
-    st.just(1.0) | st.floats(0, 1),
-    st.binary(max_size=20),
-    st.sampled_from(["right", "wrong", "none"]) | _cells,
-)
-def backup(members: list[tuple[str, bytes, str, int]], cut: float, sql: bytes, manifest: str) -> None:
-    """A backup is what its manifest says, and unpacks into its folder or is refused."""
-    both = {MYSQL_FILE: sql, CASSANDRA_FILE: _tar(members, cut)}
-    sums = "".join(f"{hashlib.sha256(one).hexdigest()}  {name}\n" for name, one in both.items())
-
-    def read(folder: Path) -> None:
-        for name, content in both.items():
-            (folder / name).write_bytes(content)
-        if manifest != "none":
-            written = sums if manifest == "right" else manifest
-            (folder / MANIFEST).write_text(written, encoding="utf-8", errors="replace")
-        try:
-            _check(folder)
-        except ConfigurationError:
-            assert manifest != "right"
-            raise
-        assert manifest == "right"
-        before = {path.name for path in folder.iterdir()}
-        try:
-            with tarfile.open(folder / CASSANDRA_FILE) as archive:
-                archive.extractall(folder / "in", filter=_files_and_folders)  # noqa: S202  # what is tried
-        except (OSError, tarfile.TarError, ValueError):
-            pass
-        assert {path.name for path in folder.iterdir()} - before <= {"in"}
-        assert not any(path.is_symlink() for path in folder.rglob("*"))
-
-    _one_line(read)
-
-
 def _nested(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
     return st.dictionaries(_cells, inner) | st.lists(inner)
 
 
 _plans = st.recursive(_cells | st.integers() | st.none(), _nested)
+_columns = st.dictionaries(
+    st.sampled_from(["profile", "real_time_data", "../outside"]) | _cells,
+    st.lists(st.sampled_from(["ticker", "id"]) | _cells) | _plans,
+    max_size=3,
+)
+_facts = st.fixed_dictionaries(
+    {"format": st.sampled_from([1, 2]) | _cells, "topic": _cells, "mysql": _columns, "cassandra": _columns}
+)
+
+
+@_tried
+@given(_facts | _plans, st.sampled_from(["right", "wrong", "none"]) | _cells)
+def backup(facts: Any, manifest: str) -> None:
+    """A backup is what its manifest says, and holds what the stores have a place for, or is refused."""
+
+    def read(folder: Path) -> None:
+        (folder / FACTS).write_text(json.dumps(facts))
+        tables = [name for name in ("profile", "real_time_data") if name in repr(facts)]
+        for name in tables:
+            (folder / f"{name}.jsonl.gz").write_bytes(b"")
+        if manifest != "none":
+            files = [FACTS, *(f"{name}.jsonl.gz" for name in tables)]
+            sums = "".join(f"{hashlib.sha256((folder / name).read_bytes()).hexdigest()}  {name}\n" for name in files)
+            written = sums if manifest == "right" else manifest
+            (folder / MANIFEST).write_text(written, encoding="utf-8", errors="replace")
+        found = read_backup(folder)
+        assert manifest == "right"
+        assert {*found.mysql, *found.cassandra} <= set(tables)
+        assert {*found.mysql.get("profile", ())} <= {"ticker", "company_name", "sector", "shares"}
+
+    _one_line(read)
 
 
 @_tried
