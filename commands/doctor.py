@@ -19,7 +19,7 @@ from tickledger.command_line import AsJson, print_json
 from tickledger.contract_drift import cassandra_differences, fix_of, mysql_differences
 from tickledger.counted import counted
 from tickledger.errors import PRIVATE, ConfigurationError, TickledgerError
-from tickledger.here import DBT, RUN, SET_UP, STREAM
+from tickledger.here import DBT, RUN, SET_UP_ANYWHERE, STREAM
 from tickledger.ledger import Ledger, utc_now
 from tickledger.plain_text import plain
 from tickledger.settings import NO_FILE, PROJECT_ROOT, Settings, env_file, load_settings
@@ -38,7 +38,7 @@ QUIET_SECONDS = 60.0
 #: Settings that Streamlit reads for the page, where somebody made the file.
 PAGE_SECRETS = PROJECT_ROOT / "dashboard" / ".streamlit" / "secrets.toml"
 
-SERVERS = f"{SET_UP}, or correct .env"
+SERVERS = f"{SET_UP_ANYWHERE}; or correct .env"
 
 
 class Problem(Exception):

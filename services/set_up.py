@@ -1,6 +1,7 @@
 """python -m services.set_up: what clients expect to find, on servers that something else started.
 
-The steps of docker-compose.yml between its servers and its clients; `tickledger services start` does the same natively.
+The steps of docker-compose.yml between its servers and its clients, and those of docs/own-servers.md; `tickledger
+services start` does the same natively.
 """
 
 from pathlib import Path

@@ -32,6 +32,9 @@ def write_settings() -> Path:
         # Executors elsewhere get these from the driver.
         "spark.jars": ",".join(map(str, sorted(kafka.glob("*.jar")))),
     }
+    # Parts of Spark on other machines show each other one secret; without it, a start makes its own.
+    if secret := os.environ.get("SPARK_PASSWORD"):
+        own["spark.authenticate.secret"] = secret
     text = "# Written at every start of Spark from the project's spark-defaults.conf; change that instead.\n"
     text += (PROJECT_ROOT / "spark-defaults.conf").read_text()
     FOLDER.mkdir(parents=True, exist_ok=True)

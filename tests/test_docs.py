@@ -64,7 +64,10 @@ class Command:
 
     @property
     def options(self) -> list[str]:
-        return [word.partition("=")[0] for word in (*self.words, *self.more_options) if word.startswith("--")]
+        # In front of its script, spark-submit's own.
+        own = next((i for i, word in enumerate(self.words) if word.endswith(".py")), 0)
+        words = (*(self.words[own:] if self.words[0] == "spark-submit" else self.words), *self.more_options)
+        return [word.partition("=")[0] for word in words if word.startswith("--")]
 
     def __str__(self) -> str:
         return f"{self.doc}: {' '.join((*self.words, *self.more_options))}"

@@ -11,7 +11,7 @@ from mysql.connector.errors import DatabaseError, OperationalError, ProgrammingE
 
 from tickledger.contract import TableContract, load_contract
 from tickledger.errors import ConfigurationError
-from tickledger.here import DBT, SET_UP
+from tickledger.here import DBT, SET_UP_ANYWHERE
 from tickledger.settings import Settings
 from tickledger.stores import cassandra, mysql
 from tickledger.table_facts import MISSING, Difference, Kind, TableFacts, differences_of, table_facts
@@ -122,7 +122,7 @@ def fix_of(one: Difference) -> str:
     if one.store == "MySQL":
         return DBT if one.kind == Kind.TABLE else f"{DBT}: it adds columns, or changes nothing and prints the ALTER"
     if one.live == MISSING:
-        return SET_UP
+        return SET_UP_ANYWHERE
     if one.contract == MISSING:
         return f"ALTER TABLE {one.table} DROP {one.name}, as Cassandra's superuser"
     return (

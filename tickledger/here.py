@@ -6,6 +6,8 @@ IN_CONTAINER = os.environ.get("TICKLEDGER_IN_CONTAINER") == "1"
 
 #: Makes what clients expect to find: topics, accounts, Cassandra's tables.
 SET_UP = "docker compose up --detach" if IN_CONTAINER else "make services"
+#: The same, also for servers that something else started.
+SET_UP_ANYWHERE = SET_UP if IN_CONTAINER else f"{SET_UP}, or for servers of your own python -m services.set_up stores"
 #: Makes MySQL's tables and the profile.
 DBT = "docker compose run --rm dbt" if IN_CONTAINER else "cd dbt_project && dbt seed && dbt run"
 #: Lands what waits.

@@ -7,7 +7,7 @@ from tickledger.contract import insert_statement
 from tickledger.contract_drift import cassandra_differences, fix_of, landing_differences
 from tickledger.counted import counted
 from tickledger.errors import ConfigurationError
-from tickledger.here import RUN, SET_UP
+from tickledger.here import RUN, SET_UP_ANYWHERE
 from tickledger.ledger import FILLED, LedgerHead, Skip, SkipKind
 from tickledger.settings import Settings
 from tickledger.table_facts import MISSING, Difference, Kind, is_addition
@@ -33,7 +33,7 @@ def check_tables(settings: Settings) -> None:
         return
     first, more = grave[0], f" and {len(grave) - 1} more" if len(grave) > 1 else ""
     if first.kind == Kind.TABLE:
-        repair = "'dbt seed' and 'dbt run' in dbt_project/" if first.store == "MySQL" else f"'{SET_UP}'"
+        repair = "'dbt seed' and 'dbt run' in dbt_project/" if first.store == "MySQL" else f"'{SET_UP_ANYWHERE}'"
         raise ConfigurationError(f"{first.store} has no table {first.table!r}{more}; run {repair}")
     raise ConfigurationError(
         f"table {first.table!r} of {first.store} differs from its contract in {first.what}:"
