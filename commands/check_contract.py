@@ -6,7 +6,7 @@ from rich.table import Table
 from tickledger.command_line import AsJson, print_json
 from tickledger.contract import insert_statement, load_contract
 from tickledger.contract_drift import differences
-from tickledger.ledger import FILLED
+from tickledger.ledger import filled
 from tickledger.plain_text import plain, print_table
 from tickledger.settings import load_settings
 from tickledger.table_facts import Difference
@@ -38,7 +38,7 @@ def main(as_json: AsJson = False) -> None:
         _print(found)
     if found:
         raise typer.Exit(1)
-    for table, filled in FILLED.items():
-        insert_statement(table, filled)
+    for table, columns in filled().items():
+        insert_statement(table, columns)
     if not as_json:
         print(f"{len(load_contract())} tables of MySQL and {len(CASSANDRA_TABLES)} of Cassandra follow their contract")

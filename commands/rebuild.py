@@ -17,13 +17,13 @@ from commands.reconcile import OffsetRanges, read_ranges
 from commands.roll_up import add_to_days, newest_rolled_up
 from tickledger.counted import counted
 from tickledger.errors import LedgerMoved
-from tickledger.ledger import SectorVolume, aggregate_row, insert_into, utc_now
+from tickledger.ledger import SectorVolume, aggregate_row, insert_into, summed_by, utc_now
 from tickledger.settings import Settings, load_settings
 from tickledger.stores import cassandra, mysql
 from tickledger.tick import RAW_TABLE
 
-#: What the ticks of one day add up to, by batch and sector.
-BatchSums = dict[tuple[int, str], SectorVolume]
+#: What the ticks of one day add up to, by batch, sector and what :func:`tickledger.ledger.summed_by` names.
+BatchSums = dict[tuple[int, str, tuple[Any, ...]], SectorVolume]
 
 
 def rebuild_day(settings: Settings, day: date) -> tuple[int, int]:
@@ -59,34 +59,35 @@ def _insert_aggregates(connection: Any, sums: BatchSums) -> None:
     cursor = connection.cursor()
     cursor.execute("SELECT COALESCE(MAX(processing_id), 0) FROM aggregated_data")
     last_id, rebuilt_at = int(cursor.fetchone()[0]), utc_now()
-    for number, ((batch_id, _), one) in enumerate(sorted(sums.items()), start=1):
+    for number, ((batch_id, *_), one) in enumerate(sorted(sums.items(), key=repr), start=1):
         row = aggregate_row(batch_id, rebuilt_at, one, last_id + number)
         cursor.execute(insert_into("aggregated_data"), row)
 
 
 def _sums(settings: Settings, day: date, ranges: OffsetRanges) -> BatchSums:
-    ticks: dict[tuple[int, str], list[tuple[int, datetime]]] = defaultdict(list)
+    ticks: dict[tuple[int, str, tuple[Any, ...]], list[tuple[int, datetime]]] = defaultdict(list)
+    columns = ", ".join(("sector", "volume", "created_at", "kafka_partition", "kafka_offset", *summed_by()))
     with cassandra(settings) as session:
         for ticker in _tickers(session, day):
             rows = session.execute(
-                f"SELECT sector, volume, created_at, kafka_partition, kafka_offset FROM {RAW_TABLE}"
-                " WHERE ticker = %s AND trade_date = %s",
+                f"SELECT {columns} FROM {RAW_TABLE} WHERE ticker = %s AND trade_date = %s",
                 (ticker, day),
             )
-            for sector, volume, created_at, partition, offset in rows:
+            for sector, volume, created_at, partition, offset, *own in rows:
                 batch_id = ranges.batch_of(partition, offset)
                 if batch_id is not None:
-                    ticks[batch_id, sector].append((volume, created_at))
+                    ticks[batch_id, sector, tuple(own)].append((volume, created_at))
     return {
-        (batch_id, sector): SectorVolume(
+        (batch_id, sector, own): SectorVolume(
             date=day,
             sector=sector,
             ticks=len(found),
             volume=sum(volume for volume, _ in found),
             first_created_at=min(created_at for _, created_at in found),
             last_created_at=max(created_at for _, created_at in found),
+            own=own,
         )
-        for (batch_id, sector), found in ticks.items()
+        for (batch_id, sector, own), found in ticks.items()
     }
 
 

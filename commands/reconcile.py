@@ -134,7 +134,7 @@ def reconcile(settings: Settings) -> Books:
             (int(batch_id), day, sector): Amount(int(ticks), int(volume))
             for batch_id, day, sector, ticks, volume in fetch_rows(
                 connection,
-                "SELECT batch_id, date, sector, ticks, total_volume FROM aggregated_data"
+                "SELECT batch_id, date, sector, SUM(ticks), SUM(total_volume) FROM aggregated_data GROUP BY 1, 2, 3"
                 f" UNION ALL SELECT {ROLLED_UP}, date, sector, ticks, total_volume FROM daily_volume",
             )
         }

@@ -22,8 +22,9 @@ SELECT a.batch_id, a.ticks, a.total_volume, b.landed_at, b.verdict,
           FROM landed_offsets o WHERE o.batch_id = a.batch_id) AS offsets,
        (SELECT GROUP_CONCAT(CONCAT(f.expectation, ' (', f.severity, '): ', f.observed) SEPARATOR '; ')
           FROM batch_findings f WHERE f.batch_id = a.batch_id) AS findings
-  FROM aggregated_data a JOIN landed_batches b ON b.batch_id = a.batch_id
- WHERE a.date = %s AND a.sector = %s
+  FROM (SELECT batch_id, CAST(SUM(ticks) AS SIGNED) AS ticks, SUM(total_volume) AS total_volume
+          FROM aggregated_data WHERE date = %s AND sector = %s GROUP BY batch_id) AS a
+  JOIN landed_batches b ON b.batch_id = a.batch_id
  ORDER BY a.batch_id
 """
 

@@ -137,12 +137,14 @@ class LedgerView:
     def slices(self) -> Iterator[Slice]:
         """Where the batch's ticks must be: every company on every day that the batch has an aggregate of.
 
-        A sector's own row bounds the times. Sectors without a row are looked up between the day's first and last
+        A sector's own rows bound the times. Sectors without a row are looked up between the day's first and last
         created_at, so that a missing row is noticed.
         """
-        own = {
-            (row["date"], row["sector"]): (row["first_created_at"], row["last_created_at"]) for row in self.aggregates
-        }
+        own: dict[tuple[date, str], tuple[datetime, datetime]] = {}
+        for row in self.aggregates:
+            key, times = (row["date"], row["sector"]), (row["first_created_at"], row["last_created_at"])
+            first, last = own.get(key, times)
+            own[key] = min(first, times[0]), max(last, times[1])
         for day in sorted({day for day, _ in own}):
             bounds = [times for (of, _), times in own.items() if of == day]
             whole_day = (min(first for first, _ in bounds), max(last for _, last in bounds))

@@ -68,7 +68,8 @@ def length_of(text: str) -> str:
 def raw_ticks() -> Iterator[Expectation]:
     """Expectations of a batch's rows in `real_time_data`. One row per landed tick."""
     for field in TICK_FIELDS:
-        yield _not_null(field.name)
+        if not field.optional:
+            yield _not_null(field.name)
         if field.kind in ("whole", "decimal"):
             yield _between(field.name, field.minimum, field.maximum)
         elif field.kind == "text":

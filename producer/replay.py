@@ -60,7 +60,7 @@ class TickFile:
                         continue
                     tick = rule.tick
                 self.ticks += 1
-                yield tick.created_ms, {name: element[name] for name in FIELD_NAMES}
+                yield tick.created_ms, {name: element[name] for name in FIELD_NAMES if name in element}
         finally:
             self._file.close()
             self.bad.close()

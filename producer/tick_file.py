@@ -23,6 +23,7 @@ from tickledger.plain_text import plain
 from tickledger.tick import TICK_FIELDS
 
 FIELD_NAMES = tuple(field.name for field in TICK_FIELDS)
+OPTIONAL = frozenset(field.name for field in TICK_FIELDS if field.optional)
 DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 #: What a file begins with is looked at so far to tell what it is.
 HEAD_BYTES = 256 * 1024
@@ -112,7 +113,7 @@ class OpenFile:
                 raise ConfigurationError(f"FILE is {self._path}; its columns {both} could both be {field}")
             if field:
                 places[field] = at
-        if missing := [name for name in FIELD_NAMES if name not in places]:
+        if missing := [name for name in FIELD_NAMES if name not in places and name not in OPTIONAL]:
             found = ", ".join(repr(name) for name in names)
             raise ConfigurationError(
                 f"FILE is {self._path}; its first line should name the columns {', '.join(missing)}, and is"
@@ -165,7 +166,8 @@ def _csv_rows(
     text: io.TextIOBase, delimiter: str, names: list[str], places: dict[str, int], skipped: int
 ) -> Iterator[Row]:
     reader = csv.reader(iter(lambda: _line(text), ""), delimiter=delimiter, skipinitialspace=True)
-    ordered = [(name, places[name]) for name in FIELD_NAMES]
+    ordered = [(name, places[name]) for name in FIELD_NAMES if name in places]
+    numbers = [(name, places[name]) for name in NUMBERS if name in places]
     while True:
         first = skipped + reader.line_num + 1
         try:
@@ -184,12 +186,14 @@ def _csv_rows(
             yield Row(place, _printable(names, values), ("other_columns", why + quote))
         elif not all(value.isascii() or _is_utf8(value) for value in values):
             yield Row(place, _printable(names, values), ("bad_utf8", "it is not UTF-8"))
-        elif delimiter == ";" and (grouped := [name for name in NUMBERS if _GROUPED.fullmatch(values[places[name]])]):
-            found = f"{grouped[0]} is {values[places[grouped[0]]]!r}"
+        elif delimiter == ";" and (grouped := [one for one in numbers if _GROUPED.fullmatch(values[one[1]])]):
+            name, at = grouped[0]
+            found = f"{name} is {values[at]!r}"
             why = f"{found}, which is another number where a point parts the thousands"
             yield Row(place, _printable(names, values), ("two_numbers", why))
         else:
-            yield Row(place, {name: values[at].strip() for name, at in ordered})
+            texts = ((name, values[at].strip()) for name, at in ordered)
+            yield Row(place, {name: text for name, text in texts if text or name not in OPTIONAL})
 
 
 def _lines(first: int, last: int) -> tuple[str, str]:

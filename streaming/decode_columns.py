@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from streaming.tick_columns import TickColumns, numbers, objects, whole
 from tickledger.decode import DeadLetter, Decoder, Unreadable, elements_of
 from tickledger.row_rules import FIELD_RULES, RowRuleBroken, RowRules, has_every_field, moment_of, too_far_ahead
-from tickledger.tick import MS_A_DAY, TICK_FIELDS, Tick
+from tickledger.tick import MS_A_DAY, OWN_FIELDS, Tick, TickField
 
 
 class DecodedColumns(NamedTuple):
@@ -79,22 +79,33 @@ class ColumnDecoder:
     def _columns(self, elements: list[Any], offsets: NDArray[np.int64], times_ms: NDArray[np.int64]) -> TickColumns:
         """The columns of elements that break no rule. Raises _NotPlain with the first rule's offenders, never none."""
         try:
-            columns = {field.name: [element[field.name] for element in elements] for field in TICK_FIELDS}
+            columns = {rule.field.name: rule.values(elements) for rule in FIELD_RULES}
         except (LookupError, TypeError):
             raise _NotPlain([n for n, element in enumerate(elements) if not has_every_field(element)]) from None
         for rule in FIELD_RULES:
             _require(columns[rule.field.name], rule.holds)
         _require(list(zip(columns["ticker"], columns["sector"], strict=True)), self._rules.are_companies)
-        created = self._created_ms(columns["created_at"])
+        created = self._moments(columns["created_at"])
         if (ahead := too_far_ahead(created, times_ms)).any():
             raise _NotPlain(np.flatnonzero(ahead).tolist())
         return TickColumns(
             objects(columns["ticker"]), created, whole(columns["id"]), whole(columns["volume"]),
             numbers(columns["market_cap"]), numbers(columns["price"]), objects(columns["sector"]),
-            created // MS_A_DAY, offsets,
+            created // MS_A_DAY, offsets, tuple([self._own(field, columns[field.name]) for field in OWN_FIELDS]),
         )  # fmt: skip
 
-    def _created_ms(self, texts: list[str]) -> NDArray[np.int64]:
+    def _own(self, field: TickField, values: list[Any]) -> NDArray[Any]:
+        if field.kind != "time":
+            return objects(values)
+        there = [place for place, value in enumerate(values) if value is not None]
+        moments = objects([None] * len(values))
+        try:
+            moments[there] = self._moments([values[place] for place in there])
+        except _NotPlain as broken:
+            raise _NotPlain([there[place] for place in broken.rows]) from None
+        return moments
+
+    def _moments(self, texts: list[str]) -> NDArray[np.int64]:
         for text in set(texts).difference(self._times):
             try:
                 self._times[text] = moment_of(text)

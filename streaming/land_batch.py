@@ -12,11 +12,11 @@ from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from streaming.landing_task import REPORT_SCHEMA, LandingTask, PartitionReport, SectorSum
+from streaming.landing_task import REPORT_SCHEMA, LandingTask, PartitionReport, SectorSum, SumKey
 from streaming.tick_columns import TickKey
 from tickledger import fault_points
-from tickledger.errors import ConfigurationError, LedgerMoved, StoreUnavailable
-from tickledger.ledger import LandedBatch, Ledger, LedgerHead, SectorVolume, Skip, SkipKind, utc_now
+from tickledger.errors import ConfigurationError, LedgerMoved
+from tickledger.ledger import LandedBatch, Ledger, LedgerHead, SectorVolume, Skip, SkipKind, summed_by, utc_now
 from tickledger.retry_policy import RetryPolicy
 from tickledger.settings import Settings
 from tickledger.start_up import begun
@@ -118,6 +118,7 @@ class BatchLander:
             newest_landed_ms=None if newest is None else datetime_to_ms(newest),
             today=trade_day_of(datetime_to_ms(utc_now())),
             room=rooms(ranges, self._settings.stream_max_megabytes_per_batch),
+            summed_by=summed_by(),
         )
         reports = run_task(frame := in_ledger_offsets(frame, self.progress.head.shifts), task)
         if losers := losing_keys(reports):
@@ -207,8 +208,8 @@ def in_ledger_offsets(frame: DataFrame, shifts: Mapping[int, int]) -> DataFrame:
 def run_task(frame: DataFrame, task: LandingTask) -> list[PartitionReport]:
     """Run the task over a micro-batch as one Spark job; one report per Kafka partition that brought messages.
 
-    Raises StoreUnavailable or ConfigurationError if a worker met one, ConfigurationError also if a message has a
-    time that Spark cannot read.
+    Raises what a worker met of a store: StoreUnavailable, ConfigurationError, TickledgerError. ConfigurationError also
+    if a message has a time that Spark cannot read.
     """
     messages = frame.select("partition", "offset", F.unix_millis("timestamp").alias("time_ms"), "value")
     try:
@@ -224,10 +225,8 @@ def run_task(frame: DataFrame, task: LandingTask) -> list[PartitionReport]:
         raise
     reports: list[PartitionReport] = [pickle.loads(row.report) for row in rows]  # noqa: S301  # our own workers wrote it
     for report in reports:
-        if report.misconfigured:
-            raise ConfigurationError(report.misconfigured)
-        if report.unavailable:
-            raise StoreUnavailable(report.unavailable)
+        if report.error:
+            raise report.error
     return sorted(reports, key=lambda report: report.partition)
 
 
@@ -249,8 +248,8 @@ def losing_keys(reports: list[PartitionReport]) -> dict[int, frozenset[TickKey]]
 
 
 def sector_volumes(reports: list[PartitionReport]) -> list[SectorVolume]:
-    """The tasks' sums added up: one row per date and sector, ordered by both."""
-    totals: dict[tuple[int, str], SectorSum] = {}
+    """The tasks' sums added up: one row per date and sector, and what else they are summed by, in this order."""
+    totals: dict[SumKey, SectorSum] = {}
     for report in reports:
         for key, part in report.sums.items():
             totals.setdefault(key, SectorSum()).merge(part)
@@ -262,6 +261,7 @@ def sector_volumes(reports: list[PartitionReport]) -> list[SectorVolume]:
             one.volume,
             ms_to_datetime(one.first_ms),
             ms_to_datetime(one.last_ms),
+            own,
         )
-        for (trade_day, sector), one in sorted(totals.items())
+        for (trade_day, sector, own), one in sorted(totals.items(), key=lambda pair: (*pair[0][:2], repr(pair[0][2])))
     ]

@@ -9,6 +9,7 @@ import pickle
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -19,7 +20,7 @@ from streaming.decode_columns import ColumnDecoder, DecodedColumns
 from streaming.tick_columns import KeyColumns, TickColumns, TickKey
 from streaming.tick_sink import Moments, TickSink, session_of_this_process
 from tickledger.decode import DeadLetter
-from tickledger.errors import ConfigurationError, StoreUnavailable
+from tickledger.errors import TickledgerError
 from tickledger.settings import Settings
 
 #: What a task returns: one row per task, a pickled PartitionReport. Arrow carries it as opaque bytes.
@@ -27,11 +28,13 @@ REPORT_SCHEMA = "report binary"
 
 #: A message's element in its Kafka partition: (offset, position in the array).
 Element = tuple[int, int]
+#: What ticks are summed by: trade day, sector, and the values of the fields that tickledger.ledger.summed_by names.
+SumKey = tuple[int, str, tuple[Any, ...]]
 
 
 @dataclass
 class SectorSum:
-    """Sums of one (trade day, sector): ticks, shares, first and last created_at in milliseconds."""
+    """Sums of one :data:`SumKey`: ticks, shares, first and last created_at in milliseconds."""
 
     ticks: int = 0
     volume: int = 0
@@ -39,7 +42,7 @@ class SectorSum:
     last_ms: int = -(2**63)
 
     def merge(self, other: "SectorSum") -> None:
-        """Count another task's ticks of the same day and sector in."""
+        """Count another task's ticks of the same key in."""
         self.ticks += other.ticks
         self.volume += other.volume
         self.first_ms = min(self.first_ms, other.first_ms)
@@ -51,7 +54,7 @@ class PartitionReport:
     """What a task did with one Kafka partition. `keys` are the ticks that it landed.
 
     Where it `left` messages to the next batch, since this one has no more room, it ends with its last offset.
-    `unavailable` or `misconfigured` hold the one line of a store's failure, and nothing else counts then.
+    If there is an `error` of a store, nothing else counts.
     """
 
     partition: int
@@ -64,10 +67,9 @@ class PartitionReport:
     dead_letters: int = 0
     duplicates: int = 0
     late_ticks: int = 0
-    sums: dict[tuple[int, str], SectorSum] = field(default_factory=lambda: defaultdict(SectorSum))
+    sums: dict[SumKey, SectorSum] = field(default_factory=lambda: defaultdict(SectorSum))
     keys: KeyColumns = field(default_factory=KeyColumns)
-    unavailable: str = ""
-    misconfigured: str = ""
+    error: TickledgerError | None = None
 
     def taken(self, messages: pa.RecordBatch, room: float) -> pa.RecordBatch:
         """The first of some messages that go into `room` bytes with those before; a partition's first one always does.
@@ -90,12 +92,12 @@ class PartitionReport:
         self.ticks_read += len(decoded.ticks) + len(decoded.dead)
         self.dead_letters += len(decoded.dead)
 
-    def sum_up(self, ticks: TickColumns) -> None:
-        """Add ticks of one company and day, which land, to their sums."""
+    def sum_up(self, ticks: TickColumns, own: tuple[Any, ...] = ()) -> None:
+        """Add ticks of one company and day, and with these own values, which land, to their sums."""
         # Summed up in Python, whose integers do not overflow, and which is faster where there are few.
         volume, created_ms = sum(ticks.volume.tolist()), ticks.created_ms.tolist()
         one = SectorSum(len(ticks), volume, min(created_ms), max(created_ms))
-        self.sums[int(ticks.trade_day[0]), ticks.sector[0]].merge(one)
+        self.sums[int(ticks.trade_day[0]), ticks.sector[0], own].merge(one)
 
 
 @dataclass(frozen=True)
@@ -107,7 +109,8 @@ class LandingTask:
     `recover_until`, an attempt that died may have left rows that no longer belong. `newest_landed_ms` is the latest
     created_at landed so far: only ticks up to it can be duplicates of an earlier batch. `losers` are, by partition, the
     ticks of which a lower partition of the batch has a copy: however many of them a partition brings, none lands. By
-    partition, `room` is how many bytes of messages the batch takes; what comes behind them is left alone.
+    partition, `room` is how many bytes of messages the batch takes; what comes behind them is left alone. `summed_by`
+    is that of the ledger.
     """
 
     settings: Settings
@@ -119,6 +122,7 @@ class LandingTask:
     room: Mapping[int, float]
     losers: Mapping[int, frozenset[TickKey]] = field(default_factory=dict)
     not_landed: tuple[tuple[int, int, int], ...] = ()
+    summed_by: tuple[str, ...] = ()
 
     def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         """Land what Spark hands over; yields one row of :data:`REPORT_SCHEMA` for each Kafka partition met."""
@@ -138,10 +142,8 @@ class LandingTask:
                         self._write_ticks(ticks, landed[partition], sink, report)
             sink.drain()
         # A store's failure travels as a value: raised here, it would come with Spark's traces and its task retries.
-        except StoreUnavailable as error:
-            reports = {-1: PartitionReport(-1, unavailable=str(error))}
-        except ConfigurationError as error:
-            reports = {-1: PartitionReport(-1, misconfigured=str(error))}
+        except TickledgerError as error:
+            reports = {-1: PartitionReport(-1, error=error)}
         finally:
             gc.enable()
         rows = [pickle.dumps(report) for report in reports.values()]
@@ -173,7 +175,8 @@ class LandingTask:
         report.late_ticks += int((ticks.trade_day < self.today).sum())
         report.keys.add(ticks)
         for some in ticks.by_company_and_day():
-            report.sum_up(some)
+            for own, ticks_of_it in some.by_own(self.summed_by) if self.summed_by else (((), some),):
+                report.sum_up(ticks_of_it, own)
             sink.write(some, report.partition)
 
     def _landed_before(self, ticks: TickColumns, sink: TickSink) -> set[TickKey]:

@@ -2,13 +2,14 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields
-from itertools import pairwise
+from itertools import pairwise, repeat
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tickledger.tick import MAX_BIGINT, Tick
+from tickledger.tick import MAX_BIGINT, OWN_FIELDS, Tick
 
 #: What makes a tick one tick: (ticker, created_at in milliseconds, id).
 TickKey = tuple[str, int, int]
@@ -21,7 +22,8 @@ class TickColumns:
     """Valid ticks, one array a field of :class:`Tick`, and the offset of the message that brought each.
 
     All arrays are of one length, in the order of the messages. `ticker` and `sector` are arrays of objects; so are
-    `market_cap` and `price` if some are not whole numbers, or too large for 64 bits. The rest are 64-bit integers.
+    `market_cap` and `price` if some are not whole numbers, or too large for 64 bits, and those of `own`, one a field of
+    :data:`tickledger.tick.OWN_FIELDS`. The rest are 64-bit integers.
     """
 
     ticker: NDArray[Any]
@@ -33,16 +35,17 @@ class TickColumns:
     sector: NDArray[Any]
     trade_day: NDArray[np.int64]
     offset: NDArray[np.int64]
+    own: tuple[NDArray[Any], ...] = ()
 
     @classmethod
     def of(cls, ticks: Iterable[tuple[Tick, int]]) -> "TickColumns":
         """The columns of single ticks, each with its offset."""
         rows = [(*tick, offset) for tick, offset in ticks]
         columns = [list(column) for column in zip(*rows, strict=True)] or [[] for _ in fields(cls)]
-        ticker, created_ms, id_, volume, market_cap, price, sector, trade_day, offset = columns
+        ticker, created_ms, id_, volume, market_cap, price, sector, trade_day, own, offset = columns
         return cls(
             objects(ticker), whole(created_ms), whole(id_), whole(volume), numbers(market_cap), numbers(price),
-            objects(sector), whole(trade_day), whole(offset),
+            objects(sector), whole(trade_day), whole(offset), tuple(map(objects, zip(*own, strict=True))),
         )  # fmt: skip
 
     def __len__(self) -> int:
@@ -51,12 +54,16 @@ class TickColumns:
 
     def take(self, rows: Any) -> "TickColumns":
         """Some of the ticks: by their places, or by a mask."""
-        return TickColumns(*(column[rows] for column in self._columns()))
+        own = tuple([column[rows] for column in self.own]) if self.own else ()
+        return TickColumns(*[column[rows] for column in self._columns()], own)  # type: ignore[call-arg]
 
     def merged(self, other: "TickColumns") -> "TickColumns":
         """These ticks and others, in the order of their messages."""
+        if not len(self):
+            return other
         pairs = zip(self._columns(), other._columns(), strict=True)
-        both = TickColumns(*(np.concatenate(pair) for pair in pairs))
+        own = tuple(map(np.concatenate, zip(self.own, other.own, strict=True)))
+        both = TickColumns(*map(np.concatenate, pairs), own=own)  # type: ignore[arg-type,misc]
         return both.take(np.argsort(both.offset, kind="stable"))
 
     def keys(self) -> list[TickKey]:
@@ -80,15 +87,26 @@ class TickColumns:
         for start, end in pairwise([*starts, len(order)]):
             yield ordered.take(slice(start, end))
 
-    def _columns(self) -> list[NDArray[Any]]:
-        return [getattr(self, name) for name in _COLUMNS]
+    def by_own(self, names: Sequence[str]) -> Iterator[tuple[tuple[Any, ...], "TickColumns"]]:
+        """The ticks by their values of some fields of one's own."""
+        fields_of_it = [self.own[place] for place, field in enumerate(OWN_FIELDS) if field.name in names]
+        values = list(zip(*(column.tolist() for column in fields_of_it), strict=True))
+        numbered = {one: number for number, one in enumerate(dict.fromkeys(values))}
+        number_of = np.array([numbered[one] for one in values])
+        for one, number in numbered.items():
+            yield one, self.take(number_of == number)
+
+    def _columns(self) -> tuple[NDArray[Any], ...]:
+        return _COLUMNS_OF(self)
 
     def ticks(self) -> Iterator[Tick]:
         """The ticks one by one."""
-        return (Tick(*row) for row in zip(*(column.tolist() for column in self._columns()[:-1]), strict=True))
+        own = zip(*(column.tolist() for column in self.own), strict=True) if self.own else repeat((), len(self))
+        return (Tick(*row) for row in zip(*(column.tolist() for column in self._columns()[:-1]), own, strict=True))
 
 
-_COLUMNS = [column.name for column in fields(TickColumns)]
+#: All but those of `own`.
+_COLUMNS_OF = attrgetter(*(column.name for column in fields(TickColumns) if column.name != "own"))
 
 
 @dataclass

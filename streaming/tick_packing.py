@@ -4,7 +4,7 @@ Layouts: Cassandra's native protocol, version 5, sections 4.1.7 (BATCH) and 6 (v
 """
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from decimal import Decimal
 from typing import Any
 
@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streaming.tick_columns import TickColumns, numbers
-from tickledger.tick import LANDING_COLUMNS, TICK_FIELDS, Tick
+from tickledger.tick import CORE_FIELDS, LANDING_COLUMNS, OWN_FIELDS, FieldKind, Tick
 
 _pack_bigint = struct.Struct(">q").pack
 _pack_int = struct.Struct(">i").pack
@@ -20,7 +20,14 @@ _pack_short = struct.Struct(">H").pack
 _pack_date = struct.Struct(">I").pack
 #: So few are packed one by one sooner than as a table.
 FEW_TICKS = 4
-_VALUES = len(TICK_FIELDS) + len(LANDING_COLUMNS)
+#: The columns of a packed row, in their order.
+PACKED_COLUMNS = (
+    *(field.name for field in CORE_FIELDS),
+    *(name for name, _ in LANDING_COLUMNS),
+    *(field.name for field in OWN_FIELDS),
+)
+_VALUES = len(PACKED_COLUMNS)
+_NULL = _pack_int(-1)
 
 
 def pack_decimal(value: int | float) -> bytes:
@@ -40,9 +47,18 @@ def pack_decimal(value: int | float) -> bytes:
     return _pack_int(scale) + unscaled.to_bytes(unscaled.bit_length() // 8 + 1, "big", signed=True)
 
 
-def pack_tick(tick: Tick, partition: int, offset: int) -> list[bytes]:
+_PACK: dict[FieldKind, Callable[[Any], bytes]] = {
+    "whole": _pack_bigint,
+    "decimal": pack_decimal,
+    "text": str.encode,
+    "time": _pack_bigint,
+}
+_PACK_OWN = tuple(_PACK[field.kind] for field in OWN_FIELDS)
+
+
+def pack_tick(tick: Tick, partition: int, offset: int) -> list[bytes | None]:
     """A tick as the values of the prepared upsert."""
-    return [
+    values: list[bytes | None] = [
         tick.ticker.encode(),
         _pack_bigint(tick.created_ms),
         _pack_bigint(tick.id),
@@ -53,6 +69,9 @@ def pack_tick(tick: Tick, partition: int, offset: int) -> list[bytes]:
         *_landing_values(tick.trade_day, partition),
         _pack_bigint(offset),
     ]
+    if not tick.own:
+        return values
+    return values + [None if value is None else pack(value) for pack, value in zip(_PACK_OWN, tick.own, strict=True)]
 
 
 def _landing_values(trade_day: int, partition: int) -> tuple[bytes, bytes]:
@@ -107,25 +126,42 @@ def row_head(query_id: bytes) -> bytes:
 def pack_rows(query_id: bytes, ticks: TickColumns, partition: int, most: int) -> Iterator[tuple[int, bytes]]:
     """Ticks of one company and day as rows of a batch, at most `most` at once: how many, and their bytes."""
     head = row_head(query_id)
-    table = None if len(ticks) <= FEW_TICKS else _table(head, ticks, partition)
-    if table is not None:
-        for start in range(0, len(ticks), most):
-            part = table[start : start + most]
-            yield len(part), part.tobytes()
+    for alike in _alike(ticks) if ticks.own else (ticks,):
+        table = None if len(alike) <= FEW_TICKS else _table(head, alike, partition)
+        for start in range(0, len(alike), most):
+            if table is not None:
+                part = table[start : start + most]
+                yield len(part), part.tobytes()
+                continue
+            part_of = alike.take(slice(start, start + most))
+            rows = zip(part_of.ticks(), part_of.offset.tolist(), strict=True)
+            values = [head + b"".join(map(_sized, pack_tick(tick, partition, offset))) for tick, offset in rows]
+            yield len(values), b"".join(values)
+
+
+def _alike(ticks: TickColumns) -> Iterator[TickColumns]:
+    """The ticks by the lengths of their own values, so that the rows of each part are equally long."""
+    packed = [_packed_own(pack, column) for pack, column in zip(_PACK_OWN, ticks.own, strict=True)]
+    lengths = list(zip(*(map(len, column) for column in packed), strict=True))
+    numbered = {one: number for number, one in enumerate(dict.fromkeys(lengths))}
+    if len(numbered) == 1 or len(ticks) <= FEW_TICKS:
+        yield ticks
         return
-    for start in range(0, len(ticks), most):
-        part_of = ticks.take(slice(start, start + most))
-        rows = zip(part_of.ticks(), part_of.offset.tolist(), strict=True)
-        values = [head + b"".join(map(_sized, pack_tick(tick, partition, offset))) for tick, offset in rows]
-        yield len(values), b"".join(values)
+    layout = np.array([numbered[one] for one in lengths])
+    for number in numbered.values():
+        yield ticks.take(layout == number)
 
 
-def _sized(value: bytes) -> bytes:
-    return _pack_int(len(value)) + value
+def _sized(value: bytes | None) -> bytes:
+    return _NULL if value is None else _pack_int(len(value)) + value
 
 
 def _table(head: bytes, ticks: TickColumns, partition: int) -> NDArray[np.uint8] | None:
-    """One row of bytes per tick, all as long; None if a decimal is not whole, negative, or of over 64 bits."""
+    """One row of bytes per tick, all as long; None if a decimal is not whole, negative, or of over 64 bits.
+
+    Their own values are equally long. They share ticker and day, and so the sector, which the row rules hold against
+    `profile`: those three are written once for all, nothing else is.
+    """
     market_cap, price = _decimals(ticks.market_cap), _decimals(ticks.price)
     if market_cap is None or price is None:
         return None
@@ -139,6 +175,7 @@ def _table(head: bytes, ticks: TickColumns, partition: int) -> NDArray[np.uint8]
         *price,
         _sized(ticks.sector[0].encode()) + b"".join(landing),
         *_bigints(ticks.offset),
+        *(_as_table(_packed_own(pack, column)) for pack, column in zip(_PACK_OWN, ticks.own, strict=True)),
     ]
     columns = [np.frombuffer(part, np.uint8) if isinstance(part, bytes) else part for part in parts]
     table, at = np.empty((len(ticks), sum(column.shape[-1] for column in columns)), np.uint8), 0
@@ -146,6 +183,15 @@ def _table(head: bytes, ticks: TickColumns, partition: int) -> NDArray[np.uint8]
         table[:, at : at + column.shape[-1]] = column
         at += column.shape[-1]
     return table
+
+
+def _packed_own(pack: Callable[[Any], bytes], values: NDArray[Any]) -> list[bytes]:
+    """The values of a field of one's own, each with its length."""
+    return [_sized(None if value is None else pack(value)) for value in values.tolist()]
+
+
+def _as_table(packed: list[bytes]) -> NDArray[np.uint8]:
+    return np.frombuffer(b"".join(packed), np.uint8).reshape(len(packed), -1)
 
 
 def _bigints(values: NDArray[np.int64]) -> tuple[bytes, NDArray[np.uint8]]:

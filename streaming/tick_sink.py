@@ -22,7 +22,7 @@ from cassandra.pool import Host
 from cassandra.query import BatchStatement, BatchType, BoundStatement
 
 from streaming.tick_columns import TickColumns
-from streaming.tick_packing import PackedRows, pack_rows, pack_tick
+from streaming.tick_packing import PACKED_COLUMNS, PackedRows, pack_rows, pack_tick
 from tickledger.decode import DeadLetter
 from tickledger.errors import StoreUnavailable
 from tickledger.settings import Settings
@@ -30,10 +30,9 @@ from tickledger.stores import CASSANDRA_ERRORS, CASSANDRA_REQUEST_SECONDS, cassa
 from tickledger.tick import (
     DEAD_LETTER_BUCKET,
     DEAD_LETTER_TABLE,
-    LANDING_COLUMNS,
     MOST_RAW_BYTES,
+    OWN_FIELDS,
     RAW_TABLE,
-    TICK_FIELDS,
     TOO_LARGE_TO_KEEP,
     Tick,
     datetime_to_ms,
@@ -41,8 +40,10 @@ from tickledger.tick import (
     ms_to_datetime,
 )
 
+#: What the fields of one's own may add to a tick's row.
+OWN_BYTES = sum(4 + (4 * field.maximum if field.kind == "text" else 16) for field in OWN_FIELDS)
 #: Ticks in one unlogged batch. About 110 bytes per tick stay well below Cassandra's default limit of 50 KiB per batch.
-TICKS_A_BATCH = 200
+TICKS_A_BATCH = max(1, min(200, 40_000 // (110 + OWN_BYTES)))
 #: Companies and days in one: a request costs more than their rows, and of a batch over more partitions Cassandra warns
 #: (unlogged_batch_across_partitions_warn_threshold in its cassandra.yaml).
 COMPANIES_A_BATCH = 10
@@ -51,7 +52,7 @@ COMPANIES_A_BATCH = 10
 IN_FLIGHT = 48
 BYTES_IN_FLIGHT = 4 * 2**20
 #: About what a tick's row has, and what a dead letter's has besides its raw value.
-TICK_BYTES, LETTER_BYTES = 200, 1_000
+TICK_BYTES, LETTER_BYTES = 200 + OWN_BYTES, 1_000
 #: The longest pause before the next try if the connection has no room.
 MOST_PAUSE_SECONDS = 0.25
 #: Up to this many times of a company and day are asked for one by one in a request. More are read as one slice, which
@@ -62,8 +63,6 @@ ROWS_A_TIME = 8
 FEW_TIMES, COMPANIES_A_REQUEST = 5, 50
 #: Look-ups of a task at the same time, and those whose answers it may hold.
 LOOK_UPS_IN_FLIGHT, LOOK_UPS_A_PORTION = 16, 64
-
-_INSERT_TICK = ", ".join([one.name for one in TICK_FIELDS] + [name for name, _ in LANDING_COLUMNS])
 
 
 class Moments(NamedTuple):
@@ -87,9 +86,9 @@ class StoredTick(NamedTuple):
 class TickSink:
     """Writes one task's ticks and dead letters, with a bounded number of requests and bytes in flight.
 
-    A failed request surfaces at the latest in :meth:`drain`, as StoreUnavailable, or as ConfigurationError if
-    Cassandra refuses it; nothing is known to be stored before drain returns. Landing the same messages again is the
-    retry.
+    A failed request surfaces at the latest in :meth:`drain`: as StoreUnavailable, as ConfigurationError if Cassandra
+    refuses it, or as TickledgerError if this program has made an error. Nothing is known to be stored before drain
+    returns. Landing the same messages again is the retry.
     """
 
     def __init__(self, session: Session) -> None:
@@ -121,7 +120,7 @@ class TickSink:
         self._send(self._statements.insert_dead.bind(values), len(dead.raw_value) + LETTER_BYTES)
 
     def drain(self) -> None:
-        """Send what waits and return when all of it is stored. Raises StoreUnavailable or ConfigurationError."""
+        """Send what waits and return when all of it is stored. Raises TickledgerError, as the class says."""
         while self._waiting:
             self._send_ticks(self._waiting.popitem()[1])
         self._in_flight.wait_for_none()
@@ -305,11 +304,11 @@ def _prepare(session: Session) -> _Statements:
     tick_key = "ticker = ? AND trade_date = ?"
     dead_key = "topic = ? AND kafka_partition = ? AND offset_bucket = ?"
     stored = f"SELECT ticker, created_at, id, kafka_partition, kafka_offset FROM {RAW_TABLE} WHERE"
-    marks = ", ".join("?" * (len(TICK_FIELDS) + len(LANDING_COLUMNS)))
+    names, marks = ", ".join(PACKED_COLUMNS), ", ".join("?" * len(PACKED_COLUMNS))
     dead_columns = "topic, kafka_partition, offset_bucket, kafka_offset, position, raw_value, reason, detail, dead_at"
     try:
         return _Statements(
-            session.prepare(f"INSERT INTO {RAW_TABLE} ({_INSERT_TICK}) VALUES ({marks})"),
+            session.prepare(f"INSERT INTO {RAW_TABLE} ({names}) VALUES ({marks})"),
             session.prepare(f"DELETE FROM {RAW_TABLE} WHERE {tick_key} AND created_at = ? AND id = ?"),
             session.prepare(f"{stored} ticker IN ? AND trade_date = ? AND created_at IN ?"),
             session.prepare(f"{stored} {tick_key} AND created_at >= ? AND created_at <= ? LIMIT ?"),

@@ -25,7 +25,7 @@ DOCS = ("README.md", "CONTRIBUTING.md", *(f"docs/{path.name}" for path in sorted
 PACKAGES = ("tickledger", "commands", "streaming", "producer", "dashboard", "expectations", "services")
 #: Programs that a command of the docs may begin with: ours, whose options are looked up, and others'.
 OURS = ("make", "python", "tickledger", "dbt", "spark-submit", "great_expectations", "streamlit", "cd")
-OTHERS = ("git", "docker", "pre-commit", "cp", "install")
+OTHERS = ("git", "docker", "pre-commit", "cp", "echo", "install")
 #: What a command may end with here: the rest is another command, or a file that its output goes to.
 SEPARATORS = {"&&", "||", "|", ";", ">", "<"}
 SETTING = r"(?:KAFKA|CASSANDRA|MYSQL|DBT_MYSQL|PRODUCER|STREAM|CHECKS|FEED|DASHBOARD)_[A-Z_]+"

@@ -130,10 +130,10 @@ DOCTORED: dict[str, tuple[Callable[[Pipeline, Path], Settings], str, str, str]] 
         "make services",
     ),
     "a column of Cassandra too many": (
-        _after_cql("ALTER TABLE real_time_data ADD venue text"),
+        _after_cql("ALTER TABLE real_time_data ADD unheard_of text"),
         "Cassandra's tables",
-        "real_time_data, column venue: text; it should be missing",
-        "ALTER TABLE real_time_data DROP venue",
+        "real_time_data, column unheard_of: text; it should be missing",
+        "ALTER TABLE real_time_data DROP unheard_of",
     ),
     "a column of Cassandra of another type": (
         _after_cql("ALTER TABLE dead_letters DROP detail; ALTER TABLE dead_letters ADD detail blob"),

@@ -313,7 +313,7 @@ def test_few_ticks_of_many_companies_travel_together(pipeline: Pipeline) -> None
         " FROM real_time_data"
     )
     assert sorted((row.ticker, datetime_to_ms(row.created_at), *row[2:]) for row in stored) == [
-        (*tick[:-1], 1, 7) for tick in ticks
+        (*tick[:7], 1, 7) for tick in ticks
     ]
 
 

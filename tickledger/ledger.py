@@ -18,11 +18,12 @@ from mysql.connector.abstracts import MySQLConnectionAbstract
 from mysql.connector.errors import IntegrityError
 
 from tickledger import fault_points
-from tickledger.contract import contract_hash, insert_statement
-from tickledger.errors import LedgerMoved, StoreUnavailable, TickledgerError
+from tickledger.contract import contract_hash, insert_statement, load_contract
+from tickledger.errors import ConfigurationError, LedgerMoved, StoreUnavailable, TickledgerError
 from tickledger.plain_text import plain
 from tickledger.settings import Settings
 from tickledger.stores import close_quietly, connect_mysql, fetch_rows, mysql, mysql_errors
+from tickledger.tick import OWN_FIELDS
 
 #: A stream that was killed a moment ago, or whose connection broke, may hold the lock for so long.
 LOCK_SECONDS = 10
@@ -94,7 +95,10 @@ class Company(NamedTuple):
 
 @dataclass(frozen=True)
 class SectorVolume:
-    """One row per date and sector of a batch: ticks, their volume in shares, first and last created_at (UTC)."""
+    """One row per date and sector of a batch: ticks, their volume in shares, first and last created_at (UTC).
+
+    Where :func:`summed_by` names fields, one row per date, sector and `own` values of these.
+    """
 
     date: date
     sector: str
@@ -102,6 +106,7 @@ class SectorVolume:
     volume: int
     first_created_at: datetime
     last_created_at: datetime
+    own: tuple[Any, ...] = ()
 
 
 #: What a batch goes through: it waits for the one before it (a stream's first does not), Spark's job, the ledger's
@@ -391,6 +396,7 @@ _OF_A_BATCH: dict[str, Callable[[LandedBatch], Any]] = {
     "verdict": lambda _: "unchecked",
 }
 #: The columns that the stream fills as it inserts a row, by table. What else a contract has must be nullable.
+#: In `aggregated_data` it also fills those of :func:`summed_by`.
 INSERTED = {
     "aggregated_data": (
         *("processing_id", "processed_at", "sector", "total_volume", "date", "batch_id", "ticks"),
@@ -414,7 +420,34 @@ FILLED = INSERTED | {
 @cache
 def insert_into(table: str) -> str:
     """The INSERT of one row of such a table, whose values are bound by column name."""
-    return insert_statement(table, INSERTED[table])
+    return insert_statement(table, _with_own(table, INSERTED[table]))
+
+
+def filled() -> dict[str, tuple[str, ...]]:
+    """All columns that the stream fills, by table."""
+    return {table: _with_own(table, columns) for table, columns in FILLED.items()}
+
+
+def _with_own(table: str, columns: tuple[str, ...]) -> tuple[str, ...]:
+    return columns + summed_by() if table == "aggregated_data" else columns
+
+
+def summed_by() -> tuple[str, ...]:
+    """The fields of one's own by which `aggregated_data` is summed: its unique key in the dbt contract names them.
+
+    In their own order. Raises ConfigurationError if the key names what is no such field.
+    """
+    usual, fields = {"date", "sector", "batch_id"}, {one.name: one.kind in ("text", "whole") for one in OWN_FIELDS}
+    for kind, columns in load_contract()["aggregated_data"].unique_keys():
+        if kind == "unique key" and usual.issubset(columns):
+            names = [name for name in columns if name not in usual]
+            if strange := [name for name in names if not fields.get(name)]:
+                raise ConfigurationError(
+                    f"the unique key of 'aggregated_data' names {strange[0]!r}; it should be a text or whole number of"
+                    " OWN_FIELDS in tickledger/tick.py"
+                )
+            return tuple(name for name in fields if name in names)
+    return ()
 
 
 def aggregate_row(batch_id: int, processed_at: datetime, sector: SectorVolume, processing_id: int) -> dict[str, Any]:
@@ -429,6 +462,7 @@ def aggregate_row(batch_id: int, processed_at: datetime, sector: SectorVolume, p
         "ticks": sector.ticks,
         "first_created_at": sector.first_created_at,
         "last_created_at": sector.last_created_at,
+        **dict(zip(summed_by(), sector.own, strict=True)),
     }
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from tickledger.tick import (
+    CORE_FIELDS,
     EARLIEST_MS,
     LATEST_MS,
     MAX_AHEAD_MS,
@@ -40,13 +41,22 @@ class RowRuleBroken(Exception):
 
 
 class FieldRule(NamedTuple):
-    """What the values of one field must be: there, of a kind, and within bounds."""
+    """What the values of one field must be: there unless it is optional, of a kind, and within bounds."""
 
     field: TickField
     kinds: frozenset[type]
 
+    def values(self, elements: Sequence[Any]) -> list[Any]:
+        """The field's value of each element. Raises LookupError or TypeError if one is no object or lacks it."""
+        name, default = self.field.name, self.field.default
+        if not self.field.optional:
+            return [element[name] for element in elements]
+        return [default if (value := element.get(name)) is None else value for element in elements]
+
     def holds(self, values: Sequence[Any]) -> bool:
         """Whether all of the values, of which there is at least one, are as they should be."""
+        if self.field.optional and not (values := [value for value in values if value is not None]):
+            return True
         if not self.kinds.issuperset(map(type, values)):
             return False
         if self.field.kind == "time":
@@ -70,16 +80,21 @@ class FieldRule(NamedTuple):
         return RowRuleBroken("out_of_range", f"{name} is {_quote(value)}; it should be {bounds}")
 
 
+def rule_of(field: TickField) -> FieldRule:
+    """The rule of a field."""
+    return FieldRule(field, frozenset(_KINDS[field.kind]))
+
+
 #: One rule a field, in the order in which an element's first broken one is looked for.
-FIELD_RULES = tuple(FieldRule(field, frozenset(_KINDS[field.kind])) for field in TICK_FIELDS)
+FIELD_RULES = tuple(map(rule_of, TICK_FIELDS))
 
 
-_NAMES = frozenset(field.name for field in TICK_FIELDS)
+_REQUIRED = frozenset(field.name for field in TICK_FIELDS if not field.optional)
 
 
 def has_every_field(element: Any) -> bool:
-    """Whether an element is an object with all fields; whatever is not breaks a rule."""
-    return type(element) is dict and element.keys() >= _NAMES
+    """Whether an element is an object with all fields that are not optional; whatever is not breaks a rule."""
+    return type(element) is dict and element.keys() >= _REQUIRED
 
 
 def too_far_ahead(created_ms: Any, message_ms: Any) -> Any:
@@ -90,15 +105,15 @@ def too_far_ahead(created_ms: Any, message_ms: Any) -> Any:
     return created_ms - MAX_AHEAD_MS > message_ms
 
 
-def moment_of(text: str) -> int:
-    """created_at in milliseconds since 1970. Raises RowRuleBroken where it is no time from 1970 to 2199."""
+def moment_of(text: str, name: str = "created_at") -> int:
+    """A field's time in milliseconds since 1970. Raises RowRuleBroken where it is no time from 1970 to 2199."""
     try:
-        created_ms = parse_created_at(text)
+        moment = parse_created_at(text)
     except BadTime as error:
-        raise RowRuleBroken("bad_time", f"created_at is {_quote(text)}; {error}") from None
-    if not EARLIEST_MS <= created_ms <= LATEST_MS:
-        raise RowRuleBroken("out_of_range", f"created_at is {_quote(text)}; it should lie from 1970 to 2199")
-    return created_ms
+        raise RowRuleBroken("bad_time", f"{name} is {_quote(text)}; {error}") from None
+    if not EARLIEST_MS <= moment <= LATEST_MS:
+        raise RowRuleBroken("out_of_range", f"{name} is {_quote(text)}; it should lie from 1970 to 2199")
+    return moment
 
 
 class RowRules:
@@ -118,12 +133,18 @@ class RowRules:
             raise RowRuleBroken("not_an_object", f"the element is {json_kind(element)}; it should be an object")
         values: list[Any] = []
         for rule in FIELD_RULES:
-            value: Any = element.get(rule.field.name)
+            name = rule.field.name
+            value: Any = element.get(name)
+            if value is None:
+                value = rule.field.default
             if not rule.holds((value,)):
                 raise rule.why(element)
-            values.append(_created_ms(value, message_ms) if rule.field.kind == "time" else value)
-        ticker, created_ms, id_, volume, market_cap, price, sector = values
-        tick = Tick(ticker, created_ms, id_, volume, market_cap, price, sector, trade_day_of(created_ms))
+            if rule.field.kind == "time" and value is not None:
+                value = _created_ms(value, message_ms) if name == "created_at" else moment_of(value, name)
+            values.append(value)
+        ticker, created_ms, id_, volume, market_cap, price, sector = values[: len(CORE_FIELDS)]
+        day, own = trade_day_of(created_ms), tuple(values[len(CORE_FIELDS) :])
+        tick = Tick(ticker, created_ms, id_, volume, market_cap, price, sector, day, own)
         if not self.are_companies([(ticker, sector)]):
             raise self._why_no_company(tick)
         return tick

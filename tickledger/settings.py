@@ -19,6 +19,7 @@ from pydantic import (
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
 
 from tickledger.errors import ConfigurationError
+from tickledger.own_fields import check_own_fields
 
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 #: Names the file to read instead of .env; the tests point it at their own servers.
@@ -234,8 +235,10 @@ def load_settings(path: Path | None = None, *, file_first: bool = False) -> Sett
     """Read the settings: the environment first, then `path`, which defaults to :func:`env_file`.
 
     `file_first` turns that around, for what is written to last longer than the environment. Raises ConfigurationError
-    for the first bad one: its name, its value (never a secret's) and what it should be.
+    for the first bad one: its name, its value (never a secret's) and what it should be; also for a bad field of the
+    tick, so that no program begins with one.
     """
+    check_own_fields()
     path = path or env_file()
     try:
         return (_FileFirst if file_first else Settings)(_env_file=path)  # type: ignore[call-arg]  # mypy does not see pydantic-settings' own arguments

@@ -8,7 +8,7 @@ from tickledger.contract_drift import cassandra_differences, fix_of, landing_dif
 from tickledger.counted import counted
 from tickledger.errors import ConfigurationError
 from tickledger.here import RUN, SET_UP_ANYWHERE
-from tickledger.ledger import FILLED, LedgerHead, Skip, SkipKind
+from tickledger.ledger import LedgerHead, Skip, SkipKind, filled
 from tickledger.settings import Settings
 from tickledger.table_facts import MISSING, Difference, Kind, is_addition
 from tickledger.topic import TopicFacts, describe_topic
@@ -23,8 +23,8 @@ def check_tables(settings: Settings) -> None:
 
     A nullable column that only the contract has, or only the live table, stops nothing: it is told, and stays null.
     """
-    for table, filled in FILLED.items():
-        insert_statement(table, filled)
+    for table, columns in filled().items():
+        insert_statement(table, columns)
     found = [*landing_differences(settings), *cassandra_differences(settings)]
     grave = [one for one in found if not is_addition(one, found) or _is_needed(one)]
     if not grave:
@@ -43,7 +43,7 @@ def check_tables(settings: Settings) -> None:
 
 
 def _is_needed(one: Difference) -> bool:
-    return one.live == MISSING and one.is_new_column and one.name in FILLED.get(one.table, ())
+    return one.live == MISSING and one.is_new_column and one.name in filled().get(one.table, ())
 
 
 def _tell(one: Difference) -> None:

@@ -61,9 +61,9 @@ class Difference(NamedTuple):
 
     @property
     def is_new_column(self) -> bool:
-        """Whether it is a nullable column that one side has more."""
-        is_column = (self.store, self.kind) == ("MySQL", Kind.COLUMN)
-        return is_column and MISSING in (self.contract, self.live) and "NOT NULL" not in self.found
+        """Whether it is a nullable column that one side has more; of Cassandra, which is told each name, the table."""
+        is_missing = self.contract == MISSING or (self.store == "MySQL" and self.live == MISSING)
+        return self.kind == Kind.COLUMN and is_missing and "NOT NULL" not in self.found
 
 
 def is_addition(one: Difference, found: list[Difference]) -> bool:

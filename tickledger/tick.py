@@ -7,7 +7,7 @@ import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 MAX_BIGINT = 2**63 - 1
 MS_A_DAY = 86_400_000
@@ -17,28 +17,48 @@ EPOCH_ORDINAL = date(1970, 1, 1).toordinal()
 FieldKind = Literal["whole", "decimal", "text", "time"]
 
 
+_CASSANDRA_TYPES: dict[FieldKind, str] = {
+    "whole": "bigint",
+    "decimal": "decimal",
+    "text": "text",
+    "time": "timestamp",
+}
+
+
 @dataclass(frozen=True)
 class TickField:
-    """One field of a tick. `minimum` and `maximum` bound numbers, and the length of texts."""
+    """One field of a tick. `minimum` and `maximum` bound numbers, and the length of texts; a time has no other bounds.
+
+    A tick may lack an `optional` one, or have null there: it lands with `default`, spelt as in a message, or with null.
+    """
 
     name: str
     kind: FieldKind
-    cassandra_type: str
     minimum: int
     maximum: int
     description: str
+    optional: bool = False
+    default: int | float | str | None = None
+
+    @property
+    def cassandra_type(self) -> str:
+        """The CQL type of its column."""
+        return _CASSANDRA_TYPES[self.kind]
 
 
-#: A tick's fields in the order in which they are packed for Cassandra.
-TICK_FIELDS = (
-    TickField("ticker", "text", "text", 1, 32, "Symbol of the company, a key of `profile`, such as TMAS.JK"),
-    TickField("created_at", "time", "timestamp", 0, 0, "When the tick was made, UTC, to the millisecond"),
-    TickField("id", "whole", "bigint", 0, MAX_BIGINT, "The producer's number of the tick"),
-    TickField("volume", "whole", "bigint", 0, 10**12, "Shares traded in the tick"),
-    TickField("market_cap", "decimal", "decimal", 0, 10**24, "Price times shares outstanding, IDR"),
-    TickField("price", "decimal", "decimal", 0, 10**12, "Price of one share, IDR"),
-    TickField("sector", "text", "text", 1, 64, "The company's sector, as in `profile`"),
+#: The fields that the code computes with, in the order in which they are packed for Cassandra.
+CORE_FIELDS = (
+    TickField("ticker", "text", 1, 32, "Symbol of the company, a key of `profile`, such as TMAS.JK"),
+    TickField("created_at", "time", 0, 0, "When the tick was made, UTC, to the millisecond"),
+    TickField("id", "whole", 0, MAX_BIGINT, "The producer's number of the tick"),
+    TickField("volume", "whole", 0, 10**12, "Shares traded in the tick"),
+    TickField("market_cap", "decimal", 0, 10**24, "Price times shares outstanding, IDR"),
+    TickField("price", "decimal", 0, 10**12, "Price of one share, IDR"),
+    TickField("sector", "text", 1, 64, "The company's sector, as in `profile`"),
 )
+#: Fields that are checked, stored and read back as they come. Another one is a line here; CONTRIBUTING.md shows it.
+OWN_FIELDS: tuple[TickField, ...] = ()
+TICK_FIELDS = CORE_FIELDS + OWN_FIELDS
 
 #: What landing adds to a tick.
 LANDING_COLUMNS = (("trade_date", "date"), ("kafka_partition", "int"), ("kafka_offset", "bigint"))
@@ -64,7 +84,10 @@ TOO_LARGE_TO_KEEP = "too_large_to_keep"
 
 
 class Tick(NamedTuple):
-    """One valid tick. `created_ms` counts milliseconds and `trade_day` days since 1970-01-01 UTC."""
+    """One valid tick. `created_ms` counts milliseconds and `trade_day` days since 1970-01-01 UTC.
+
+    `own` are the values of :data:`OWN_FIELDS`, times in milliseconds too, None for null.
+    """
 
     ticker: str
     created_ms: int
@@ -74,10 +97,11 @@ class Tick(NamedTuple):
     price: int | float
     sector: str
     trade_day: int
+    own: tuple[Any, ...] = (None,) * len(OWN_FIELDS)
 
 
 class BadTime(ValueError):
-    """A created_at that is no time; the message says what is wrong with it."""
+    """A text that is no time; the message says what is wrong with it."""
 
 
 def parse_created_at(text: str) -> int:

@@ -164,8 +164,8 @@ BAD_TICKS: dict[str, tuple[bytes, str, str]] = {
 #: Odd messages whose tick lands all the same.
 ODD_BUT_GOOD: dict[str, bytes] = {
     "a duplicate key, its last value good": message().replace(b'"id": 11', b'"id": "x", "id": 11'),
-    "a field that nobody knows": message(venue="IDX"),
-    "a field that nobody knows, nested 1,000 deep": with_value("venue", nested(1_000)),
+    "a field that nobody knows": message(unheard_of="IDX"),
+    "a field that nobody knows, nested 1,000 deep": with_value("unheard_of", nested(1_000)),
     "spaces and newlines": json.dumps([GOOD], indent=4).encode() + b"\n\n",
     "escapes for plain letters": message().replace(b"TMAS.JK", b"\\u0054MAS.JK"),
     "a price in exponents": message().replace(b"550.5", b"5.505e2"),
