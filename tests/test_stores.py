@@ -7,13 +7,18 @@ from typing import Any
 import pytest
 from cassandra import DriverException
 from cassandra.cluster import NoHostAvailable, Session
+from cassandra.protocol import OverloadedErrorMessage, ProtocolException, ServerError, SyntaxException
 
 from services.server import free_port
+from streaming import tick_packing
+from streaming.tick_columns import TickColumns
+from streaming.tick_sink import TickSink
 from tests.support.gate import Gate
 from tests.support.pipeline import Pipeline
-from tickledger.errors import ConfigurationError, StoreUnavailable
+from tickledger.errors import ConfigurationError, StoreUnavailable, TickledgerError
 from tickledger.settings import Settings
-from tickledger.stores import connect_cassandra, mysql
+from tickledger.stores import cassandra_error, connect_cassandra, mysql
+from tickledger.tick import Tick
 
 pytestmark = pytest.mark.integration
 
@@ -83,6 +88,43 @@ def test_a_node_that_comes_back_under_another_address_is_found_again(
                 assert time.monotonic() < deadline, "the session does not come back"
                 time.sleep(0.2)
     second.close()
+
+
+def test_a_request_that_is_no_request_is_told_at_once_as_an_error_of_the_program(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tick = Tick("TMAS.JK", 1_724_569_485_123, 1, 1, 1, 1, "Logistics & Deliveries", 19_960)
+    # As if a column was packed of which the row's head knows nothing.
+    monkeypatch.setattr(tick_packing, "_VALUES", len(tick_packing.PACKED_COLUMNS) - 1)
+    sink = TickSink(pipeline.cassandra)
+    sink.write(TickColumns.of([(tick._replace(id=number), number) for number in range(9)]), 0)
+
+    with pytest.raises(TickledgerError, match="does not take what this program sends") as told:
+        sink.drain()
+    assert type(told.value) is TickledgerError
+
+
+UNSENT: dict[str, tuple[Exception, type[TickledgerError], str]] = {
+    "a node that shuts down": (
+        ServerError(0, "shut down", None),
+        StoreUnavailable,
+        "answers with ServerError: shut down",
+    ),
+    "a node with too much to do": (OverloadedErrorMessage(1, "", None), StoreUnavailable, "does not answer"),
+    "no node": (NoHostAvailable("", {}), StoreUnavailable, "does not answer: NoHostAvailable"),
+    "a connection that ends": (NoHostAvailable("", {"a": OSError()}), StoreUnavailable, "does not answer: OSError"),
+    "a statement that is none": (SyntaxException(1, "no viable alternative", None), ConfigurationError, "no viable"),
+    "bytes that are no request": (ProtocolException(1, "Not enough bytes", None), TickledgerError, "Not enough bytes"),
+    "what the driver cannot write": (NoHostAvailable("", {"a": TypeError("no bytes")}), TickledgerError, "no bytes"),
+}
+
+
+@pytest.mark.parametrize(("error", "kind", "said"), UNSENT.values(), ids=UNSENT)
+def test_only_what_may_pass_is_waited_for(error: Exception, kind: type[TickledgerError], said: str) -> None:
+    told = cassandra_error(error)
+
+    assert type(told) is kind
+    assert said in str(told)
 
 
 REFUSED = {

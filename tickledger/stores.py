@@ -17,8 +17,12 @@ from cassandra import (
     ConsistencyLevel,
     DriverException,
     InvalidRequest,
+    OperationTimedOut,
+    RequestExecutionException,
     RequestValidationException,
     Unauthorized,
+    UnresolvableContactPoints,
+    protocol,
 )
 from cassandra.auth import PlainTextAuthProvider
 from cassandra.cluster import EXEC_PROFILE_DEFAULT, Cluster, ExecutionProfile, NoHostAvailable, Session
@@ -26,7 +30,7 @@ from cassandra.connection import ConnectionException, DefaultEndPoint
 from cassandra.policies import ConstantReconnectionPolicy, DCAwareRoundRobinPolicy, TokenAwarePolicy
 from mysql.connector import errorcode
 from mysql.connector.abstracts import MySQLConnectionAbstract
-from mysql.connector.errors import ProgrammingError
+from mysql.connector.errors import DataError, IntegrityError, NotSupportedError, ProgrammingError
 
 from tickledger.errors import ConfigurationError, StoreUnavailable, TickledgerError
 from tickledger.here import RUN
@@ -38,7 +42,12 @@ CONNECT_SECONDS = 5
 ANSWER_SECONDS = 20
 CASSANDRA_REQUEST_SECONDS = 15
 #: What Cassandra's driver raises.
-CASSANDRA_ERRORS = (DriverException, NoHostAvailable, ConnectionException)
+CASSANDRA_ERRORS = (DriverException, NoHostAvailable, ConnectionException, protocol.ErrorMessage)
+#: Of those, and of what a host's failure may be, the ones that may pass. A node that starts may know no account yet.
+_MAY_PASS = (
+    *(NoHostAvailable, ConnectionException, OSError, UnresolvableContactPoints, AuthenticationFailed),
+    *(OperationTimedOut, RequestExecutionException, protocol.RequestExecutionException, protocol.ServerError),
+)
 #: A view that misses a table or column, or a right to one.
 _BROKEN_VIEW = errorcode.ER_VIEW_INVALID
 #: A value that does not fit its column, or stands against a CHECK; that of MariaDB the driver has no name for.
@@ -106,7 +115,10 @@ def connect_mysql(
 
 @contextmanager
 def mysql_errors(settings: Settings, account: Account | None = None, database: str | None = None) -> Iterator[None]:
-    """Turn what MySQL's driver raises into ConfigurationError where only the user can help, else StoreUnavailable."""
+    """Turn what MySQL's driver raises into ConfigurationError where only the user can help, else StoreUnavailable.
+
+    Into TickledgerError where the server refuses what the program sends.
+    """
     try:
         yield
     except mysql_driver.Error as error:
@@ -132,6 +144,8 @@ def _mysql_error(error: mysql_driver.Error, settings: Settings, account: Account
             f"MYSQL_DATABASE is {database!r}; {where} refuses a value: {first_sentence(error)};"
             f" '{RUN}tickledger check-contract' says whether its tables are as they should be"
         )
+    if isinstance(error, DataError | IntegrityError | NotSupportedError) and _is_the_servers(error.errno):
+        return TickledgerError(f"{where} does not take what this program sends: {first_sentence(error)}")
     if settings.mysql_ca_file != NO_FILE and re.search(r"SSL|TLS|certificate", str(error.msg)):
         address = f"{settings.mysql_host}:{settings.mysql_port}"
         return certificate_refused(
@@ -211,14 +225,19 @@ def cassandra_errors() -> Iterator[None]:
 
 
 def cassandra_error(error: Exception) -> TickledgerError:
-    """What one of :data:`CASSANDRA_ERRORS` means: a request that Cassandra refuses is nothing to wait for."""
+    """What one of :data:`CASSANDRA_ERRORS` means: StoreUnavailable only if the same request may succeed later."""
     causes = error.errors if isinstance(error, NoHostAvailable) else {}
     inner = next(iter(causes.values()), error) if isinstance(causes, dict) else error
-    if isinstance(inner, RequestValidationException):
+    if isinstance(inner, RequestValidationException | protocol.RequestValidationException):
         return ConfigurationError(
             f"Cassandra refuses a request: {' '.join(str(inner).split())}; '{RUN}tickledger doctor' says what its"
             " tables and roles lack"
         )
+    said = " ".join(f"{type(inner).__name__}: {getattr(inner, 'message', inner)}".split())
+    if not isinstance(inner, _MAY_PASS):
+        return TickledgerError(f"Cassandra does not take what this program sends, an error in the program: {said}")
+    if isinstance(inner, protocol.ServerError):
+        return StoreUnavailable(f"Cassandra (CASSANDRA_HOSTS, CASSANDRA_PORT) answers with {said}")
     return StoreUnavailable(f"Cassandra (CASSANDRA_HOSTS, CASSANDRA_PORT) does not answer: {type(inner).__name__}")
 
 
