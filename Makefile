@@ -17,6 +17,7 @@ setup: $(INSTALLED)  ## Make the environment in .venv, from requirements.lock
 $(INSTALLED): requirements.lock pyproject.toml
 	@$(or $(PYTHON),python3) $(FITS) || { \
 	  echo "error: PYTHON is '$(or $(PYTHON),python3)' ($$($(or $(PYTHON),python3) --version 2>&1 | head -n 1)); it should be Python 3.11, 3.12 or 3.13: make PYTHON=/path/to/python3.13 ..." >&2; exit 2; }
+	@$(PYTHON) tickledger/folder.py
 	@echo "setting up .venv with $$($(PYTHON) --version): about three minutes the first time"
 	@$(PYTHON) -m venv --clear .venv
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements.lock

@@ -19,6 +19,8 @@ if [ -x "$tickledger_python" ]; then
 fi
 # What Spark and its Python write, temporary files too, is for their owner alone.
 umask 077
+# Under another locale Java finds no file below a folder with an umlaut.
+case "${LC_ALL:-${LC_CTYPE:-${LANG:-}}}" in *[Uu][Tt][Ff]*8*) ;; *) export LC_ALL=C.UTF-8 ;; esac
 # Python then calls Java and Java Python over connections that both begin with a token; over those of pinned threads py4j
 # asks for none where Java calls, and any program on this machine could.
 export PYSPARK_PIN_THREAD=false

@@ -19,6 +19,7 @@ from services.kafka_server import KafkaServer
 from services.mysql_server import MySQLServer
 from services.server import CERTIFICATES, LOOPBACK, Server, free_port, process_of
 from tickledger.errors import ConfigurationError
+from tickledger.folder import folder_problem
 from tickledger.settings import PROJECT_ROOT, Settings, load_settings
 
 DEMO = "demo"
@@ -54,9 +55,11 @@ class Instance:
 
         `secure` turns TLS and accounts on in the env file, with certificates of the instance's own; later starts obey
         the env file. Returns with all three ready. A second start is harmless and keeps the data.
-        Raises ConfigurationError for a busy port, no Java 17 or no room on the disk, and TickledgerError if a server
-        does not come up.
+        Raises ConfigurationError for a busy port, no Java 17, no room on the disk or a folder whose name they cannot be
+        started in, and TickledgerError if a server does not come up.
         """
+        if problem := folder_problem():
+            raise ConfigurationError(problem)
         self._make_folder()
         with self._lock():
             self._refuse_full_disk()

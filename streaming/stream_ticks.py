@@ -29,6 +29,7 @@ from tickledger import fault_points
 from tickledger.command_line import run_app
 from tickledger.counted import counted
 from tickledger.errors import ConfigurationError, StoreUnavailable, TickledgerError
+from tickledger.folder import folder_problem
 from tickledger.ledger import LandedBatch, Ledger, LedgerHead, StreamLock
 from tickledger.plain_text import plain
 from tickledger.retry_policy import GaveUp, RetryPolicy
@@ -110,6 +111,8 @@ class TickStream:
         What must hold before Spark starts: metrics' port, scratch folder, tables, topic, profile. Raises
         TickledgerError.
         """
+        if problem := folder_problem():
+            raise ConfigurationError(problem)
         self._metrics = Metrics(self._settings)
         _new_scratch(self._settings.stream_scratch_dir).rmdir()
         check_tables(self._settings)

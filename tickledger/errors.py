@@ -1,6 +1,7 @@
 """The errors a user can act on, each one line, and the exit codes they end a program with."""
 
 import os
+import re
 import sys
 from collections.abc import Callable
 from typing import NoReturn
@@ -54,9 +55,13 @@ def exit_with(error: TickledgerError) -> NoReturn:
 def run_command(command: Callable[[], object]) -> None:
     """Run a command-line program: user errors become one line and an exit code, Ctrl-C becomes 130.
 
-    What it writes, and what the programs write that it starts, is for their owner alone.
+    What it writes, and what the programs write that it starts, is for their owner alone. Those programs read names of
+    files as UTF-8: under another locale Java finds no file below a folder with an umlaut.
     """
     os.umask(PRIVATE)
+    locale = next((os.environ[name] for name in ("LC_ALL", "LC_CTYPE", "LANG") if os.environ.get(name)), "")
+    if not re.search("utf-?8", locale, re.IGNORECASE):
+        os.environ["LC_ALL"] = "C.UTF-8"
     try:
         command()
     except TickledgerError as error:
