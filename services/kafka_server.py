@@ -1,6 +1,7 @@
 """Kafka on loopback: one KRaft process that is broker and controller."""
 
 import base64
+import json
 import re
 import uuid
 from collections.abc import Iterator
@@ -106,7 +107,9 @@ class KafkaServer(Server):
             data=self.data,
             security=self.settings.kafka_security,
         )
-        write_private(self.conf / "server.properties", WRITTEN + text + self._secured())
+        # Java reads it as Latin-1: of a folder with an umlaut it would make another one.
+        escaped = re.sub(r"[^\x00-\x7f]+", lambda found: json.dumps(found[0])[1:-1], text + self._secured())
+        write_private(self.conf / "server.properties", WRITTEN + escaped)
         (self.conf / "log4j2.xml").write_text(_LOG4J)
         if not (self.data / "meta.properties").exists():
             cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).rstrip(b"=").decode()

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from services.jars import JARS_DIR
+from services.kafka_server import KafkaServer
 from tickledger.folder import folder_problem
-from tickledger.settings import PROJECT_ROOT
+from tickledger.settings import PROJECT_ROOT, Settings
 
 PACKAGES = ("commands", "producer", "services", "streaming", "tickledger", "dashboard", "expectations")
 FILES = ("Makefile", "requirements.lock", "pyproject.toml", ".env.example", "spark-env.sh", "spark-defaults.conf")
@@ -71,6 +72,16 @@ def test_names_that_some_program_parts_are_not(name: str) -> None:
     problem = folder_problem(Path("/home/me") / name)
     assert "its path should have no" in problem
     assert "\n" not in problem
+
+
+@pytest.mark.integration
+def test_kafkas_data_are_in_a_folder_with_an_umlaut_and_in_no_other(tmp_path: Path, test_settings: Settings) -> None:
+    kafka = KafkaServer(tmp_path / "Börse" / "株", test_settings, print)
+
+    kafka.prepare()
+
+    assert (kafka.data / "meta.properties").is_file()
+    assert [path.name for path in tmp_path.iterdir()] == ["Börse"]
 
 
 @pytest.mark.timeout(300)
