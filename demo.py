@@ -23,6 +23,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from commands.fill_hours import fill_hours, summary
 from commands.reconcile import Books, reconcile
 from services.instance import Instance
 from services.java import java_home
@@ -209,6 +210,7 @@ class Demo:
         stream = next(part for part in self._parts if part.name == "stream")
         say("stopping the stream")
         stream_code = stream.stop(signal.SIGTERM)
+        say(f"tickledger fill-hours: {summary(fill_hours(settings))}")
         books = reconcile(settings)
         run = books.since(before)
         problems = list(books.differences)

@@ -28,6 +28,7 @@ COMMANDS = {
         "dead-letters": Entry("commands.dead_letters", "List what could not land; send it again."),
         "rebuild": Entry("commands.rebuild", "Rebuild a day's aggregates from Cassandra."),
         "give-up": Entry("commands.give_up", "Name what was lost before it landed; go on without it."),
+        "fill-hours": Entry("commands.fill_hours", "Sum what has landed by company and hour."),
         "roll-up": Entry("commands.roll_up", "Move old batches' aggregates into a row per day."),
     },
     "Run": {

@@ -68,7 +68,7 @@ def _sums(settings: Settings, day: date, ranges: OffsetRanges) -> BatchSums:
     ticks: dict[tuple[int, str, tuple[Any, ...]], list[tuple[int, datetime]]] = defaultdict(list)
     columns = ", ".join(("sector", "volume", "created_at", "kafka_partition", "kafka_offset", *summed_by()))
     with cassandra(settings) as session:
-        for ticker in _tickers(session, day):
+        for ticker in companies_by_day(session).get(day, ()):
             rows = session.execute(
                 f"SELECT {columns} FROM {RAW_TABLE} WHERE ticker = %s AND trade_date = %s",
                 (ticker, day),
@@ -91,9 +91,12 @@ def _sums(settings: Settings, day: date, ranges: OffsetRanges) -> BatchSums:
     }
 
 
-def _tickers(session: Session, day: date) -> list[str]:
-    rows = session.execute(f"SELECT DISTINCT ticker, trade_date FROM {RAW_TABLE}", timeout=60)
-    return sorted(ticker for ticker, trade_date in rows if trade_date.date() == day)
+def companies_by_day(session: Session) -> dict[date, list[str]]:
+    """The tickers of each trading day of which Cassandra has a tick, landed or not."""
+    found: dict[date, list[str]] = defaultdict(list)
+    for ticker, trade_date in session.execute(f"SELECT DISTINCT ticker, trade_date FROM {RAW_TABLE}", timeout=60):
+        found[trade_date.date()].append(ticker)
+    return {day: sorted(tickers) for day, tickers in found.items()}
 
 
 def main(

@@ -1,7 +1,7 @@
 """`tickledger reconcile`: do Cassandra, MySQL and the ledger tell the same story?
 
 Compares ticks and volume by date, sector and batch, dead letters by batch, and the ledger's own ranges. Batches that
-were rolled up are compared together, by date and sector. Reads only.
+were rolled up are compared together, by date and sector; `company_hours` by date. Reads only.
 """
 
 from bisect import bisect_right
@@ -85,6 +85,8 @@ class Books:
     cassandra: Amount = field(default_factory=Amount)
     mysql: Amount = field(default_factory=Amount)
     verdicts: Counter[str] = field(default_factory=Counter)
+    #: Trading days of which `company_hours` has all hours, which are compared.
+    days_by_hour: int = 0
     #: What was lost and accepted as such, one line each: no difference.
     given_up: list[str] = field(default_factory=list)
     differences: list[str] = field(default_factory=list)
@@ -130,6 +132,7 @@ def reconcile(settings: Settings) -> Books:
         batches = [BatchRow(*row) for row in fetch_rows(connection, query)]
         newest_moved = newest_rolled_up(connection)
         lost = given_up(connection)
+        days_by_hour, differing_days = _compare_hours(connection)
         aggregates = {
             (int(batch_id), day, sector): Amount(int(ticks), int(volume))
             for batch_id, day, sector, ticks, volume in fetch_rows(
@@ -151,11 +154,13 @@ def reconcile(settings: Settings) -> Books:
         cassandra=sum(ticks.values(), Amount()),
         mysql=sum(aggregates.values(), Amount()),
         verdicts=Counter(batch.verdict for batch in batches),
+        days_by_hour=days_by_hour,
         given_up=lost,
         differences=[
             *ranges.gaps(),
             *_compare_slices(aggregates, ticks),
             *_compare_batches(batches, aggregates, dead, newest_moved),
+            *differing_days,
         ],
     )
 
@@ -215,6 +220,36 @@ def _compare_batch(batch: BatchRow, found: Amount, dead: int, *, rolled_up: bool
         yield f"batch {batch.batch_id}: the ledger says {said}, Cassandra has {dead:,}"
 
 
+#: A day's sums over the batches up to one; and the newest of them, which is a later one where that was rolled up too.
+_DAY_IN_LEDGER = """
+SELECT COALESCE(SUM(ticks), 0), COALESCE(SUM(total_volume), 0), MAX(batch_id), MAX(last_created_at)
+  FROM (SELECT ticks, total_volume, batch_id, last_created_at
+          FROM aggregated_data WHERE date = %(day)s AND batch_id <= %(to_batch)s
+         UNION ALL
+        SELECT ticks, total_volume, last_batch_id, last_created_at FROM daily_volume WHERE date = %(day)s) AS parts
+"""
+_DAY_BY_HOUR = "SELECT COALESCE(SUM(ticks), 0), COALESCE(SUM(volume), 0) FROM company_hours WHERE date = %s"
+
+
+def _compare_hours(connection: MySQLConnectionAbstract) -> tuple[int, list[str]]:
+    """How many days have all hours of the batches that they are filled to, and which of them differ from the ledger."""
+    days, differences = 0, []
+    filled = "SELECT date, filled_to_batch, filled_until FROM filled_days ORDER BY date"
+    for day, to_batch, until in fetch_rows(connection, filled):
+        of_day = {"day": day, "to_batch": to_batch}
+        ((ticks, volume, newest_batch, last_created_at),) = fetch_rows(connection, _DAY_IN_LEDGER, of_day)
+        if newest_batch is not None and (newest_batch > to_batch or last_created_at >= until):
+            continue
+        days += 1
+        (by_hour,) = fetch_rows(connection, _DAY_BY_HOUR, (day,))
+        if (found := Amount(*map(int, by_hour))) != (said := Amount(int(ticks), int(volume))):
+            differences.append(
+                f"{day}, by company and hour: the ledger says {said}, company_hours {found.ticks:,} of"
+                f" {found.volume:,}; 'tickledger fill-hours --date {day}' sums it again"
+            )
+    return days, differences
+
+
 def _name(batch_id: int) -> str:
     return "rolled up" if batch_id == ROLLED_UP else f"batch {batch_id}"
 
@@ -260,6 +295,7 @@ def print_books(books: Books, console: Console) -> None:
     verdicts = ", ".join(f"{count:,} {verdict}" for verdict, count in sorted(books.verdicts.items()))
     read = f"{counted(books.batches, 'batch', 'batches')} of {counted(books.messages, 'message')}"
     console.print(f"{read}: {verdicts or 'none landed yet'}")
+    console.print(f"company_hours: {counted(books.days_by_hour, 'day')} with all hours filled")
     for line in books.given_up:
         console.print(Text(plain(line), "yellow"), soft_wrap=True)
     for difference in books.differences:
@@ -268,7 +304,7 @@ def print_books(books: Books, console: Console) -> None:
 
 
 def main(as_json: AsJson = False) -> None:
-    """Compare Cassandra, MySQL and the ledger by date, sector and batch.
+    """Compare Cassandra, MySQL and the ledger by date, sector and batch; what is filled by hour by date.
 
     Exit code 0: the books agree. 1: they do not, and each difference is named. 2: a store cannot be read.
     """

@@ -43,6 +43,7 @@ BAD = {
     "rebuild --date 2026-13-01": "Invalid value for '--date': '2026-13-01' does not match",
     "trace --sector Coal --date yesterday": "Invalid value for '--date': 'yesterday' does not match",
     "trace": "Missing option '--sector'",
+    "fill-hours --date soon": "Invalid value for '--date': 'soon' does not match",
     "roll-up --keep-days 0": "Invalid value for '--keep-days'",
     "roll-up --keep-days many": "Invalid value for '--keep-days'",
     "dead-letters replay": "nothing is chosen; name --reason, --since or --all",

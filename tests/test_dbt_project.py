@@ -27,6 +27,8 @@ DBT_PROJECT = PROJECT_ROOT / "dbt_project"
 STREAMED_TABLES = (
     "aggregated_data",
     "daily_volume",
+    "filled_days",
+    "company_hours",
     "landed_batches",
     "landed_offsets",
     "skipped_offsets",
@@ -157,6 +159,20 @@ DAY: dict[str, object] = {
     "last_created_at": "2024-08-24 07:04:46.000",
     "rolled_up_at": "2024-09-24 00:00:00.000",
 }
+FILLED: dict[str, object] = {"date": "2024-08-24", "filled_to_batch": 1, "filled_until": "2024-08-24 08:00:00.000"}
+HOUR: dict[str, object] = {
+    "date": "2024-08-24",
+    "ticker": "DWGL.JK",
+    "starts_at": "2024-08-24 07:00:00.000",
+    "hour": 14,
+    "ticks": 3,
+    "volume": 600,
+    "turnover": "6300.000001",
+    "open": "10.5",
+    "high": 11,
+    "low": 10,
+    "close": 10,
+}
 SKIP: dict[str, object] = {
     "kafka_partition": 0,
     "from_offset": 3,
@@ -198,6 +214,8 @@ def land(client: Client) -> None:
     client.insert("landed_batches", **BATCH | {"verdict": "passed", "rolled_up_at": DAY["rolled_up_at"]})
     client.insert("landed_offsets", **OFFSETS | {"from_offset": 5, "until_offset": 7})
     client.insert("daily_volume", **DAY)
+    client.insert("filled_days", **FILLED)
+    client.insert("company_hours", **HOUR)
     client.insert("skipped_offsets", **SKIP)
     client.insert("profile_versions", **VERSION)
 
@@ -230,6 +248,8 @@ def test_the_unit_tests_find_a_view_that_counts_otherwise(database: Database, tm
             f"{marts}/volume_today_against_average.sql": replaced("spans.days, 0", "spans.days + 1, 0"),
             f"{marts}/volume_by_day.sql": replaced("sum(ticks) as ticks\nfrom (", "max(ticks) as ticks\nfrom ("),
             f"{marts}/batch_health.sql": replaced("batches.duplicates /", "batches.dead_letters /"),
+            f"{marts}/volume_by_hour.sql": replaced("count(*)", "count(distinct hour)"),
+            f"{marts}/volume_by_company.sql": replaced("days.last_at", "days.first_at"),
         },
     )
 
@@ -238,6 +258,8 @@ def test_the_unit_tests_find_a_view_that_counts_otherwise(database: Database, tm
     assert done.returncode == 1
     assert set(re.findall(r"FAIL 1 (\w+)::(\w+)", done.stdout)) == {
         ("batch_health", "a_batchs_shares_are_of_the_ticks_it_read"),
+        ("volume_by_company", "a_day_opens_with_its_first_hour_and_closes_with_its_last"),
+        ("volume_by_hour", "an_hour_adds_up_its_companies"),
         ("volume_by_day", "a_rolled_up_day_adds_up_with_later_batches"),
         ("volume_today", "volume_today_has_no_row_before_the_days_first_batch"),
         ("volume_today", "volume_today_is_of_the_utc_date_and_turns_with_it"),
@@ -318,7 +340,8 @@ def test_the_tests_find_what_is_wrong_with_the_books(database: Database, client:
 
 
 def test_the_server_refuses_rows_that_break_a_contract(client: Client) -> None:
-    rows = LANDED | {"daily_volume": DAY, "skipped_offsets": SKIP, "profile_versions": VERSION}
+    rows = LANDED | {"daily_volume": DAY, "filled_days": FILLED, "company_hours": HOUR}
+    rows |= {"skipped_offsets": SKIP, "profile_versions": VERSION}
     for table, row in rows.items():
         client.insert(table, **row)
     nullable = {"first_created_at", "last_created_at", "profile_version", "checked_at"}
@@ -329,6 +352,7 @@ def test_the_server_refuses_rows_that_break_a_contract(client: Client) -> None:
         if table != "landed_batches" or column not in nullable
     ]
     bad += [("landed_batches", {column: -1}) for column in ("batch_id", "messages", "late_ticks", "volume")]
+    bad += [("company_hours", {column: -1}) for column in ("hour", "ticks", "volume", "turnover")]
     bad += [("landed_batches", {column: -1, "ticks_read": 3}) for column in ("dead_letters", "duplicates")]
     bad += [
         ("landed_batches", {"ticks_landed": -1, "ticks_read": 1}),
@@ -352,6 +376,10 @@ def test_the_server_refuses_rows_that_break_a_contract(client: Client) -> None:
         ("daily_volume", {"ticks": 0}),
         ("daily_volume", {"batches": 0}),
         ("daily_volume", {"sector": "Coal"}),
+        ("filled_days", {"date": FILLED["date"]}),
+        ("company_hours", {"hour": 24}),
+        ("company_hours", {"ticks": 0}),
+        ("company_hours", {"ticker": "DWGL.JK"}),
         ("skipped_offsets", {"until_offset": 6, "topic_offset": 6}),
         ("skipped_offsets", {"topic_offset": 11}),
         ("skipped_offsets", {"topic_offset": -1}),
@@ -364,6 +392,8 @@ def test_the_server_refuses_rows_that_break_a_contract(client: Client) -> None:
     fresh_key: dict[str, dict[str, object]] = {
         "aggregated_data": {"processing_id": 2},
         "daily_volume": {"sector": "Beverages"},
+        "filled_days": {"date": "2024-08-25"},
+        "company_hours": {"ticker": "ALTO.JK"},
         "skipped_offsets": {"from_offset": 6, "until_offset": 10, "topic_offset": 10},
         "profile_versions": {"ticker": "TMAS.JK"},
     }
@@ -379,6 +409,8 @@ def test_the_server_refuses_rows_that_break_a_contract(client: Client) -> None:
     # The same rows without their fault are taken.
     client.insert("aggregated_data", **AGGREGATE | {"processing_id": 2, "sector": "Beverages"})
     client.insert("daily_volume", **DAY | {"sector": "Beverages"})
+    client.insert("filled_days", **FILLED | {"date": "2024-08-25"})
+    client.insert("company_hours", **HOUR | {"ticker": "ALTO.JK"})
     for table in ("landed_batches", "landed_offsets", "batch_findings"):
         client.insert(table, **LANDED[table] | {"batch_id": 2})
 

@@ -55,6 +55,7 @@ MYSQL: dict[str, tuple[str, str, int]] = {
     "stream may not change a profile that is kept": (STREAM, "UPDATE profile_versions SET sector = 'Coal'", 1142),
     "stream may not change the ledger's offsets": (STREAM, "UPDATE landed_offsets SET until_offset = 9", 1142),
     "stream may not write daily_volume": (STREAM, "DELETE FROM daily_volume", 1142),
+    "stream may not write company_hours": (STREAM, "DELETE FROM company_hours", 1142),
     "stream may not create a database": (STREAM, "CREATE DATABASE trading_more", 1044),
     "stream may not create users": (STREAM, "CREATE USER more IDENTIFIED BY 'more'", 1227),
     "stream may not grant what it may": (STREAM, "GRANT SELECT ON landed_batches TO role_producer", 1142),
@@ -122,6 +123,8 @@ MAY = {
         "skipped_offsets",
         "batch_findings",
         "daily_volume",
+        "company_hours",
+        "filled_days",
     ),
     PRODUCER: ("profile",),
     DASHBOARD: (
@@ -132,6 +135,8 @@ MAY = {
         "batch_findings",
         "volume_today",
         "batch_health",
+        "volume_by_hour",
+        "volume_by_company",
     ),
     DBT: ("profile", "aggregated_data", "landed_batches", "volume_today"),
 }

@@ -40,6 +40,7 @@ COMMANDS = (
     Command("reconcile", {MYSQL: "FROM landed_batches", CASSANDRA: "FROM real_time_data"}),
     Command("trace --sector Coal", {MYSQL: "FROM aggregated_data"}),
     Command("rebuild --date 2026-03-02", {MYSQL: "FOR UPDATE", CASSANDRA: "FROM real_time_data"}),
+    Command("fill-hours", {MYSQL: "FROM filled_days", CASSANDRA: "FROM real_time_data"}),
     Command("roll-up", {MYSQL: "rolled_up_at IS NOT NULL"}),
     Command("dead-letters list", {CASSANDRA: "FROM dead_letters"}),
     Command("dead-letters replay --all", {MYSQL: "FROM profile", CASSANDRA: "FROM dead_letters"}),

@@ -16,7 +16,10 @@ from tickledger.settings import PROJECT_ROOT
 DBT_FOLDER = PROJECT_ROOT / "dbt_project"
 #: The tables that one landed batch writes, in the order in which it writes them.
 LANDED_TABLES = ("aggregated_data", "landed_batches", "landed_offsets", "profile_versions")
-CONTRACT_TABLES = (*LANDED_TABLES, "skipped_offsets", "batch_findings", "daily_volume", "stream_lock")
+CONTRACT_TABLES = (
+    *LANDED_TABLES,
+    *("skipped_offsets", "batch_findings", "daily_volume", "filled_days", "company_hours", "stream_lock"),
+)
 #: The seed, whose types stand in its config.
 PROFILE = "profile"
 #: How the tables compare texts: byte by byte. The dbt macro `exact_text_table_options` says the same.

@@ -18,7 +18,7 @@ PAGE = PROJECT_ROOT / "docs" / "lineage.md"
 SHAPES = {
     "source": ("[({})]", "barrel: outside of MySQL, in Kafka or Cassandra"),
     "seed": ("[/{}/]", "slanted: a seed"),
-    "table": ("[{}]", "box: a table that the stream, its checks or `tickledger roll-up` fill"),
+    "table": ("[{}]", "box: a table that the stream, its checks, `tickledger fill-hours` or `roll-up` fill"),
     "view": ("([{}])", "rounded: a view"),
     "exposure": ("{{{{{}}}}}", "hexagon: who reads it"),
 }

@@ -1,0 +1,252 @@
+"""`tickledger fill-hours`: sum landed ticks by company and hour into `company_hours`, beside the stream.
+
+A batch spans hours and its aggregates name no company, so the hours are summed from Cassandra, up to the ledger's
+newest batch. The ledger says which: those that are over since a day was filled last, and those of which a later batch
+brought ticks. One transaction a trading day; running it again changes nothing.
+"""
+
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Iterator
+from datetime import UTC, date, datetime, timedelta
+from decimal import Context, Decimal
+from itertools import chain, groupby
+from typing import Annotated, Any, NamedTuple
+from zoneinfo import ZoneInfo
+
+import typer
+from mysql.connector.abstracts import MySQLConnectionAbstract
+
+from commands.rebuild import companies_by_day
+from commands.reconcile import OffsetRanges, read_ranges
+from tickledger.command_line import AsJson, print_json
+from tickledger.contract import insert_statement
+from tickledger.counted import counted
+from tickledger.ledger import utc_now
+from tickledger.settings import Settings, load_settings
+from tickledger.stores import cassandra, fetch_rows, mysql
+from tickledger.tick import EARLIEST_MS, RAW_TABLE, ms_to_datetime
+
+#: Whose clock cuts a trading day into hours.
+EXCHANGE = ZoneInfo("Asia/Jakarta")
+HOUR = timedelta(hours=1)
+#: An hour is over so long after its end: what was made in it has landed by then.
+GRACE = timedelta(minutes=1)
+
+#: Prices and turnover are exact until they are rounded, once.
+_EXACT, _SIX_DECIMALS = Context(prec=100), Decimal("0.000001")
+
+
+class Known(NamedTuple):
+    """How far a trading day is filled: a row of `filled_days`."""
+
+    to_batch: int
+    until: datetime
+
+
+class DayToFill(NamedTuple):
+    """A trading day, the starts of its hours to be summed, and how far it was filled before and will be then."""
+
+    date: date
+    hours: list[datetime]
+    before: Known | None
+    after: Known
+
+
+class FilledDay(NamedTuple):
+    """What was filled of a trading day: hours, and their ticks and shares, with all batches up to `to_batch`."""
+
+    date: date
+    hours: int
+    ticks: int
+    volume: int
+    to_batch: int
+
+
+_HEAD = """
+SELECT batch_id, CASE WHEN messages_behind > 0 THEN last_created_at END
+  FROM landed_batches ORDER BY batch_id DESC LIMIT 1
+"""
+#: An index gives these without reading every batch's rows.
+_NEWEST_BATCH_OF_DAYS = """
+SELECT date, MAX(batch_id)
+  FROM (SELECT date, sector, MAX(batch_id) AS batch_id FROM aggregated_data GROUP BY date, sector
+         UNION ALL SELECT date, sector, last_batch_id FROM daily_volume) AS newest
+ GROUP BY date ORDER BY date
+"""
+#: Between which times the ticks are that a day's sums may lack, in few rows: one for each pair of hours.
+_TOUCHED = """
+SELECT MIN(CASE WHEN batch_id > %(to_batch)s THEN first_created_at ELSE GREATEST(first_created_at, %(until)s) END),
+       MAX(last_created_at)
+  FROM (SELECT batch_id, first_created_at, last_created_at FROM aggregated_data WHERE date = %(day)s
+         UNION ALL
+        SELECT last_batch_id, first_created_at, last_created_at FROM daily_volume WHERE date = %(day)s) AS parts
+ WHERE batch_id > %(to_batch)s OR last_created_at >= %(until)s
+ GROUP BY HOUR(first_created_at), HOUR(last_created_at)
+"""
+_TICKS = f"""
+SELECT created_at, volume, price, kafka_partition, kafka_offset FROM {RAW_TABLE}
+ WHERE ticker = ? AND trade_date = ? AND created_at >= ? AND created_at < ?
+"""
+_NOTHING = Known(0, ms_to_datetime(EARLIEST_MS))
+
+
+def _local(moment: datetime) -> datetime:
+    """A moment (UTC, without a zone) by the exchange's clock."""
+    return moment.replace(tzinfo=UTC).astimezone(EXCHANGE)
+
+
+def _hour_of(moment: datetime) -> datetime:
+    """The start of the exchange's hour in which a moment lies; both are UTC, without a zone."""
+    local = _local(moment)
+    return moment - timedelta(minutes=local.minute, seconds=local.second, microseconds=local.microsecond)
+
+
+def fill_hours(
+    settings: Settings, day: date | None = None, told: Callable[[FilledDay], None] = lambda _day: None
+) -> list[FilledDay]:
+    """Sum the hours that are over and not summed up to the ledger's newest batch; the days of which there were any.
+
+    With `day`, sum all hours of that trading day again and nothing else. `told` gets each day once it is committed. A
+    day that another run fills meanwhile is left to it. Raises StoreUnavailable if a store is away: days that are
+    committed stay, and the next run goes on from there.
+    """
+    filled = []
+    with mysql(settings, settings.dbt_mysql) as connection, cassandra(settings) as session:
+        ticks_of = session.prepare(_TICKS)
+        ranges, days = _plan(connection, utc_now(), day)
+        companies = companies_by_day(session) if days else {}
+        for one in days:
+            rows = [
+                dict(row, date=one.date, ticker=ticker)
+                for ticker in companies.get(one.date, ())
+                for span in _spans(one.hours)
+                for row in _sum(session.execute(ticks_of, (ticker, one.date, *span)), one.hours, ranges)
+            ]
+            if _replace(connection, one, rows) and one.hours:
+                ticks, volume = sum(row["ticks"] for row in rows), sum(row["volume"] for row in rows)
+                filled.append(FilledDay(one.date, len(one.hours), ticks, volume, one.after.to_batch))
+                told(filled[-1])
+    return filled
+
+
+def _plan(connection: MySQLConnectionAbstract, now: datetime, day: date | None) -> tuple[OffsetRanges, list[DayToFill]]:
+    """What has landed, and what it leaves to be summed, both as of one moment."""
+    connection.cursor().execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+    ranges = read_ranges(connection)
+    over_at = now - GRACE
+    for _, newest_tick in fetch_rows(connection, _HEAD):
+        # A stream that is behind has not landed the ticks after this one.
+        over_at = min(over_at, newest_tick or over_at)
+    known = {row[0]: Known(*row[1:]) for row in fetch_rows(connection, _KNOWN)}
+    days = []
+    for of, newest_batch in fetch_rows(connection, _NEWEST_BATCH_OF_DAYS):
+        before = known.get(of)
+        # What was over stays so, where the stream has fallen behind since.
+        after = Known(ranges.newest_batch, max(_hour_of(over_at), (before or _NOTHING).until))
+        if of == day or (day is None and _is_left(of, int(newest_batch), before)):
+            since = before if before and not day else _NOTHING
+            touched = fetch_rows(connection, _TOUCHED, {"day": of} | since._asdict())
+            days.append(DayToFill(of, _hours(touched, after.until), before, after))
+    connection.rollback()
+    return ranges, days
+
+
+_KNOWN = "SELECT date, filled_to_batch, filled_until FROM filled_days"
+
+
+def _is_left(day: date, newest_batch: int, known: Known | None) -> bool:
+    """Whether a day may have hours that are not summed, or not with all their ticks."""
+    end = datetime.combine(day, datetime.min.time()) + timedelta(days=1)
+    return known is None or newest_batch > known.to_batch or known.until < end
+
+
+def _hours(touched: Iterable[tuple[datetime, datetime]], until: datetime) -> list[datetime]:
+    """The starts of all hours before `until` that lie, in part, between two times of a pair."""
+    found = set()
+    for first, last in touched:
+        start = _hour_of(first)
+        while start <= last and start < until:
+            found.add(start)
+            start += HOUR
+    return sorted(found)
+
+
+def _spans(hours: list[datetime]) -> Iterator[tuple[datetime, datetime]]:
+    """The start and the end of each stretch of hours that follow each other."""
+    for _, numbered in groupby(enumerate(hours), key=lambda one: one[1] - one[0] * HOUR):
+        span = [start for _, start in numbered]
+        yield span[0], span[-1] + HOUR
+
+
+def _sum(ticks: Iterable[Any], hours: list[datetime], ranges: OffsetRanges) -> Iterator[dict[str, Any]]:
+    """One row per hour of a company's ticks, which come in the order of created_at and id, page by page."""
+    landed = (one for one in ticks if ranges.batch_of(one.kafka_partition, one.kafka_offset) is not None)
+    for start, of_hour in groupby(landed, key=lambda one: hours[bisect_right(hours, one.created_at) - 1]):
+        yield {"starts_at": start, "hour": _local(start).hour} | _add_up(of_hour)
+
+
+def _add_up(ticks: Iterator[Any]) -> dict[str, Any]:
+    one = first = next(ticks)
+    count, volume, turnover, high, low = 0, 0, Decimal(0), first.price, first.price
+    for one in chain((first,), ticks):
+        count, volume, turnover = count + 1, volume + one.volume, _EXACT.fma(one.price, one.volume, turnover)
+        high, low = max(high, one.price), min(low, one.price)
+    money = {"turnover": turnover, "open": first.price, "high": high, "low": low, "close": one.price}
+    rounded = {name: _EXACT.quantize(value, _SIX_DECIMALS) for name, value in money.items()}
+    return {"ticks": count, "volume": volume} | rounded
+
+
+def _replace(connection: MySQLConnectionAbstract, day: DayToFill, rows: list[dict[str, Any]]) -> bool:
+    """Put these rows in the place of the day's hours, in one transaction; False if another run has filled the day."""
+    # Runs take turns, at a row that a stream locks for its second batch alone.
+    fetch_rows(connection, "SELECT batch_id FROM landed_batches WHERE batch_id = 1 FOR UPDATE")
+    known = [Known(*row[1:]) for row in fetch_rows(connection, f"{_KNOWN} WHERE date = %s", (day.date,))]
+    if known != ([day.before] if day.before else []):
+        connection.rollback()
+        return False
+    cursor = connection.cursor()
+    gone = "DELETE FROM company_hours WHERE date = %s AND starts_at = %s"
+    cursor.executemany(gone, [(day.date, start) for start in day.hours])
+    if rows:
+        cursor.executemany(insert_statement("company_hours", rows[0]), rows)
+    row: dict[str, Any] = {"date": day.date, "filled_to_batch": day.after.to_batch, "filled_until": day.after.until}
+    cursor.execute(insert_statement("filled_days", row) + _FILLED_FURTHER, row)
+    connection.commit()
+    return True
+
+
+_FILLED_FURTHER = """
+ON DUPLICATE KEY UPDATE filled_to_batch = VALUES(filled_to_batch), filled_until = VALUES(filled_until)
+"""
+
+
+def main(
+    day: Annotated[
+        datetime | None,
+        typer.Option("--date", formats=["%Y-%m-%d"], help="All hours of this trading day (UTC) again, and no others."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Sum what has landed by company and hour into company_hours: hours that are over, and those with late ticks.
+
+    No number is final while ticks may come late; run it once an hour. The stream goes on beside it. Ctrl-C ends it
+    between two days; the next run goes on from there. Exit code 2: a store is away.
+    """
+
+    def tell(one: FilledDay) -> None:
+        hours, ticks = counted(one.hours, "hour"), counted(one.ticks, "tick")
+        print(f"{one.date}: {hours} of {ticks} and {counted(one.volume, 'share')}", flush=True)
+
+    filled = fill_hours(load_settings(), day and day.date(), (lambda _day: None) if as_json else tell)
+    if as_json:
+        print_json(one._asdict() for one in filled)
+    else:
+        print(summary(filled))
+
+
+def summary(filled: list[FilledDay]) -> str:
+    """One line of what a run has filled."""
+    if not filled:
+        return "every hour that is over is filled"
+    hours, days = counted(sum(one.hours for one in filled), "hour"), counted(len(filled), "day")
+    return f"{hours} of {days} filled by company, with all batches up to {filled[-1].to_batch:,}"
