@@ -25,6 +25,7 @@ from expectations.checker import Checker
 from tests.support.oracle import OracleProducer
 from tests.support.pipeline import StreamProcess
 from tickledger.errors import ConfigurationError, StoreUnavailable, TickledgerError
+from tickledger.exchange import QUERY, Exchange, exchange_of_rows
 
 #: The parts, with the minutes that each takes on two cores.
 PARTS = {"batches": 6, "days": 12, "ticks": 12, "memory": 15, "batch-memory": 12}
@@ -81,18 +82,19 @@ def of_mysql(reader: MySQLReader, today: date) -> Questions:
     newest = int(reader.rows("SELECT MAX(batch_id) FROM landed_batches")[0][0])
     first = today - timedelta(days=DAYS_SHOWN - 1)
     alone = (
-        "today", "volume_by_verdict", "average_day", "newest_batches", "newest_batch_with_findings",
+        "exchange", "volume_by_verdict", "average_day", "newest_batches", "newest_batch_with_findings",
         "ranges_with_dead_letters", "landed_ends", "companies",
     )  # fmt: skip
     asked: Questions = {name: partial(getattr(queries, name), reader) for name in alone}
+    asked |= {"today": partial(queries.today, reader, queries.exchange(reader))}
     asked |= {name: partial(getattr(queries, name), reader, newest) for name in ("batch", "batch_offsets")}
     return asked | {f"volume_by_day, {DAYS_SHOWN} days": partial(queries.volume_by_day, reader, first, today)}
 
 
-def of_cassandra(reader: CassandraReader, tickers: list[str]) -> Questions:
+def of_cassandra(reader: CassandraReader, exchange: Exchange, tickers: list[str]) -> Questions:
     """All that the page asks Cassandra of ticks: quotes, and candles of each window up to now."""
     now = datetime.now(UTC).replace(tzinfo=None)
-    candles = partial(queries.candles, reader, tickers[:TICKERS_SHOWN])
+    candles = partial(queries.candles, reader, exchange, tickers[:TICKERS_SHOWN])
     asked: Questions = {"quotes": partial(queries.quotes, reader, tickers, now.date())}
     return asked | {f"candles, {name}": partial(candles, window, now) for name, window in queries.WINDOWS.items()}
 
@@ -130,8 +132,9 @@ def ticks_table(servers: Bench, counts: list[int]) -> pd.DataFrame:
         with servers.stores(load.topic) as pipeline:
             counted(run(servers, "ours-unchecked", pipeline, load, 200_000))
             reader = CassandraReader(pipeline.settings)
+            exchange = exchange_of_rows(pipeline.rows(QUERY))
             tickers = [str(row[0]) for row in pipeline.rows("SELECT ticker FROM profile ORDER BY ticker")]
-            columns[f"{load.ticks:,} ticks"] = ask(of_cassandra(reader, tickers))
+            columns[f"{load.ticks:,} ticks"] = ask(of_cassandra(reader, exchange, tickers))
             reader.close()
     return pd.DataFrame(columns).rename_axis("question").reset_index()
 

@@ -17,7 +17,7 @@ import typer
 from benchmarks.bench import InstanceName, Target, bench, command, say, show, stream
 from benchmarks.load import trade
 from commands.reconcile import reconcile
-from producer.companies import read_companies
+from producer.companies import read_companies, read_ladder
 from producer.market import Market
 from producer.publish import Publisher
 from tests.support.pipeline import Pipeline, StreamProcess
@@ -35,7 +35,7 @@ class Sender:
 
     def __init__(self, pipeline: Pipeline) -> None:
         companies = read_companies(pipeline.settings)
-        self._market, self._ids = Market(companies, seed=1), count(1)
+        self._market, self._ids = Market(companies, read_ladder(pipeline.settings), seed=1), count(1)
         self._publisher = Publisher(pipeline.settings, pipeline.settings.kafka_topic, threading.Event())
         self.ticks_a_message, self.at = len(companies), list[float]()
         self.close = self._publisher.close

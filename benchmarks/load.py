@@ -10,7 +10,7 @@ from typing import Any
 from kafka import KafkaAdminClient
 from kafka.admin import NewTopic
 
-from producer.companies import read_companies
+from producer.companies import read_companies, read_ladder
 from producer.market import Market
 from producer.publish import Publisher
 from tickledger.settings import Settings
@@ -39,7 +39,7 @@ def fill(settings: Settings, topic: str, ticks: int, days: int = 0) -> Load:
     admin.create_topics([NewTopic(topic, num_partitions=2, replication_factor=1)])
     admin.close()
     companies = read_companies(settings)
-    market, ids, rounds = Market(companies, seed=1), count(1), ticks // len(companies)
+    market, ids, rounds = Market(companies, read_ladder(settings), seed=1), count(1), ticks // len(companies)
     volumes: Volumes = defaultdict(int)
     step = timedelta(days=days) / rounds or timedelta(milliseconds=1)
     first = datetime.now(UTC) - rounds * step

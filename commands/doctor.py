@@ -97,6 +97,7 @@ def examine(settings: Settings) -> Iterator[Fact]:
 
 def _examine_ledger(settings: Settings, *, there_is_a_topic: bool) -> Iterator[Fact]:
     yield _fact("profile", lambda: _profile(settings), DBT)
+    yield _fact("exchange", lambda: _exchange(settings), DBT)
     if there_is_a_topic:
         yield _fact(
             "ledger",
@@ -212,6 +213,11 @@ def _profile(settings: Settings) -> str:
         raise Problem("no company: every tick would be a dead letter", DBT)
     sectors = counted(len(set(companies.values())), "sector")
     return f"{counted(len(companies), 'company', 'companies')} in {sectors}"
+
+
+def _exchange(settings: Settings) -> str:
+    exchange = Ledger(settings).exchange()
+    return f"{plain(exchange.name)} ({exchange.zone.key}); a trading day lasts {exchange.day_span}"
 
 
 def _ledger(settings: Settings) -> str:

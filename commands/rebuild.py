@@ -100,7 +100,7 @@ def companies_by_day(session: Session) -> dict[date, list[str]]:
 
 
 def main(
-    day: Annotated[datetime, typer.Option("--date", formats=["%Y-%m-%d"], help="The trading day (UTC).")],
+    day: Annotated[datetime, typer.Option("--date", formats=["%Y-%m-%d"], help="The trading day.")],
 ) -> None:
     """Rebuild one day's aggregates from the ticks in Cassandra, in one transaction, beside the stream."""
     before, after = rebuild_day(load_settings(), day.date())

@@ -5,8 +5,8 @@ sector. Batches move in their order and as a whole, a thousand at most in one tr
 before, while and after, and the ledger says of each batch in which table its volume is (`rolled_up_at`).
 """
 
-from collections.abc import Callable
-from datetime import datetime, timedelta
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
 import typer
@@ -14,6 +14,7 @@ from mysql.connector.abstracts import MySQLConnectionAbstract
 
 from tickledger.contract import insert_statement
 from tickledger.counted import counted
+from tickledger.exchange import read_exchange
 from tickledger.ledger import utc_now
 from tickledger.settings import Settings, load_settings
 from tickledger.stores import fetch_rows, mysql
@@ -46,7 +47,7 @@ _STAYS = {
         ORDER BY batch_id LIMIT 1""",
     "batch {batch_id} has ticks of the last {keep_days} days and stays, with all after it": """
         SELECT MIN(batch_id) FROM aggregated_data
-         WHERE batch_id BETWEEN %(first)s AND %(last)s AND date >= DATE(%(keep_from)s)""",
+         WHERE batch_id BETWEEN %(first)s AND %(last)s AND date >= %(keep_from_day)s""",
     # Its number is the one that the next row goes on from.
     "batch {batch_id} has the newest row of aggregated_data and stays": """
         SELECT batch_id FROM aggregated_data ORDER BY processing_id DESC LIMIT 1""",
@@ -68,17 +69,19 @@ _STAYS = {
 
 
 def roll_up(settings: Settings, keep_days: int, told: Callable[[str], None] = lambda _line: None) -> tuple[int, str]:
-    """Move what landed more than `keep_days` whole UTC days ago; the rows moved, and why the next batch stays.
+    """Move what landed more than `keep_days` whole trading days ago; the rows moved, and why the next batch stays.
 
     `told` gets a line per committed transaction. Running it again moves what is left. Raises StoreUnavailable
     if MySQL is away; the transaction in flight is then undone.
     """
-    keep_from = utc_now().replace(hour=0, minute=0, second=0, microsecond=0) - timedelta(days=keep_days)
     rows = 0
     with mysql(settings, settings.dbt_mysql) as connection:
+        exchange = read_exchange(connection)
+        keep_from = exchange.day_of(datetime.now(UTC)) - timedelta(days=keep_days)
+        kept = {"keep_from_day": keep_from, "keep_from": exchange.begin_of(keep_from)}
         while True:
             first = newest_rolled_up(connection, lock=True) + 1
-            last, why = _last_to_move(connection, first, keep_from)
+            last, why = _last_to_move(connection, first, kept)
             if last < first:
                 return rows, why.format(batch_id=last + 1, keep_days=keep_days)
             moved = _move(connection, first, last)
@@ -121,11 +124,11 @@ def _move(connection: MySQLConnectionAbstract, first: int, last: int) -> int:
     return rows
 
 
-def _last_to_move(connection: MySQLConnectionAbstract, first: int, keep_from: datetime) -> tuple[int, str]:
+def _last_to_move(connection: MySQLConnectionAbstract, first: int, kept: Mapping[str, Any]) -> tuple[int, str]:
     """The batch before the first one that stays, at most a step's worth, and why that one stays."""
     last, why = first + BATCHES_A_STEP - 1, ""
     for reason, query in _STAYS.items():
-        for (batch_id,) in fetch_rows(connection, query, {"first": first, "last": last, "keep_from": keep_from}):
+        for (batch_id,) in fetch_rows(connection, query, {"first": first, "last": last, **kept}):
             if batch_id is not None and batch_id <= last:
                 last, why = int(batch_id) - 1, reason
     return last, why

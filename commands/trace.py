@@ -11,6 +11,7 @@ from commands.give_up import given_up
 from tickledger.command_line import AsJson, print_json
 from tickledger.counted import counted
 from tickledger.errors import ConfigurationError
+from tickledger.ledger import Ledger
 from tickledger.plain_text import plain, print_table
 from tickledger.settings import load_settings
 from tickledger.stores import fetch_rows, mysql
@@ -58,9 +59,7 @@ _COLUMNS = ("batch", "ticks", "volume", "landed_at", "verdict", "offsets", "find
 
 def main(
     sector: Annotated[str, typer.Option(help="The sector, as in profile.")],
-    on: Annotated[
-        datetime | None, typer.Option("--date", formats=["%Y-%m-%d"], help="The trading day (UTC); today.")
-    ] = None,
+    on: Annotated[datetime | None, typer.Option("--date", formats=["%Y-%m-%d"], help="The trading day; today.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """List the batches that a day's volume of a sector is made of: offsets, findings and verdict of each.
@@ -69,7 +68,7 @@ def main(
     Batches that were rolled up share one line, with what the ledger says of all batches from the first to the last.
     Below stand the messages that were lost and given up beside or between these batches.
     """
-    day = (on or datetime.now(UTC)).date()
+    day = on.date() if on else Ledger(load_settings()).exchange().day_of(datetime.now(UTC))
     rows, batches, lost = _rows(day, sector)
     if not rows:
         raise ConfigurationError(f"--sector is {sector!r}; nothing of it has landed for {day}{_meant(day, sector)}")

@@ -13,6 +13,7 @@ import pandas as pd
 
 from dashboard import looks
 from dashboard.heat_map import with_tiles
+from tickledger.exchange import Exchange
 
 #: Sector → colour, as `looks.sector_colours` gives them, and the same as what a cache can keep.
 Colours = dict[str, str]
@@ -127,13 +128,13 @@ def _average_layers(colours: Named, dark: bool) -> str:
     return _written(alt.LayerChart(layer=[bars, line]), _bars_height(len(colours)) + 30)
 
 
-def candle_chart(candles: pd.DataFrame, length: pd.Timedelta, *, dark: bool = False) -> Chart:
+def candle_chart(candles: pd.DataFrame, length: pd.Timedelta, exchange: Exchange, *, dark: bool = False) -> Chart:
     """Candles above, volumes below, on one time axis; hollow candles rose, full ones fell, and gaps stay empty.
 
-    `candles` has one row per candle with a tick: start (UTC), open, high, low, close (IDR), volume (shares), ticks; and
-    window_start and window_end (UTC), the same in all rows, which the time axis covers. Shift and wheel zoom, a drag
-    moves, a double click shows all again. The price axis covers the prices and not zero: a stock moves by parts of a
-    percent.
+    `candles` has one row per candle with a tick: start (UTC), open, high, low, close (currency), volume (shares)
+    and ticks; and window_start and window_end (UTC), the same in all rows, which the time axis covers. Shift and wheel
+    zoom, a drag moves, a double click shows all again. The price axis covers the prices and not zero: a stock
+    moves by parts of a percent.
     """
     data = candles.assign(
         end=candles.start + length,
@@ -143,11 +144,11 @@ def candle_chart(candles: pd.DataFrame, length: pd.Timedelta, *, dark: bool = Fa
         direction=(candles.close >= candles.open).map({True: "up", False: "down"}),
         moment=candles.start.dt.strftime("%d %b %H:%M:%S"),
     )
-    return Chart(_candle_layers(dark), data)
+    return Chart(_candle_layers(exchange.currency, exchange.currency_digits, dark), data)
 
 
 @cache
-def _candle_layers(dark: bool) -> str:
+def _candle_layers(currency: str, digits: int, dark: bool) -> str:
     time_axis = alt.Axis(format=_CLOCK, tickCount=6, grid=False)
     utc = alt.Scale(type="utc")
     base = alt.Chart().encode(x=alt.X("body_start:T", title="Time (UTC)", scale=utc, axis=time_axis))
@@ -156,10 +157,12 @@ def _candle_layers(dark: bool) -> str:
     inside = alt.Scale(domain=["up", "down"], range=[looks.paper(dark=dark), down])
     direction = alt.Color("direction:N", scale=edge, legend=None)
     window = base.mark_rule(opacity=0).encode(x="min(window_start):T", x2="max(window_end)")
-    wicks = base.mark_rule(strokeWidth=1.3).encode(x="middle:T", y=_price_axis("low:Q"), y2="high", color=direction)
+    wicks = base.mark_rule(strokeWidth=1.3).encode(
+        x="middle:T", y=_price_axis("low:Q", currency), y2="high", color=direction
+    )
     bodies = base.mark_rect(strokeWidth=1.3).encode(
         x2="body_end",
-        y=_price_axis("open:Q"),
+        y=_price_axis("open:Q", currency),
         y2="close",
         stroke=alt.Stroke("direction:N", scale=edge, legend=None),
         fill=alt.Fill("direction:N", scale=inside, legend=None),
@@ -172,7 +175,7 @@ def _candle_layers(dark: bool) -> str:
         x2="end",
         tooltip=[
             alt.Tooltip("moment:N", title="From (UTC)"),
-            *(alt.Tooltip(f"{name}:Q", title=f"{name.title()} (IDR)", format=",.2~f") for name in _OHLC),
+            *(alt.Tooltip(f"{name}:Q", title=f"{name.title()} ({currency})", format=f",.{digits}~f") for name in _OHLC),
             alt.Tooltip("volume:Q", title="Volume (shares)", format=WHOLE),
             alt.Tooltip("ticks:Q", title="Ticks", format=WHOLE),
         ],
@@ -184,17 +187,20 @@ def _candle_layers(dark: bool) -> str:
 _OHLC = ("open", "high", "low", "close")
 
 
-def heat_map_chart(quotes: pd.DataFrame, *, dark: bool = False) -> Chart:
+def heat_map_chart(quotes: pd.DataFrame, exchange: Exchange, *, dark: bool = False) -> Chart:
     """A tile for each company: its area is the market capitalisation, its colour the change since the first price.
 
-    `quotes` has one row per company: ticker, company_name, sector, price, market_cap (IDR), change (a share).
+    `quotes` has one row per company: ticker, company_name, sector, price, market_cap (currency), change (a share).
     """
     data = with_tiles(quotes)
-    return Chart(_heat_map_layers(dark), data.assign(sign=[_percent(change) for change in data.change]))
+    return Chart(
+        _heat_map_layers(exchange.currency, exchange.currency_digits, dark),
+        data.assign(sign=[_percent(change) for change in data.change]),
+    )
 
 
 @cache
-def _heat_map_layers(dark: bool) -> str:
+def _heat_map_layers(currency: str, digits: int, dark: bool) -> str:
     up, down = looks.direction_colours(dark=dark)
     shades = [down, "#3A3F4B" if dark else "#E9EAEE", up]
     colour = alt.Color(
@@ -214,9 +220,9 @@ def _heat_map_layers(dark: bool) -> str:
             alt.Tooltip("ticker:N", title="Company"),
             alt.Tooltip("company_name:N", title="Name"),
             alt.Tooltip("sector:N", title="Sector"),
-            alt.Tooltip("price:Q", title="Price (IDR)", format=",.2~f"),
+            alt.Tooltip("price:Q", title=f"Price ({currency})", format=f",.{digits}~f"),
             alt.Tooltip("sign:N", title="Change today"),
-            alt.Tooltip("market_cap:Q", title="Market capitalisation (IDR)", format=",.4~s"),
+            alt.Tooltip("market_cap:Q", title=f"Market capitalisation ({currency})", format=",.4~s"),
         ],
     )
     names = _tile_text(base, "ticker:N", 8, dark=dark)
@@ -296,21 +302,23 @@ def _reasons_layers(bars: int, dark: bool) -> str:
     return _written(alt.LayerChart(layer=[drawn, _figures(base, dark=dark)]), _bars_height(bars))
 
 
-def history_chart(volumes: pd.DataFrame, colours: Colours) -> Chart:
+def history_chart(volumes: pd.DataFrame, colours: Colours, exchange: Exchange) -> Chart:
     """Stacked bars of volume by day, coloured by sector. `volumes` has one row per date and sector: total_volume."""
     places = {sector: place for place, sector in enumerate(colours)}
     data = volumes.assign(day=volumes.date.dt.strftime("%Y-%m-%d"), place=volumes.sector.map(places))
-    return Chart(_history_layers(tuple(colours.items())), data[["day", "sector", "place", "total_volume"]])
+    return Chart(
+        _history_layers(tuple(colours.items()), exchange.day_zone), data[["day", "sector", "place", "total_volume"]]
+    )
 
 
 @cache
-def _history_layers(colours: Named) -> str:
+def _history_layers(colours: Named, day_zone: str) -> str:
     day_axis = alt.Axis(labelExpr="utcFormat(toDate(datum.value), '%d %b')", labelAngle=0)
     bars = (
         alt.Chart()
         .mark_bar(width=alt.RelativeBandSize(band=0.8))
         .encode(
-            x=alt.X("day:O", title="Trading day (UTC)", axis=day_axis),
+            x=alt.X("day:O", title=f"Trading day ({day_zone})", axis=day_axis),
             y=alt.Y("total_volume:Q", title="Volume (shares)", axis=_shares()),
             color=_by_sector(colours, alt.Legend(title=None, orient="bottom", columns=2, symbolType="square")),
             order=alt.Order("place:Q"),
@@ -371,8 +379,8 @@ def _bars_height(bars: int) -> int:
     return BAR_PIXELS * max(bars, 1) + 40
 
 
-def _price_axis(field: str) -> alt.Y:
-    return _upper_axis(field, "Price (IDR)", form=",~f")
+def _price_axis(field: str, currency: str) -> alt.Y:
+    return _upper_axis(field, f"Price ({currency})", form=",~f")
 
 
 def _upper_axis(field: str, title: str, *, form: str, zero: bool = False) -> alt.Y:

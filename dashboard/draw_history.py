@@ -6,9 +6,10 @@ import pandas as pd
 import streamlit as st
 
 from dashboard import charts, queries
-from dashboard.drawing import clock, colours_of, companies_of, draw, drawn_once, is_dark, rows_of
+from dashboard.drawing import clock, colours_of, companies_of, draw, drawn_once, exchange_of, is_dark, rows_of
 from dashboard.readings import Reading
 from dashboard.sources import MYSQL, Sources
+from tickledger.exchange import Exchange
 
 #: Days in one picture, today among them.
 DAYS_SHOWN = 30
@@ -19,7 +20,10 @@ HISTORY_SECONDS = 15
 def draw_history(sources: Sources) -> None:
     """Volume by day and sector up to a day that the viewer picks, and that day alone."""
     st.subheader("Volume by day and sector", anchor=False)
-    today = datetime.now(UTC).date()
+    exchange: Exchange | None = exchange_of(sources).frame
+    if exchange is None:
+        return
+    today = exchange.day_of(datetime.now(UTC))
     picked = st.date_input("Trading day", value=None, max_value=today, key="day", width=240, format="YYYY-MM-DD")
     day = picked if isinstance(picked, date) else today
     first, last = _span(day, today)
@@ -31,16 +35,16 @@ def draw_history(sources: Sources) -> None:
     )
     if rows_of(reading, MYSQL, f"No tick of {first:%d %B} to {last:%d %B %Y} has landed.") is None:
         return
-    _draw_days(reading, companies_of(sources), day, is_dark())
+    _draw_days(reading, companies_of(sources), exchange, day, is_dark())
     st.caption(f"Read at {clock(reading.read_at)}")
 
 
 @drawn_once
-def _draw_days(reading: Reading, companies: Reading, day: date, dark: bool) -> None:
+def _draw_days(reading: Reading, companies: Reading, exchange: Exchange, day: date, dark: bool) -> None:
     volumes, colours = reading.frame, colours_of(companies, reading.frame, dark=dark)
     left, right = st.columns([7, 5], gap="medium")
     with left:
-        draw(charts.history_chart(volumes, colours), "history", dark=dark)
+        draw(charts.history_chart(volumes, colours, exchange), "history", dark=dark)
     with right:
         _draw_day(day, volumes[volumes.date == pd.Timestamp(day)], colours, dark)
 

@@ -1,22 +1,31 @@
 """The part of the page for the trading day: its state, its figures, its volume by sector."""
 
-from datetime import UTC, datetime, time
+from datetime import UTC, date, datetime
 from typing import Literal
-from zoneinfo import ZoneInfo
 
 import pandas as pd
 import streamlit as st
 
 from dashboard import charts, queries
-from dashboard.drawing import clock, colours_of, companies_of, draw, drawn_once, duration, explain, is_dark, rows_of
+from dashboard.drawing import (
+    as_text,
+    clock,
+    colours_of,
+    companies_of,
+    draw,
+    drawn_once,
+    duration,
+    exchange_of,
+    explain,
+    is_dark,
+    rows_of,
+)
 from dashboard.readings import Reading
 from dashboard.sources import KAFKA, MYSQL, Sources
 from tickledger.counted import counted
+from tickledger.exchange import Exchange
 from tickledger.here import ALL
 
-EXCHANGE = ZoneInfo("Asia/Jakarta")
-#: The session of the Jakarta exchange as the project takes it, in the exchange's own time, Monday to Friday.
-SESSION_OPENS, SESSION_CLOSES = time(9), time(16)
 #: A newest batch older than this many seconds means that nothing flows.
 QUIET_SECONDS = 60
 #: The average of earlier days costs a look at all of them and stays as it is while today goes on.
@@ -31,9 +40,14 @@ Colour = Literal["off", "red", "yellow", "green"]
 
 def today(sources: Sources) -> Reading:
     """The figures of the day, which are asked for more often than all else: they tell of what has changed."""
-    return sources.readings.get(
-        MYSQL, "today", lambda: queries.today(sources.mysql), fresh_seconds=sources.look_seconds
-    )
+
+    def read() -> pd.DataFrame:
+        exchange = exchange_of(sources)
+        if exchange.frame is None and exchange.error is not None:
+            raise exchange.error
+        return queries.today(sources.mysql, exchange.frame)
+
+    return sources.readings.get(MYSQL, "today", read, fresh_seconds=sources.look_seconds)
 
 
 def changed(sources: Sources) -> float:
@@ -53,13 +67,26 @@ def draw_today(sources: Sources) -> None:
     figures = None if reading.frame is None else reading.frame.iloc[0]
     now = datetime.now(UTC)
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
-        st.markdown(f"**{now:%A, %d %B %Y}** · trading day in UTC", width="content")
-        _session_badge(now)
+        _draw_day(exchange_of(sources).frame, now)
         _flow_badge(reading, figures, now)
         st.caption(f"Refreshed at {clock(now)}", width="content")
     explain(reading, MYSQL)
     if figures is not None:
         _draw_figures(figures, now, _lag(sources), _average_volume(sources))
+
+
+def _draw_day(exchange: Exchange | None, now: datetime) -> None:
+    if exchange is None:
+        st.markdown(f"**{now:%A, %d %B %Y}** · UTC", width="content")
+        return
+    st.markdown(f"**{exchange.day_of(now):%A, %d %B %Y}** · trading day in {exchange.day_zone}", width="content")
+    opened = exchange.is_open(now)
+    st.badge(
+        "Session open" if opened else "Session closed",
+        icon=":material/schedule:",
+        color="green" if opened else "gray",
+        help=as_text(f"{exchange.name}, {exchange.hours} {now.astimezone(exchange.zone):%Z}"),
+    )
 
 
 def _draw_figures(figures: pd.Series, now: datetime, lag: int | None, average: float | None) -> None:
@@ -113,10 +140,15 @@ def _lag(sources: Sources) -> int | None:
 
 
 def _average(sources: Sources) -> Reading:
-    question = "average day", datetime.now(UTC).date()
+    question = "average day", _trading_day(sources)
     return sources.readings.get(
         MYSQL, question, lambda: queries.average_day(sources.mysql), fresh_seconds=AVERAGE_SECONDS
     )
+
+
+def _trading_day(sources: Sources) -> date | None:
+    exchange: Exchange | None = exchange_of(sources).frame
+    return None if exchange is None else exchange.day_of(datetime.now(UTC))
 
 
 def _average_volume(sources: Sources) -> float | None:
@@ -150,33 +182,23 @@ def draw_average(sources: Sources) -> None:
     average = _average(sources)
     volumes = sources.readings.get(
         MYSQL,
-        ("share", datetime.now(UTC).date()),
+        ("share", _trading_day(sources)),
         lambda: queries.volume_by_verdict(sources.mysql),
         fresh_seconds=SHARE_SECONDS,
     )
-    if rows_of(average, MYSQL, nothing) is not None and volumes.frame is not None:
-        _draw_average(average, volumes, companies_of(sources), is_dark())
+    exchange = exchange_of(sources).frame
+    if rows_of(average, MYSQL, nothing) is not None and volumes.frame is not None and exchange is not None:
+        _draw_average(average, volumes, companies_of(sources), exchange, is_dark())
 
 
 @drawn_once
-def _draw_average(average: Reading, volumes: Reading, companies: Reading, dark: bool) -> None:
+def _draw_average(average: Reading, volumes: Reading, companies: Reading, exchange: Exchange, dark: bool) -> None:
     now = volumes.frame.groupby("sector").total_volume.sum()
     days = average.frame.assign(total_volume=average.frame.sector.map(now).fillna(0.0))
     colours = colours_of(companies, days, dark=dark)
     draw(charts.average_chart(days, colours, dark=dark), "average", dark=dark)
     count = int(days.days.iloc[0])
-    st.caption(f"The average of the last {count} trading day{'s' if count > 1 else ''}, from midnight to midnight UTC.")
-
-
-def _session_badge(now: datetime) -> None:
-    local = now.astimezone(EXCHANGE)
-    opened = local.weekday() < 5 and SESSION_OPENS <= local.time() < SESSION_CLOSES
-    st.badge(
-        "Session open" if opened else "Session closed",
-        icon=":material/schedule:",
-        color="green" if opened else "gray",
-        help="Jakarta, Monday to Friday, 09:00 to 16:00 UTC+7",
-    )
+    st.caption(f"The average of the last {count} trading day{'s' if count > 1 else ''}, {exchange.day_span}.")
 
 
 def _flow_badge(reading: Reading, figures: pd.Series | None, now: datetime) -> None:

@@ -17,6 +17,7 @@ from dashboard import looks, queries
 from dashboard.charts import Chart
 from dashboard.readings import Reading
 from dashboard.sources import MYSQL, Sources
+from tickledger.exchange import Exchange
 from tickledger.plain_text import plain
 
 Seen = ParamSpec("Seen")
@@ -31,7 +32,7 @@ def drawn_once(part: Callable[Seen, None]) -> Callable[Seen, None]:
     """
     drawings = count(1)
 
-    @st.cache_resource(max_entries=64, show_spinner=False, hash_funcs={Reading: attrgetter("number")})
+    @st.cache_resource(max_entries=64, show_spinner=False, hash_funcs={Reading: attrgetter("number"), Exchange: hash})
     @wraps(part)
     def drawn(*seen: Seen.args, **more: Seen.kwargs) -> None:
         if next(drawings) % DRAWINGS_BEFORE_ALL_ARE_DROPPED == 0:
@@ -103,13 +104,20 @@ def companies_of(sources: Sources) -> Reading:
     )
 
 
+def exchange_of(sources: Sources) -> Reading:
+    """The exchange: its trading days, sessions and currency."""
+    return sources.readings.get(
+        MYSQL, "exchange", lambda: queries.exchange(sources.mysql), fresh_seconds=COMPANIES_SECONDS
+    )
+
+
 def colours_of(companies: Reading, frame: pd.DataFrame, *, dark: bool) -> dict[str, str]:
     """The colours of the sectors that a frame or `profile` names."""
     sectors = [*frame.sector, *([] if companies.frame is None else companies.frame.sector)]
     return looks.sector_colours(sectors, dark=dark)
 
 
-#: `profile` changes when somebody runs `dbt seed`.
+#: `profile` and `exchange` change when somebody runs `dbt seed`.
 COMPANIES_SECONDS = 10
 
 

@@ -9,7 +9,7 @@ misread. No answer grows with the age of the stores: each is cut by time or by n
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import pandas as pd
@@ -17,6 +17,7 @@ import pandas as pd
 from dashboard.readers import CassandraReader, MySQLReader
 from tickledger.contract import model_types
 from tickledger.errors import ConfigurationError
+from tickledger.exchange import QUERY, Exchange, exchange_of_rows
 from tickledger.tick import DEAD_LETTER_BUCKET
 
 UTC_TIME = "datetime64[ns, UTC]"
@@ -66,14 +67,19 @@ def companies(reader: MySQLReader) -> pd.DataFrame:
     return _read(reader, "profile", "ORDER BY ticker", columns=("ticker", "company_name", "sector"))
 
 
+def exchange(reader: MySQLReader) -> Exchange:
+    """The seed `exchange`. Raises ConfigurationError too, if it is empty."""
+    return exchange_of_rows(reader.rows(QUERY))
+
+
 _TODAY = """
     SELECT traded.volume, traded.ticks, landed.batches, landed.checked, landed.warned, landed.failed,
            newest.landed_at, tick.made_at, pace.ticks / %(pace_seconds)s
     FROM (SELECT COALESCE(SUM(total_volume), 0) AS volume, COALESCE(SUM(ticks), 0) AS ticks
-          FROM aggregated_data WHERE date = UTC_DATE()) AS traded,
+          FROM aggregated_data WHERE date = %(day)s) AS traded,
          (SELECT COUNT(*) AS batches, COALESCE(SUM(verdict <> 'unchecked'), 0) AS checked,
                  COALESCE(SUM(verdict = 'warned'), 0) AS warned, COALESCE(SUM(verdict = 'failed'), 0) AS failed
-          FROM landed_batches WHERE last_created_at >= UTC_DATE()) AS landed,
+          FROM landed_batches WHERE last_created_at >= %(day_begins)s) AS landed,
          (SELECT MAX(landed_at) AS landed_at FROM landed_batches
           WHERE batch_id = (SELECT MAX(batch_id) FROM landed_batches)) AS newest,
          (SELECT MAX(last_created_at) AS made_at FROM landed_batches) AS tick,
@@ -83,14 +89,16 @@ _TODAY = """
 """
 
 
-def today(reader: MySQLReader) -> pd.DataFrame:
-    """The figures of the current trading day, the UTC date. One row.
+def today(reader: MySQLReader, exchange: Exchange) -> pd.DataFrame:
+    """The figures of the current trading day. One row.
 
     volume (shares) and ticks are of ticks made today; batches, checked, warned and failed count the batches whose
     newest tick was made today; landed_at is when the newest batch of all landed and made_at when the newest landed
     tick was made, NaT if none has landed; ticks_a_second is what landed in the last 30 s, by second.
     """
-    rows = reader.rows(_TODAY, {"pace_seconds": PACE_SECONDS, "batches": BATCHES_FOR_PACE})
+    day = exchange.day_of(datetime.now(UTC))
+    values = {"day": day, "day_begins": exchange.begin_of(day)}
+    rows = reader.rows(_TODAY, values | {"pace_seconds": PACE_SECONDS, "batches": BATCHES_FOR_PACE})
     whole = dict.fromkeys(("ticks", "batches", "checked", "warned", "failed"), "int64")
     return _frame(rows, volume="float64", **whole, landed_at=UTC_TIME, made_at=UTC_TIME, ticks_a_second="float64")
 
@@ -238,19 +246,26 @@ class Candles:
     """Candles of some tickers in a window that ends before `until`, and how far each day was read. Times are UTC.
 
     `rows` has one row per ticker and candle with a tick in it, oldest first: ticker, start, open, high, low, close
-    (IDR), volume (shares) and ticks; the times without a tick have no row. `read` says up to when a day was read last,
-    `whole` when it was read as a whole last, and `to_come` how many days are left for the next answer.
+    (in the currency), volume (shares) and ticks; the times without a tick have no row. `of_day` has the same by trading
+    day: a candle in which one ends and another begins is in both. `read` says up to when a day was read last, `whole`
+    when it was read as a whole last, and `to_come` how many days are left for the next answer.
     """
 
     until: datetime
     rows: pd.DataFrame = field(default_factory=pd.DataFrame)
+    of_day: dict[date, pd.DataFrame] = field(default_factory=dict)
     read: dict[date, datetime] = field(default_factory=dict)
     whole: dict[date, datetime] = field(default_factory=dict)
     to_come: int = 0
 
 
 def candles(
-    reader: CassandraReader, tickers: Sequence[str], window: Window, until: datetime, known: Candles | None = None
+    reader: CassandraReader,
+    exchange: Exchange,
+    tickers: Sequence[str],
+    window: Window,
+    until: datetime,
+    known: Candles | None = None,
 ) -> Candles:
     """The candles of some tickers in a window that ends before `until` (UTC, without a zone).
 
@@ -261,11 +276,12 @@ def candles(
     tick shows that much later.
     """
     begin, before = floor(until - window.length, window), known or Candles(until)
-    read, whole, parts = dict(before.read), dict(before.whole), [before.rows] if known else []
+    days = _days(exchange, begin, until)
+    read, whole = dict(before.read), dict(before.whole)
+    of_day = {day: before.of_day[day] for day in days if day in before.of_day}
     deadline, answered, to_come = time.monotonic() + BUDGET_SECONDS, 0, 0
-    for day in reversed(_days(begin, until)):
-        midnight = datetime.combine(day, datetime.min.time())
-        first, end = max(begin, midnight), min(until, midnight + timedelta(days=1))
+    for day in reversed(days):
+        first, end = max(begin, exchange.begin_of(day)), min(until, exchange.begin_of(day + timedelta(days=1)))
         stale = window.candle_length.to_pytimedelta() if end == until else PAST_DAY_STAYS
         is_whole = day in whole and until - whole[day] < stale
         if is_whole and read[day] >= end:
@@ -274,13 +290,24 @@ def candles(
             to_come += day not in whole
             continue
         since = max(first, floor(read[day], window) - window.candle_length) if is_whole else first
-        parts = [part[(part.start < _utc(since)) | (part.start >= _utc(end))] for part in parts]
-        parts.append(_candles_of_day(reader, tickers, window, day, since, end))
+        parts = [_candles_of_day(reader, tickers, window, day, since, end)]
+        if is_whole:
+            parts.append(of_day[day][of_day[day].start < _utc(floor(since, window))])
+        of_day[day] = pd.concat([part for part in parts if not part.empty] or parts[:1])
         answered, read[day] = answered + 1, end
         whole[day] = whole[day] if is_whole else until
-    frame = pd.concat([part for part in parts if not part.empty] or parts[:1])
-    frame = frame[frame.start >= _utc(begin)].sort_values(["ticker", "start"], ignore_index=True)
-    return Candles(until, frame, read, whole, to_come)
+    return Candles(until, _of_all_days(of_day, begin), of_day, read, whole, to_come)
+
+
+def _of_all_days(of_day: dict[date, pd.DataFrame], begin: datetime) -> pd.DataFrame:
+    """The candles of the days together, from `begin` on; one that has ticks of two days becomes whole."""
+    days = [of_day[day] for day in sorted(of_day)]
+    frame = pd.concat([one for one in days if not one.empty] or days[:1])
+    frame = frame[frame.start >= _utc(begin)].sort_values(["ticker", "start"], kind="stable", ignore_index=True)
+    if not frame.duplicated(["ticker", "start"]).any():
+        return frame
+    whole = {"open": "first", "high": "max", "low": "min", "volume": "sum", "ticks": "sum", "close": "last"}
+    return frame.groupby(["ticker", "start"], as_index=False).agg(whole)
 
 
 def _candles_of_day(
@@ -312,8 +339,8 @@ _LAST = """
 def quotes(reader: CassandraReader, tickers: Sequence[str], day: date) -> pd.DataFrame:
     """How some companies stand on a trading day. One row per company with a tick on it.
 
-    ticker, created_at of the newest tick, first_price and price (IDR), market_cap (IDR), and change, the share by which
-    the price differs from the day's first (NaN if that was zero).
+    ticker, created_at of the newest tick, first_price, price and market_cap (in the currency), and change, the share by
+    which the price differs from the day's first (NaN if that was zero).
     """
     keys = [(ticker, day) for ticker in tickers]
     first = _frame([tuple(row) for row in reader.rows(_FIRST, keys)], ticker="str", first_price="float64")
@@ -376,8 +403,9 @@ def printable(raw: bytes | None) -> str:
     return shown + ("…" if raw and len(raw) > RAW_SHOWN else "")
 
 
-def _days(since: datetime, until: datetime) -> list[date]:
-    return [since.date() + timedelta(days=n) for n in range((until.date() - since.date()).days + 1)]
+def _days(exchange: Exchange, since: datetime, until: datetime) -> list[date]:
+    first, last = (exchange.day_of(moment.replace(tzinfo=UTC)) for moment in (since, until))
+    return [first + timedelta(days=n) for n in range((last - first).days + 1)]
 
 
 def _utc(moment: datetime) -> pd.Timestamp:

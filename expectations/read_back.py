@@ -25,6 +25,7 @@ from expectations.rhythm import (
 from expectations.suites import MOST_MINUTES_BEHIND, PRICE_WINDOW, length_of
 from tickledger.decode import TOO_MANY_BROKEN
 from tickledger.errors import ConfigurationError, TickledgerError
+from tickledger.exchange import read_exchange
 from tickledger.ledger import Company
 from tickledger.settings import Settings
 from tickledger.stores import cassandra_errors, mysql
@@ -34,8 +35,8 @@ from tickledger.tick import (
     RAW_TABLE,
     TICK_FIELDS,
     day_to_date,
-    trade_day_of,
 )
+from tickledger.trading_days import TradingDays
 
 if TYPE_CHECKING:
     import numpy as np
@@ -82,7 +83,7 @@ _VERSION_AFTER = (
 
 #: A page of rows: its columns by name, missing values masked.
 Page: TypeAlias = "dict[str, np.ma.MaskedArray[Any, Any]]"
-#: By company and day: when a tick was made, in milliseconds since 1970-01-01 UTC, and its price in IDR.
+#: By company and day: when a tick was made, in milliseconds since 1970-01-01 UTC, and its price.
 LastTicks: TypeAlias = dict[tuple[str, date], tuple[int, float]]
 _NO_TICK = (0, math.nan)
 
@@ -122,7 +123,7 @@ class LedgerView:
     """What MySQL says of one batch. `ranges` maps a partition to its offsets [from, until).
 
     `landed` are those of the batch and all before it; a row beyond them came later. `companies` is the profile under
-    which the batch landed.
+    which the batch landed, `days` are the exchange's.
     """
 
     batch: dict[str, Any]
@@ -131,6 +132,7 @@ class LedgerView:
     aggregate_columns: tuple[str, ...]
     aggregates: list[dict[str, Any]]
     companies: dict[str, Company]
+    days: TradingDays
     #: The landings before, oldest first.
     before: list[Landing]
 
@@ -222,7 +224,7 @@ class ReadBack:
             query = "SELECT * FROM aggregated_data WHERE batch_id = %s ORDER BY date, sector"
             aggregates, columns = _select(connection, query, (batch_id,))
             ends, _ = _select(connection, _ENDS_THEN, (batch_id,))
-            companies = _companies(connection, batches[0])
+            companies, days = _companies(connection, batches[0]), read_exchange(connection).days
             before, _ = _select(connection, _BATCHES_BEFORE, {"batch": batch_id, "most": USUAL_BATCHES + 1})
         return LedgerView(
             batch=batches[0],
@@ -231,6 +233,7 @@ class ReadBack:
             aggregate_columns=columns,
             aggregates=aggregates,
             companies=companies,
+            days=days,
             before=[Landing(b["landed_at"], b["last_created_at"], own_ticks(b)) for b in reversed(before)],
         )
 
@@ -330,7 +333,7 @@ def _tick_frame(ledger: LedgerView, slices: list[Slice], found: list[list[Page]]
     for field in TICK_FIELDS:
         if field.kind == "text":
             frame[length_of(field.name)] = _lengths(frame[field.name])
-    trade_days: Any = trade_day_of(read["created_at"])
+    trade_days: Any = ledger.days.days_of(read["created_at"])
     codes, days = pd.factorize(trade_days)
     frame["created_on"] = pd.Categorical.from_codes(codes, pd.Index([day_to_date(int(day)) for day in days]))
     for left, right in (("sector", "profile_sector"), ("trade_date", "created_on")):
@@ -409,9 +412,9 @@ def _lengths(texts: "pd.Series[Any]") -> "np.ndarray[Any, Any]":
 
 
 def _beyond_rounding(market_cap: "np.ndarray[Any, Any]", value: "np.ndarray[Any, Any]") -> "np.ndarray[Any, Any]":
-    """How far market_cap is from price × shares, in IDR, less what their rounding to float64 may account for.
+    """How far market_cap is from price × shares, in the currency, less what their rounding to float64 may account for.
 
-    That is 0.25 IDR at 10¹⁵ IDR and grows with the amount. NaN where either is missing.
+    That is 0.25 at 10¹⁵ and grows with the amount. NaN where either is missing.
     """
     import numpy as np
 

@@ -36,7 +36,7 @@ BATCH_DEFINITION = "landed_batch"
 CRITICAL = "critical"
 WARNING = "warning"
 
-#: The greatest difference between market_cap and price × shares that is still rounding, in IDR.
+#: The greatest difference between market_cap and price × shares that is still rounding, in units of the currency.
 MARKET_CAP_TOLERANCE = 1
 #: A ticker's price may change by this factor from one tick to the next within PRICE_WINDOW; exchanges stop it sooner.
 MOST_PRICE_RATIO = 1.5
@@ -75,11 +75,11 @@ def raw_ticks() -> Iterator[Expectation]:
         elif field.kind == "text":
             yield _length(field.name, field.minimum, field.maximum, measured=True)
     yield _same("sector_is_the_profiles", "sector", "profile_sector", "the sector that profile gives the ticker")
-    yield _same("trade_date_is_of_created_at", "trade_date", "created_on", "trade_date is the UTC date of created_at")
+    yield _same("trade_date_is_of_created_at", "trade_date", "created_on", "trade_date is created_at's trading day")
     yield _expectation(
         "market_cap_is_price_times_shares",
         "expect_column_values_to_be_between",
-        f"market_cap is price × shares, give or take {MARKET_CAP_TOLERANCE} IDR",
+        f"market_cap is price × shares, give or take {MARKET_CAP_TOLERANCE}",
         severity=WARNING,
         column="market_cap_error",
         min_value=0,

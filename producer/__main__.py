@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from producer.companies import CompanyWatch
+from producer.companies import CompanyWatch, read_ladder
 from producer.market import Market
 from producer.pace import rounds
 from producer.progress import Progress
@@ -82,7 +82,7 @@ def send(
     settings = load_settings()
     stopping = stop_on_signals(threading.Event(), second_ends=True)
     profile = CompanyWatch(settings, stopping)
-    market, ids = Market(profile.companies, seed), tick_ids()
+    market, ids = Market(profile.companies, read_ladder(settings), seed), tick_ids()
 
     def trade() -> list[dict[str, Any]]:
         market.follow(profile.companies)

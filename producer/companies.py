@@ -1,10 +1,11 @@
-"""The companies whose ticks we make: the rows of `profile`."""
+"""The companies whose ticks we make, the rows of `profile`, and the prices that the exchange quotes."""
 
 import threading
 from contextlib import suppress
 
-from producer.market import Company
+from producer.market import Company, Ladder
 from tickledger.errors import ConfigurationError, TickledgerError
+from tickledger.exchange import read_exchange
 from tickledger.settings import Settings
 from tickledger.stores import fetch_rows, mysql
 
@@ -24,6 +25,12 @@ def read_companies(settings: Settings) -> list[Company]:
             f"MYSQL_DATABASE is {settings.mysql_database!r}; its table 'profile' should hold a company: run 'dbt seed'"
         )
     return [Company(str(ticker), str(sector), int(shares)) for ticker, sector, shares in rows]
+
+
+def read_ladder(settings: Settings) -> Ladder:
+    """The prices of `exchange`. Raises ConfigurationError where it is not seeded, and as :func:`read_companies`."""
+    with mysql(settings, settings.producer_mysql) as connection:
+        return Ladder(read_exchange(connection).price_steps)
 
 
 class CompanyWatch:

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from streaming.tick_columns import TickColumns, numbers, objects, whole
 from tickledger.decode import DeadLetter, Decoder, Unreadable, elements_of
 from tickledger.row_rules import FIELD_RULES, RowRuleBroken, RowRules, has_every_field, moment_of, too_far_ahead
-from tickledger.tick import MS_A_DAY, OWN_FIELDS, Tick, TickField
+from tickledger.tick import OWN_FIELDS, Tick, TickField
+from tickledger.trading_days import UTC_DAYS, TradingDays
 
 
 class DecodedColumns(NamedTuple):
@@ -38,9 +39,10 @@ class ColumnDecoder:
     Keep one for a micro-batch: it remembers the times that it has parsed.
     """
 
-    def __init__(self, sectors: Mapping[str, str]) -> None:
-        self._single = Decoder(sectors)
+    def __init__(self, sectors: Mapping[str, str], days: TradingDays = UTC_DAYS) -> None:
+        self._single = Decoder(sectors, days)
         self._rules = RowRules(sectors)
+        self._days = days
         self._times: dict[str, int | None] = {}
 
     def decode(
@@ -91,7 +93,7 @@ class ColumnDecoder:
         return TickColumns(
             objects(columns["ticker"]), created, whole(columns["id"]), whole(columns["volume"]),
             numbers(columns["market_cap"]), numbers(columns["price"]), objects(columns["sector"]),
-            created // MS_A_DAY, offsets, tuple([self._own(field, columns[field.name]) for field in OWN_FIELDS]),
+            self._days.days_of(created), offsets, tuple([self._own(field, columns[field.name]) for field in OWN_FIELDS]),
         )  # fmt: skip
 
     def _own(self, field: TickField, values: list[Any]) -> NDArray[Any]:

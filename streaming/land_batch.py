@@ -20,7 +20,7 @@ from tickledger.ledger import LandedBatch, Ledger, LedgerHead, SectorVolume, Ski
 from tickledger.retry_policy import RetryPolicy
 from tickledger.settings import Settings
 from tickledger.start_up import begun
-from tickledger.tick import datetime_to_ms, day_to_date, ms_to_datetime, trade_day_of
+from tickledger.tick import datetime_to_ms, day_to_date, ms_to_datetime
 from tickledger.topic import TopicFacts
 
 #: How Spark's Kafka source says so.
@@ -67,6 +67,7 @@ class BatchLander:
         self._retry_policy = retry_policy
         self._confirm_topic = confirm_topic
         self._companies = ledger.companies()
+        self._days = ledger.exchange().days
         head = ledger.head()
         #: What the ledger skips as it begins, until its first batch has landed.
         self._before = [] if head.topic else _before_the_ledger(topic)
@@ -112,11 +113,12 @@ class BatchLander:
         task = LandingTask(
             settings=self._settings,
             sectors={ticker: company.sector for ticker, company in self._companies.items()},
+            days=self._days,
             ends=self.progress.head.ends,
             not_landed=self.progress.head.not_landed,
             recover_until=self.progress.recover_until,
             newest_landed_ms=None if newest is None else datetime_to_ms(newest),
-            today=trade_day_of(datetime_to_ms(utc_now())),
+            today=self._days.day_of(datetime_to_ms(utc_now())),
             room=rooms(ranges, self._settings.stream_max_megabytes_per_batch),
             summed_by=summed_by(),
         )
@@ -157,6 +159,7 @@ class BatchLander:
             landed_at=utc_now(),
             landing_seconds=time.monotonic() - started,
             companies=self._companies,
+            days=self._days,
         )
 
     def _advance(self, batch: LandedBatch) -> None:

@@ -22,6 +22,7 @@ from streaming.tick_sink import Moments, TickSink, session_of_this_process
 from tickledger.decode import DeadLetter
 from tickledger.errors import TickledgerError
 from tickledger.settings import Settings
+from tickledger.trading_days import TradingDays
 
 #: What a task returns: one row per task, a pickled PartitionReport. Arrow carries it as opaque bytes.
 REPORT_SCHEMA = "report binary"
@@ -115,6 +116,7 @@ class LandingTask:
 
     settings: Settings
     sectors: dict[str, str]
+    days: TradingDays
     ends: dict[int, int]
     recover_until: dict[int, int]
     newest_landed_ms: int | None
@@ -132,7 +134,7 @@ class LandingTask:
         gc.disable()
         try:
             sink = TickSink(session_of_this_process(self.settings))
-            decoder = ColumnDecoder(self.sectors)
+            decoder = ColumnDecoder(self.sectors, self.days)
             for batch in batches:
                 for partition in pc.unique(batch.column("partition")).to_pylist():
                     part = batch.filter(pc.equal(batch.column("partition"), partition))

@@ -108,8 +108,8 @@ class TickStream:
     def check_start_up(self) -> tuple[LedgerHead, TopicFacts]:
         """The ledger's end, and the topic that goes on there.
 
-        What must hold before Spark starts: metrics' port, scratch folder, tables, topic, profile. Raises
-        TickledgerError.
+        What must hold before Spark starts: metrics' port, scratch folder, tables, topic, profile, exchange.
+        Raises TickledgerError.
         """
         if problem := folder_problem():
             raise ConfigurationError(problem)
@@ -120,6 +120,7 @@ class TickStream:
         topic = self._topic_going_on()
         if not self._ledger.sectors():
             raise ConfigurationError("table 'profile' is empty; run 'dbt seed' in dbt_project/")
+        self._ledger.exchange()
         return begun(self._settings, head, topic), topic
 
     def _topic_going_on(self) -> TopicFacts:

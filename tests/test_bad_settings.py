@@ -188,6 +188,11 @@ CASES: dict[str, tuple[Doctored, str]] = {
         "FEED_RULES is 'prices_rise'; it should be none, or some of id_is_unique, one_tick_a_symbol_and_round, size_is",
     ),
     "a profile without a company": (_after("DELETE FROM profile"), "table 'profile' is empty; run 'dbt seed'"),
+    "no exchange": (_after("DELETE FROM exchange"), "table 'exchange' is empty; run 'dbt seed'"),
+    "an exchange of no time zone": (
+        _after("UPDATE exchange SET time_zone = 'Asia/Jakata'"),
+        "table 'exchange': time_zone is 'Asia/Jakata'; it should be a time zone of the tz database",
+    ),
     "a topic other than the ledger's": (
         lambda pipeline, _folder: _landed_another_topic(pipeline, "old_topic"),
         "KAFKA_TOPIC is .*; this ledger lands 'old_topic': name that one, or give this topic a ledger of its own",

@@ -19,7 +19,7 @@ from benchmarks.latency import delays
 from benchmarks.load import fill, trade
 from benchmarks.made_up_year import BATCHES_A_DAY, Year
 from benchmarks.sink import Sink
-from producer.companies import read_companies
+from producer.companies import read_companies, read_ladder
 from producer.market import Market
 from tests.support.pipeline import Pipeline
 from tickledger.settings import PROJECT_ROOT
@@ -92,7 +92,8 @@ def test_cpu_counts_from_entry_to_exit_also_below_a_process() -> None:
 
 @pytest.mark.integration
 def test_the_shared_sink_stores_each_tick_and_its_volume_once_however_often(pipeline: Pipeline) -> None:
-    market, ids, now = Market(read_companies(pipeline.settings), seed=1), count(1), datetime.now(UTC)
+    market = Market(read_companies(pipeline.settings), read_ladder(pipeline.settings), seed=1)
+    ids, now = count(1), datetime.now(UTC)
     rounds = [trade(market, ids, now + timedelta(milliseconds=number)) for number in range(3)]
     messages = [(number % 2, number // 2, orjson.dumps(ticks)) for number, ticks in enumerate(rounds)]
     for _ in range(2):

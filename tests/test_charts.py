@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from dashboard import charts, heat_map, looks
+from tests.support.exchanges import JAKARTA
 
 SECTORS = [
     "Beverages",
@@ -103,11 +104,11 @@ def all_charts(
         "volume_chart": charts.volume_chart(volumes, COLOURS),
         "day_chart": charts.day_chart(days[days.date == days.date.max()], COLOURS),
         "average_chart": charts.average_chart(averages, COLOURS),
-        "candle_chart": charts.candle_chart(candles, MINUTE),
-        "heat_map_chart": charts.heat_map_chart(quotes),
+        "candle_chart": charts.candle_chart(candles, MINUTE, JAKARTA),
+        "heat_map_chart": charts.heat_map_chart(quotes, JAKARTA),
         "batches_chart": charts.batches_chart(batches),
         "reasons_chart": charts.reasons_chart(pd.DataFrame({"reason": ["not_json", "bad_time", "bad_time"]})),
-        "history_chart": charts.history_chart(days, COLOURS),
+        "history_chart": charts.history_chart(days, COLOURS, JAKARTA),
     }
 
 
@@ -198,7 +199,7 @@ def test_a_sector_without_an_average_has_no_bar(averages: pd.DataFrame) -> None:
 
 @DARK
 def test_candles_are_hollow_where_the_price_rose(candles: pd.DataFrame, dark: bool) -> None:
-    spec = charts.candle_chart(candles, MINUTE, dark=dark)
+    spec = charts.candle_chart(candles, MINUTE, JAKARTA, dark=dark)
     _, wicks, bodies, hover, volumes = layers(spec)
     up, down = looks.direction_colours(dark=dark)
     assert bodies["encoding"]["fill"]["scale"] == {"domain": ["up", "down"], "range": [looks.paper(dark=dark), down]}
@@ -213,7 +214,7 @@ def test_candles_are_hollow_where_the_price_rose(candles: pd.DataFrame, dark: bo
 
 
 def test_a_gap_stays_a_gap_and_the_time_axis_covers_the_window(candles: pd.DataFrame) -> None:
-    spec = charts.candle_chart(candles, MINUTE)
+    spec = charts.candle_chart(candles, MINUTE, JAKARTA)
     window, *_ = layers(spec)
     assert (window["encoding"]["x"]["field"], window["encoding"]["x2"]["field"]) == ("window_start", "window_end")
     shown = [(pd.Timestamp(row["body_start"]), pd.Timestamp(row["body_end"])) for row in rows(spec)]
@@ -245,7 +246,7 @@ def test_dead_letters_are_counted_by_reason() -> None:
 
 
 def test_days_are_stacked_in_the_order_of_the_colours(days: pd.DataFrame) -> None:
-    spec = charts.history_chart(days, COLOURS)
+    spec = charts.history_chart(days, COLOURS, JAKARTA)
     assert [(row["day"], row["sector"], row["place"]) for row in rows(spec)] == [
         *(("2026-11-22", "Coal", SECTORS.index("Coal")), ("2026-11-23", "Coal", SECTORS.index("Coal"))),
         ("2026-11-23", "Machinery", SECTORS.index("Machinery")),
@@ -269,7 +270,7 @@ def test_tiles_of_few_or_nothing_are_no_error(sizes: list[float]) -> None:
 
 
 def test_the_heat_map_shows_the_change_as_colour_and_as_text(quotes: pd.DataFrame) -> None:
-    spec = charts.heat_map_chart(quotes)
+    spec = charts.heat_map_chart(quotes, JAKARTA)
     tiles, names, changes = layers(spec)
     assert tiles["encoding"]["color"]["field"] == "change"
     assert (names["encoding"]["text"]["field"], changes["encoding"]["text"]["field"]) == ("ticker", "sign")
@@ -283,10 +284,16 @@ def test_new_numbers_leave_the_specification_alone(
 
     more, dearer = volumes.assign(total_volume=volumes.total_volume * 3), candles.assign(close=1.0, high=900.0)
     assert charts.volume_chart(more, COLOURS).layers == charts.volume_chart(volumes, COLOURS).layers
-    assert charts.candle_chart(dearer, MINUTE).layers == charts.candle_chart(candles, MINUTE).layers
-    assert charts.heat_map_chart(quotes.assign(market_cap=1.0)).layers == charts.heat_map_chart(quotes).layers
+    assert charts.candle_chart(dearer, MINUTE, JAKARTA).layers == charts.candle_chart(candles, MINUTE, JAKARTA).layers
+    assert (
+        charts.heat_map_chart(quotes.assign(market_cap=1.0), JAKARTA).layers
+        == charts.heat_map_chart(quotes, JAKARTA).layers
+    )
     assert charts.batches_chart(batches.head(2)).layers == charts.batches_chart(batches).layers
-    assert charts.history_chart(days.head(1), COLOURS).layers == charts.history_chart(days, COLOURS).layers
+    assert (
+        charts.history_chart(days.head(1), COLOURS, JAKARTA).layers
+        == charts.history_chart(days, COLOURS, JAKARTA).layers
+    )
 
 
 def test_charts_of_the_same_names_do_not_share_their_data(volumes: pd.DataFrame) -> None:

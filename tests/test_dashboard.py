@@ -25,6 +25,7 @@ from dashboard.readings import Reading, Readings
 from dashboard.sources import LagWatch, sources_of
 from services.certificates import make_certificates
 from streaming.tick_sink import TickSink
+from tests.support.exchanges import JAKARTA, NEW_YORK, NEW_YORK_FACTS, SEEDED, put_exchange
 from tests.support.gate import Gate
 from tests.support.healthy_batch import dead_offset, first_offset, land_ticks
 from tests.support.page_data import empty, land, tick
@@ -32,6 +33,7 @@ from tests.support.pipeline import Pipeline
 from tickledger import contract
 from tickledger.decode import DeadLetter
 from tickledger.errors import ConfigurationError, StoreUnavailable
+from tickledger.exchange import exchange_of
 from tickledger.settings import PROJECT_ROOT, load_settings
 from tickledger.stores import connect_mysql
 from tickledger.tick import MOST_RAW_BYTES, WHOLE_MESSAGE
@@ -96,7 +98,7 @@ def test_todays_figures_leave_out_other_days(pipeline: Pipeline, mysql: MySQLRea
     land(pipeline, 3, now, {"Coal": 7}, "warned")
     land(pipeline, 4, now, {"Coal": 8}, "failed")
     land(pipeline, 5, now, {"Coal": 9}, "unchecked")
-    figures = queries.today(mysql).iloc[0].to_dict()
+    figures = queries.today(mysql, JAKARTA).iloc[0].to_dict()
     assert figures.pop("landed_at") == figures.pop("made_at") == pd.Timestamp(now, tz="UTC")
     assert figures.pop("ticks_a_second") >= 0
     assert figures == {"volume": 59, "ticks": 5, "batches": 4, "checked": 3, "warned": 1, "failed": 1}
@@ -107,12 +109,12 @@ def test_the_pace_is_what_landed_in_the_last_seconds(pipeline: Pipeline, mysql: 
     land(pipeline, 1, now - timedelta(seconds=queries.PACE_SECONDS + 5), dict.fromkeys("abcdefg", 1))
     land(pipeline, 2, now, dict.fromkeys("abc", 1))
     land(pipeline, 3, now, dict.fromkeys("def", 1))
-    assert queries.today(mysql).ticks_a_second.tolist() == [6 / queries.PACE_SECONDS]
+    assert queries.today(mysql, JAKARTA).ticks_a_second.tolist() == [6 / queries.PACE_SECONDS]
 
 
 @pytest.mark.integration
 def test_an_empty_ledger_is_no_error(mysql: MySQLReader, now: datetime) -> None:
-    figures = queries.today(mysql).iloc[0]
+    figures = queries.today(mysql, JAKARTA).iloc[0]
     assert (figures.volume, figures.ticks, figures.batches, figures.ticks_a_second) == (0, 0, 0, 0)
     assert pd.isna(figures.landed_at)
     assert pd.isna(figures.made_at)
@@ -224,7 +226,7 @@ def test_candles_are_those_of_the_ticks(pipeline: Pipeline, cassandra: Cassandra
         tick(pipeline, "TMAS.JK", NINE + timedelta(seconds=second), str(price), number)
     tick(pipeline, "TMAS.JK", NINE - timedelta(minutes=5, milliseconds=1), "1", 99)
     tick(pipeline, "DWGL.JK", NINE + timedelta(seconds=3), "540.5")
-    found = queries.candles(cassandra, ["DWGL.JK", "TMAS.JK"], MINUTES, NINE + timedelta(minutes=5)).rows
+    found = queries.candles(cassandra, JAKARTA, ["DWGL.JK", "TMAS.JK"], MINUTES, NINE + timedelta(minutes=5)).rows
     columns = ["ticker", "open", "high", "low", "close", "volume", "ticks"]
     assert found[columns].values.tolist() == [
         ["DWGL.JK", 540.5, 540.5, 540.5, 540.5, 100, 1],
@@ -241,8 +243,23 @@ def test_a_window_reaches_over_midnight(pipeline: Pipeline, cassandra: Cassandra
     midnight = datetime(2026, 11, 23)
     tick(pipeline, "TMAS.JK", midnight - timedelta(seconds=30), "550")
     tick(pipeline, "TMAS.JK", midnight + timedelta(seconds=30), "560")
-    found = queries.candles(cassandra, ["TMAS.JK"], MINUTES, midnight + timedelta(minutes=1))
+    found = queries.candles(cassandra, JAKARTA, ["TMAS.JK"], MINUTES, midnight + timedelta(minutes=1))
     assert found.rows.close.tolist() == [550.0, 560.0]
+
+
+@pytest.mark.integration
+def test_a_candle_in_which_a_trading_day_ends_is_whole(pipeline: Pipeline, cassandra: CassandraReader) -> None:
+    """Midnight in India is 18:30 UTC, half an hour into a candle of an hour."""
+    india = exchange_of(SEEDED | {"time_zone": "Asia/Kolkata", "trading_day_begins": "00:00"})
+    window, until = queries.WINDOWS["5 days"], datetime(2026, 11, 22, 18, 45)
+    for minute, price, day in ((10, "10", 22), (20, "8", 22), (31, "12", 23), (40, "11", 23)):
+        at = datetime(2026, 11, 22, 18, minute)
+        tick(pipeline, "TMAS.JK", at, price, day=datetime(2026, 11, day).date())
+    first = queries.candles(cassandra, india, ["TMAS.JK"], window, until)
+    assert first.rows[["open", "high", "low", "close", "volume", "ticks"]].values.tolist() == [[10, 12, 8, 11, 400, 4]]
+    tick(pipeline, "TMAS.JK", until, "13", day=datetime(2026, 11, 23).date())
+    again = queries.candles(cassandra, india, ["TMAS.JK"], window, until + timedelta(minutes=1), first)
+    assert again.rows[["open", "high", "low", "close", "volume", "ticks"]].values.tolist() == [[10, 13, 8, 13, 500, 5]]
 
 
 @pytest.mark.integration
@@ -250,14 +267,14 @@ def test_only_the_newest_candles_are_read_again(pipeline: Pipeline, cassandra: C
     until = NINE + timedelta(minutes=5, seconds=1)
     tick(pipeline, "TMAS.JK", NINE, "10", 1)
     tick(pipeline, "TMAS.JK", until - timedelta(seconds=1), "11", 2)
-    first = queries.candles(cassandra, ["TMAS.JK"], MINUTES, until)
+    first = queries.candles(cassandra, JAKARTA, ["TMAS.JK"], MINUTES, until)
     tick(pipeline, "TMAS.JK", NINE + timedelta(seconds=1), "900", 3)
     tick(pipeline, "TMAS.JK", until, "12", 4)
-    soon = queries.candles(cassandra, ["TMAS.JK"], MINUTES, until + timedelta(seconds=2), first)
+    soon = queries.candles(cassandra, JAKARTA, ["TMAS.JK"], MINUTES, until + timedelta(seconds=2), first)
     assert soon.rows.close.tolist() == [10.0, 12.0], "the old candle as it was, the new one read again"
-    later = queries.candles(cassandra, ["TMAS.JK"], MINUTES, until + timedelta(seconds=70), soon)
+    later = queries.candles(cassandra, JAKARTA, ["TMAS.JK"], MINUTES, until + timedelta(seconds=70), soon)
     assert later.rows.close.tolist() == [900.0, 12.0], "all of it, a candle's length later"
-    last = queries.candles(cassandra, ["TMAS.JK"], MINUTES, until + timedelta(minutes=9), later)
+    last = queries.candles(cassandra, JAKARTA, ["TMAS.JK"], MINUTES, until + timedelta(minutes=9), later)
     assert last.rows.close.tolist() == [12.0]
 
 
@@ -271,7 +288,7 @@ def test_days_that_take_too_long_follow_with_the_next_answer(
     monkeypatch.setattr(queries, "BUDGET_SECONDS", -1.0)
     found, closes = None, []
     while found is None or found.to_come:
-        found = queries.candles(cassandra, ["TMAS.JK"], window, NINE, found)
+        found = queries.candles(cassandra, JAKARTA, ["TMAS.JK"], window, NINE, found)
         closes.append(found.rows.close.tolist())
         assert len(closes) < 10
     assert closes[0] == [550.0], "the newest day first"
@@ -282,7 +299,7 @@ def test_days_that_take_too_long_follow_with_the_next_answer(
 def test_every_window_is_understood_by_cassandra(pipeline: Pipeline, cassandra: CassandraReader, now: datetime) -> None:
     tick(pipeline, "TMAS.JK", now - timedelta(minutes=1), "550")
     for window in queries.WINDOWS.values():
-        assert queries.candles(cassandra, ["TMAS.JK"], window, now).rows.close.tolist() == [550.0], window
+        assert queries.candles(cassandra, JAKARTA, ["TMAS.JK"], window, now).rows.close.tolist() == [550.0], window
 
 
 @pytest.mark.parametrize("name", queries.WINDOWS)
@@ -567,6 +584,37 @@ def drawn_until(drawn: AppTest, holds: Callable[[AppTest], bool], seconds: float
         drawn.run()
         assert not drawn.exception
     return drawn
+
+
+@pytest.fixture
+def new_york(pipeline: Pipeline) -> Iterator[Pipeline]:
+    """The pipeline with another exchange."""
+    put_exchange(pipeline, NEW_YORK, NEW_YORK_FACTS)
+    yield pipeline
+    put_exchange(pipeline, JAKARTA, SEEDED)
+
+
+@pytest.mark.integration
+@pytest.mark.usefixtures("environment")
+def test_the_page_is_of_the_exchange(new_york: Pipeline) -> None:
+    moment = datetime.now(UTC)
+    day = NEW_YORK.day_of(moment)
+    opened = NEW_YORK.begin_of(day)
+    land(new_york, 1, opened - timedelta(milliseconds=1), {"Coal": 1_000}, day=day - timedelta(days=1))
+    land(new_york, 2, opened, {"Coal": 70}, day=day)
+    tick(new_york, "ALTO.JK", moment.replace(tzinfo=None) - timedelta(seconds=2), "60.6", day=day)
+    drawn = page()
+    assert not drawn.exception
+    assert not drawn.warning
+    assert f"**{day:%A, %d %B %Y}** · trading day in New York" in [text.value for text in drawn.markdown]
+    figures = metrics(drawn)
+    assert (figures["Volume today (shares)"], figures["Ticks landed today"]) == ("70", "1")
+    assert figures["ALTO.JK · Beverages"] == "60.60 USD"
+    captions = [caption.value for caption in drawn.caption]
+    assert "The average of the last 1 trading day, from 00:00 to 00:00 in New York." in captions
+    specs = " ".join(chart.proto.spec for chart in drawn.get("vega_lite_chart"))
+    assert all(title in specs for title in ("Price (USD)", "Market capitalisation (USD)", "Trading day (New York)"))
+    assert "IDR" not in specs
 
 
 @pytest.mark.integration

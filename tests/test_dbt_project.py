@@ -15,9 +15,12 @@ from typing import Any
 import mysql.connector
 import pytest
 
+from tests.support.exchanges import JAKARTA, NEW_YORK, NEW_YORK_FACTS, SEEDED
 from tests.support.hostile import HOSTILE
 from tests.support.pipeline import Database
+from tickledger.contract import SEEDS
 from tickledger.errors import ConfigurationError
+from tickledger.exchange import Exchange, rows_of
 from tickledger.settings import PROJECT_ROOT, Settings
 from tickledger.stores import connect_mysql, fetch_rows
 
@@ -140,6 +143,7 @@ AGGREGATE: dict[str, object] = {
     "last_created_at": "2024-08-25 07:04:46.000",
 }
 OFFSETS: dict[str, object] = {"batch_id": 1, "kafka_partition": 0, "from_offset": 7, "until_offset": 9}
+LOCK: dict[str, object] = {"part": "lock", "holder": "", "since": "2026-03-02 03:04:05.678"}
 FINDING: dict[str, object] = {
     "batch_id": 1,
     "expectation": "market_cap_is_price_times_shares",
@@ -225,7 +229,7 @@ def test_one_command_seeds_makes_and_tests_everything(database: Database) -> Non
     found = {what: int(count) for count, what in re.findall(r"(\d+) (data tests|unit tests|exposures)", output)}
     tests = found["data tests"] + found["unit tests"]
     assert (found["data tests"] > 100, found["unit tests"] > 5) == (True, True)
-    built, unbuilt = 1 + len(STREAMED_TABLES) + len(VIEWS) + tests, found["exposures"]
+    built, unbuilt = len(SEEDS) + len(STREAMED_TABLES) + len(VIEWS) + tests, found["exposures"]
     # The exposures are what there is nothing to do for.
     assert f"PASS={built} WARN=0 ERROR=0 SKIP=0 NO-OP={unbuilt} REUSED=0 TOTAL={built + unbuilt}" in output
     with closing(Client(database.settings)) as client:
@@ -262,7 +266,7 @@ def test_the_unit_tests_find_a_view_that_counts_otherwise(database: Database, tm
         ("volume_by_hour", "an_hour_adds_up_its_companies"),
         ("volume_by_day", "a_rolled_up_day_adds_up_with_later_batches"),
         ("volume_today", "volume_today_has_no_row_before_the_days_first_batch"),
-        ("volume_today", "volume_today_is_of_the_utc_date_and_turns_with_it"),
+        ("volume_today", "volume_today_is_of_the_trading_day_and_turns_with_it"),
         ("volume_today_against_average", "a_day_that_is_partly_rolled_up_counts_once"),
         ("volume_today_against_average", "a_sector_that_rested_counts_with_nothing"),
         ("volume_today_against_average", "the_first_day_has_no_average"),
@@ -433,7 +437,7 @@ def test_no_dbt_command_touches_a_streamed_row(database: Database, client: Clien
         assert {table: (client.rows(table), client.definition(table)) for table in STREAMED_TABLES} == before, command
 
 
-def test_volume_today_sums_the_current_utc_date(client: Client) -> None:
+def test_volume_today_sums_the_current_trading_day(client: Client) -> None:
     today = client.query("SELECT UTC_DATE() AS today")[0]["today"]
     for processing_id, (date, sector) in enumerate([(today, "Coal"), (today, "Coal"), ("2024-08-25", "Coal")]):
         client.insert(
@@ -466,8 +470,13 @@ def test_volume_by_day_sums_each_day_and_sector(client: Client) -> None:
     assert found == {(True, "Coal"): (630, 6), (True, "Beverages"): (5, 3), (False, "Coal"): (47, 5)}
 
 
+@pytest.mark.parametrize("exchange", [JAKARTA, NEW_YORK], ids=lambda one: one.currency)
 @pytest.mark.parametrize("view", ["volume_by_day", "volume_today_against_average", "volume_today"])
-def test_a_sum_over_days_reads_an_index_and_no_row(client: Client, view: str) -> None:
+def test_a_sum_over_days_reads_an_index_and_no_row(client: Client, view: str, exchange: Exchange) -> None:
+    facts = client.rows("exchange")[0]
+    client.query("DELETE FROM exchange")
+    for from_at, day_shift_seconds in rows_of(exchange):
+        client.insert("exchange", **facts | {"from_at": from_at, "day_shift_seconds": day_shift_seconds})
     for days_ago in range(5):
         aggregate(client, days_ago, days_ago, "Coal", 600)
     for doubling in range(1, 10):
@@ -547,7 +556,7 @@ def test_dbts_docs_describe_every_column_of_every_table_and_view(database: Datab
     target = database.profiles / "target"
     nodes = json.loads((target / "manifest.json").read_text())["nodes"]
     catalog = json.loads((target / "catalog.json").read_text())["nodes"]
-    assert {node.split(".")[-1] for node in catalog} == {*STREAMED_TABLES, *VIEWS, "profile"}
+    assert {node.split(".")[-1] for node in catalog} == {*STREAMED_TABLES, *VIEWS, *SEEDS}
     for node, found in catalog.items():
         described = {name for name, column in nodes[node]["columns"].items() if column["description"]}
         assert described == set(found["columns"]), node
@@ -658,7 +667,7 @@ def test_a_reader_never_sees_an_empty_or_missing_profile(database: Database, cli
     assert len(seen) > 100
     assert {repr(rows) for rows in seen} == {repr([{"companies": 10, "sectors": sectors}]) for sectors in (8, 9)}
     tables = client.query("SELECT table_name AS name FROM information_schema.tables WHERE table_schema = DATABASE()")
-    assert {row["name"] for row in tables} == {*STREAMED_TABLES, *VIEWS, "profile"}
+    assert {row["name"] for row in tables} == {*STREAMED_TABLES, *VIEWS, *SEEDS}
 
 
 @pytest.mark.parametrize(
@@ -766,6 +775,94 @@ def test_a_seed_with_names_of_any_script_and_numbers_for_tickers_is_taken_as_it_
     rows = ["0700,\u817e\u8baf,\u79d1\u6280,1", "700,Caf\u00e9 SA,Caf\u00e9s & more,2", "TRUE,True Car,Coal,3"]
     succeed(database, "seed", *within(seed_of(tmp_path, rows)))
     assert [",".join(map(str, row.values())) for row in client.query("SELECT * FROM profile ORDER BY shares")] == rows
+
+
+def exchange_seed(folder: Path, **changes: str) -> Path:
+    """A copy of the project whose exchange differs from the seed's."""
+    facts, text = SEEDED | changes, io.StringIO()
+    csv.writer(text).writerows([facts.keys(), facts.values()])
+    return edited_project(folder, {"seeds/exchange.csv": lambda _: text.getvalue()})
+
+
+def test_an_exchange_that_does_not_hold_is_refused_a_line_each_and_nothing_changes(
+    database: Database, client: Client, tmp_path: Path
+) -> None:
+    before, tables = client.rows("exchange"), client.query("SHOW TABLES")
+    bad = {"time_zone": "Asia/Jakata", "currency": "IDX", "sessions": "Mon-Fri 09:00-12:00; Fri 11:00-16:00"}
+
+    refusal = database.dbt("--no-use-colors", "seed", *within(exchange_seed(tmp_path, **bad)))
+
+    assert refusal.returncode == 1
+    assert [line.strip() for line in refusal.stdout.splitlines() if line.strip().startswith("- ")] == [
+        "- time_zone is 'Asia/Jakata'; it should be a time zone of the tz database, such as Asia/Jakarta",
+        "- sessions is 'Mon-Fri 09:00-12:00; Fri 11:00-16:00'; it should be sessions that do not overlap, as 'Mon-Fri"
+        " 09:00-12:00' and 'Fri 11:00-16:00' do",
+        "- currency is 'IDX'; it should be a currency's code by ISO 4217, such as IDR",
+    ]
+    assert "Traceback" not in refusal.stdout + refusal.stderr
+    assert (client.rows("exchange"), client.query("SHOW TABLES")) == (before, tables)
+
+
+def test_there_is_one_exchange(database: Database, client: Client, tmp_path: Path) -> None:
+    two = edited_project(tmp_path, {"seeds/exchange.csv": lambda text: text + text.splitlines()[1] + "\n"})
+    refusal = database.dbt("seed", *within(two))
+    assert refusal.returncode == 1
+    assert "holds 2 rows; it should hold one" in refusal.stdout
+    assert len(client.rows("exchange")) == 1
+
+
+@pytest.mark.parametrize("trace", ["stream_lock", "landed_batches"])
+def test_trading_days_that_a_stream_has_landed_by_cannot_be_changed(
+    database: Database, client: Client, tmp_path: Path, trace: str
+) -> None:
+    before = client.rows("exchange")
+    client.insert(trace, **(BATCH if trace == "landed_batches" else LOCK))
+
+    refusal = database.dbt("seed", *within(exchange_seed(tmp_path / "days", trading_day_begins="00:00")))
+
+    assert refusal.returncode == 1
+    assert "time_zone is 'Asia/Jakarta' and trading_day_begins is '00:00'; they should leave" in refusal.stdout
+    assert client.rows("exchange") == before
+    # What moves no tick to another day may change.
+    succeed(database, "seed", *within(exchange_seed(tmp_path / "name", name="Another", sessions="Sat 10:00-11:00")))
+    assert [row["name"] for row in client.rows("exchange")] == ["Another"]
+    # A ledger that is older than the table counted by UTC dates.
+    client.query("DROP TABLE exchange")
+    assert database.dbt("seed", *within(exchange_seed(tmp_path / "again", time_zone="Asia/Tokyo"))).returncode == 1
+    assert client.query("SHOW TABLES LIKE 'exchange'") == []
+    succeed(database, "seed")
+    assert client.rows("exchange") == before
+
+
+#: UTC, and New York's date then: in an evening session over midnight UTC, and around its changes of the clock.
+NEW_YORK_DAYS = (
+    ("2026-03-07 00:59:59", "2026-03-06"),
+    ("2026-03-07 04:59:59", "2026-03-06"),
+    ("2026-03-08 05:00:00", "2026-03-08"),
+    ("2026-03-09 03:59:59", "2026-03-08"),
+    ("2026-03-09 04:00:00", "2026-03-09"),
+    ("2026-11-02 04:59:59", "2026-11-01"),
+    ("2026-11-02 05:00:00", "2026-11-02"),
+)
+
+
+def test_todays_views_are_of_the_exchanges_day_in_winter_and_in_summer(
+    database: Database, client: Client, tmp_path: Path
+) -> None:
+    succeed(database, "seed", *within(exchange_seed(tmp_path, **NEW_YORK_FACTS)))
+    client.insert("landed_batches", **BATCH)
+    days = {day for _, day in NEW_YORK_DAYS}
+    for number, day in enumerate(sorted(days), start=1):
+        volume = int(day.replace("-", ""))
+        client.insert("aggregated_data", **AGGREGATE | {"processing_id": number, "date": day, "total_volume": volume})
+    for moment, day in NEW_YORK_DAYS:
+        # The server's clock, for this connection.
+        client.query(f"SET timestamp = TIMESTAMPDIFF(SECOND, '1970-01-01', '{moment}')")
+        (today,) = client.rows("volume_today")
+        (verdicts,) = client.rows("volume_today_by_verdict")
+        (beside,) = client.rows("volume_today_against_average")
+        assert {one["total_volume"] for one in (today, verdicts, beside)} == {int(day.replace("-", ""))}, moment
+        assert beside["days"] == sum(one < day for one in days)
 
 
 def test_a_reader_never_misses_the_view(database: Database, client: Client, tmp_path: Path) -> None:

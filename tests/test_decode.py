@@ -21,8 +21,8 @@ from tickledger.tick import (
     day_to_date,
     ms_to_datetime,
     parse_created_at,
-    trade_day_of,
 )
+from tickledger.trading_days import UTC_DAYS
 
 SECTORS = {"TMAS.JK": "Logistics & Deliveries", "DWGL.JK": "Coal"}
 CREATED_MS = parse_created_at(GOOD["created_at"])
@@ -35,7 +35,7 @@ def test_a_good_message_becomes_ticks_in_the_order_of_its_array() -> None:
 
     decoded = Decoder(SECTORS).decode(json.dumps([GOOD, other]).encode(), MESSAGE_MS)
 
-    day = trade_day_of(CREATED_MS)
+    day = UTC_DAYS.day_of(CREATED_MS)
     assert decoded.dead == []
     assert decoded.ticks == [
         (0, Tick("TMAS.JK", CREATED_MS, 11, 275674, 4932000, 550.5, "Logistics & Deliveries", day)),

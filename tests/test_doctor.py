@@ -24,7 +24,7 @@ pytestmark = pytest.mark.integration
 
 LINES = [
     "versions", "Java", "settings file", "network", "scratch folder", "Kafka and topic", "Cassandra",
-    "Cassandra's tables", "MySQL", "accounts", "clock", "contract", "profile", "ledger", "lag", "verdicts",
+    "Cassandra's tables", "MySQL", "accounts", "clock", "contract", "profile", "exchange", "ledger", "lag", "verdicts",
 ]  # fmt: skip
 
 
@@ -164,6 +164,7 @@ DOCTORED: dict[str, tuple[Callable[[Pipeline, Path], Settings], str, str, str]] 
         "dbt run: it adds columns, or changes nothing",
     ),
     "no company": (_after("DELETE FROM profile"), "profile", "every tick would be a dead letter", "dbt seed"),
+    "no exchange": (_after("DELETE FROM exchange"), "exchange", "table 'exchange' is empty", "dbt seed"),
     "a scratch folder that is a file": (_scratch_is_a_file, "scratch folder", "should be a folder", "STREAM_SCRATCH"),
     "messages that nobody lands": (_lagging, "lag", "1 message; no batch yet", "spark-submit"),
     "a newest batch that failed": (_failed, "verdicts", "batch 1, the newest, failed", "--batch 1"),

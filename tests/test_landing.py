@@ -14,9 +14,10 @@ from pyspark.sql import SparkSession
 from streaming.tick_columns import TickColumns
 from streaming.tick_sink import COMPANIES_A_BATCH, TickSink
 from tests.support.batches import NEW_COMPANY, NOON, TOPIC, Lander, assert_books_agree, counts, tick
+from tests.support.exchanges import JAKARTA, NEW_YORK, NEW_YORK_FACTS, SEEDED, put_exchange
 from tests.support.pipeline import Pipeline
 from tests.support.poison import BAD_TICKS, ODD_BUT_GOOD, UNREADABLE, mutated
-from tickledger.errors import LedgerMoved, StoreUnavailable
+from tickledger.errors import ConfigurationError, LedgerMoved, StoreUnavailable
 from tickledger.ledger import BatchClashes, LandedBatch, Ledger, LedgerHead, SectorVolume
 from tickledger.retry_policy import GaveUp, RetryPolicy
 from tickledger.tick import MS_A_DAY, Tick, datetime_to_ms
@@ -161,6 +162,47 @@ def test_late_ticks_land_under_their_own_day(lander: Lander) -> None:
         "2026-03-01",
         "2026-03-02",
     ]
+    assert_books_agree(lander)
+
+
+def test_ticks_land_under_the_trading_day_of_the_exchange(spark: SparkSession, pipeline: Pipeline) -> None:
+    """New York's evening session crosses midnight UTC, in winter by an hour; summer time began on 2026-03-08."""
+    put_exchange(pipeline, NEW_YORK, NEW_YORK_FACTS)
+    lander = Lander(spark, pipeline)
+    made = {
+        "2026-03-07 00:59:59.999": "2026-03-06",
+        "2026-03-07 04:59:59.999": "2026-03-06",
+        "2026-03-07 05:00:00": "2026-03-07",
+        "2026-03-08 04:59:59.999": "2026-03-07",
+        "2026-03-09 03:59:59.999": "2026-03-08",
+        "2026-03-09 04:00:00": "2026-03-09",
+    }
+    ticks = [tick(number, created_at=at) for number, at in enumerate(made)]
+    # The last message takes the way of one that holds a bad element.
+    messages = [(0, 0, ticks[:3]), (1, 0, [*ticks[3:], 7])]
+
+    batch = lander.land(*messages, message_at=datetime(2026, 3, 9, 5, tzinfo=UTC))
+
+    assert counts(batch) == (7, 6, 1, 0)
+    assert [
+        (str(day), int(landed))
+        for day, landed in pipeline.rows("SELECT date, ticks FROM aggregated_data ORDER BY date")
+    ] == [("2026-03-06", 2), ("2026-03-07", 2), ("2026-03-08", 1), ("2026-03-09", 1)]
+    stored = pipeline.cassandra.execute("SELECT id, trade_date FROM real_time_data")
+    assert {row.id: str(row.trade_date) for row in stored} == dict(enumerate(made.values()))
+    assert counts(lander.land((0, 1, ticks), message_at=datetime(2026, 3, 9, 5, tzinfo=UTC))) == (6, 0, 0, 6)
+    assert_books_agree(lander)
+
+
+def test_no_batch_lands_by_other_trading_days_than_the_exchanges(lander: Lander) -> None:
+    lander.land((0, 0, [tick(1)]))
+    put_exchange(lander.pipeline, NEW_YORK, NEW_YORK_FACTS)
+
+    with pytest.raises(ConfigurationError, match="table 'exchange' has other trading days than those that this stream"):
+        lander.land((0, 1, [tick(2)]))
+
+    put_exchange(lander.pipeline, JAKARTA, SEEDED)
+    assert counts(lander.land((0, 1, [tick(2)]))) == (1, 1, 0, 0)
     assert_books_agree(lander)
 
 

@@ -7,8 +7,9 @@ import statistics
 import orjson
 import pytest
 
-from producer.market import DAILY_LIMIT, LOT_SHARES, MAX_LOTS, Company, Market, on_ladder, price_step, reference_price
+from producer.market import DAILY_LIMIT, LOT_SHARES, MAX_LOTS, Company, Ladder, Market
 from producer.tick_ids import COUNTER_BITS, tick_ids
+from tests.support.exchanges import JAKARTA, NEW_YORK
 from tickledger.decode import Decoder
 from tickledger.tick import TICK_FIELDS, parse_created_at
 
@@ -17,13 +18,14 @@ COMPANIES = [
     Company("DWGL.JK", "Coal", 9_270_000_000),
     Company("ALTO.JK", "Beverages", 2_190_000_000),
 ]
+LADDER = Ladder(JAKARTA.price_steps)
 CREATED_AT = "2026-03-02 03:04:05.678"
 #: About half an hour of a market that trades once a second.
 ROUNDS = 2_000
 
 
 def trade(seed: int | None, rounds: int = ROUNDS) -> list[list[dict[str, object]]]:
-    market = Market(COMPANIES, seed)
+    market = Market(COMPANIES, LADDER, seed)
     ids = itertools.count()
     return [market.trade(CREATED_AT, ids) for _ in range(rounds)]
 
@@ -37,7 +39,7 @@ def test_a_round_has_one_tick_per_company_in_the_order_of_profile() -> None:
 
 
 def test_a_company_that_is_new_trades_from_the_next_round_and_the_others_go_on() -> None:
-    before, after = Market(COMPANIES[:2], 5), Market(COMPANIES[:2], 5)
+    before, after = Market(COMPANIES[:2], LADDER, 5), Market(COMPANIES[:2], LADDER, 5)
     ids = itertools.count()
     for market in (before, after):
         market.trade(CREATED_AT, ids)
@@ -73,26 +75,26 @@ def test_market_cap_is_price_times_shares_exactly_after_json() -> None:
 @pytest.mark.parametrize("company", COMPANIES, ids=lambda company: company.ticker)
 def test_prices_walk_on_the_ladder_within_the_daily_limit(company: Company) -> None:
     prices = [tick["price"] for ticks in trade(4) for tick in ticks if tick["ticker"] == company.ticker]
-    reference = reference_price(company.ticker)
+    reference = LADDER.reference_price(company.ticker)
     for before, price in itertools.pairwise(prices):
         assert isinstance(before, int)
         assert isinstance(price, int)
-        assert price % price_step(price) == 0
+        assert price % LADDER.step(price) == 0
         # Half a step more, as the walk's price is rounded to the ladder.
-        assert abs(price - reference) <= DAILY_LIMIT * reference + price_step(price)
+        assert abs(price - reference) <= DAILY_LIMIT * reference + LADDER.step(price)
         # Six standard deviations of a round's move, and the rounding of both ends.
-        assert abs(price - before) <= 0.03 * before + 2 * price_step(max(before, price))
+        assert abs(price - before) <= 0.03 * before + 2 * LADDER.step(max(before, price))
     assert len(set(prices)) > 5, "the price should move"
 
 
 def test_the_walk_stays_around_the_reference_price() -> None:
     prices = [float(str(ticks[0]["price"])) for ticks in trade(5, rounds=10_000)]
-    assert statistics.mean(prices) == pytest.approx(reference_price(COMPANIES[0].ticker), rel=0.03)
+    assert statistics.mean(prices) == pytest.approx(LADDER.reference_price(COMPANIES[0].ticker), rel=0.03)
 
 
 def test_the_reference_price_follows_from_the_ticker_alone() -> None:
     # Written down, because it must be the same in every process and release.
-    assert [reference_price(company.ticker) for company in COMPANIES] == [400, 1_085, 199]
+    assert [LADDER.reference_price(company.ticker) for company in COMPANIES] == [400, 1_085, 199]
 
 
 def test_volumes_are_skewed_whole_lots() -> None:
@@ -117,7 +119,18 @@ def test_volumes_are_skewed_whole_lots() -> None:
     ],
 )
 def test_prices_are_rounded_to_the_exchanges_steps(price: float, quoted: int) -> None:
-    assert on_ladder(price) == quoted
+    assert LADDER.nearest(price) == quoted
+
+
+def test_prices_in_cents_are_on_the_ladder_and_worth_what_they_say_after_json() -> None:
+    market, ids = Market(COMPANIES, Ladder(NEW_YORK.price_steps), 4), itertools.count()
+    ticks = [tick for _ in range(200) for tick in json.loads(orjson.dumps(market.trade(CREATED_AT, ids)))]
+    shares = {company.ticker: company.shares for company in COMPANIES}
+    cents = {tick["id"]: round(tick["price"] * 100) for tick in ticks}
+    assert {tick["price"] for tick in ticks} == {number / 100 for number in cents.values()}
+    assert all(tick["market_cap"] == cents[tick["id"]] * shares[tick["ticker"]] / 100 for tick in ticks)
+    assert min(cents.values()) > 100
+    assert any(number % 100 for number in cents.values())
 
 
 def test_ids_are_positive_bigints_unique_across_producers() -> None:

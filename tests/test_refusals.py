@@ -117,6 +117,7 @@ LEDGER = ("landed_batches", "landed_offsets", "skipped_offsets")
 MAY = {
     STREAM: (
         "profile",
+        "exchange",
         "aggregated_data",
         "landed_batches",
         "landed_offsets",
@@ -126,9 +127,10 @@ MAY = {
         "company_hours",
         "filled_days",
     ),
-    PRODUCER: ("profile",),
+    PRODUCER: ("profile", "exchange"),
     DASHBOARD: (
         "profile",
+        "exchange",
         "landed_batches",
         "landed_offsets",
         "skipped_offsets",

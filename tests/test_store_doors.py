@@ -18,7 +18,7 @@ from expectations.command import main as great_expectations
 from services.instance import Instance
 from tests.support.gate import Gate
 from tests.support.pipeline import Pipeline, fresh_pipeline, run_tickledger
-from tickledger.contract import CONTRACT_TABLES, PROFILE
+from tickledger.contract import CONTRACT_TABLES, SEEDS
 from tickledger.settings import Settings
 from tickledger.tick import CASSANDRA_TABLES
 
@@ -77,7 +77,7 @@ def bare(
 ) -> Iterator[Pipeline]:
     """A database and a keyspace whose tables are gone."""
     with fresh_pipeline(services, test_settings, dbt_template, tmp_path_factory.mktemp("bare")) as pipeline:
-        pipeline.execute(f"DROP TABLE {', '.join((*CONTRACT_TABLES, PROFILE))}")
+        pipeline.execute(f"DROP TABLE {', '.join((*CONTRACT_TABLES, *SEEDS))}")
         for table in CASSANDRA_TABLES:
             pipeline.alter_cassandra(f"DROP TABLE {table}")
         yield pipeline

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ import pytest
 
 from commands.reconcile import reconcile
 from services.environment import write_dbt_profile
+from services.jars import JARS_DIR
+from tests.support.exchanges import NEW_YORK
 from tests.support.pipeline import Pipeline
 from tests.support.project_copy import ProjectCopy, copy_project
 from tickledger.settings import PROJECT_ROOT
@@ -91,14 +94,25 @@ def newcomer(pipeline: Pipeline, tmp_path: Path) -> Newcomer:
 
 @pytest.mark.timeout(1200)
 def test_the_walkthrough_does_what_it_says(newcomer: Newcomer, pipeline: Pipeline) -> None:
+    before = NEW_YORK.day_of(datetime.now(UTC))
+    newcomer.follow("Change the exchange")
+    exchange = pipeline.rows("SELECT DISTINCT name, time_zone, currency FROM exchange")
+    assert exchange == [("New York Stock Exchange", "America/New_York", "USD")]
+    days = {before, NEW_YORK.day_of(datetime.now(UTC))}
+    assert {day for (day,) in pipeline.rows("SELECT date FROM aggregated_data")} <= days
+    prices = [row.price for row in pipeline.cassandra.execute("SELECT price, trade_date FROM real_time_data")]
+    assert len(prices) == 30
+    assert any(price % 1 for price in prices)
+    assert pipeline.rows("SELECT DISTINCT verdict FROM landed_batches") == [("passed",)]
+
     newcomer.follow("Add a company")
     assert pipeline.rows("SELECT sector FROM profile WHERE ticker = 'GIAA.JK'") == [("Airlines",)]
     assert pipeline.rows("SELECT SUM(ticks) FROM aggregated_data WHERE sector = 'Airlines'") == [(3,)]
     assert pipeline.rows("SELECT DISTINCT verdict FROM landed_batches") == [("passed",)]
-    before = int(pipeline.rows("SELECT MAX(batch_id) FROM landed_batches")[0][0])
+    newest = int(pipeline.rows("SELECT MAX(batch_id) FROM landed_batches")[0][0])
 
     newcomer.follow("Add a column to the contract")
-    sectors = pipeline.rows("SELECT batch_id <= %s, sectors, COUNT(*) FROM landed_batches GROUP BY 1, 2", (before,))
+    sectors = pipeline.rows("SELECT batch_id <= %s, sectors, COUNT(*) FROM landed_batches GROUP BY 1, 2", (newest,))
     assert {(bool(old), count) for old, count, _ in sectors} == {(True, None), (False, 10)}
     assert pipeline.rows("SELECT COUNT(DISTINCT contract_hash) FROM landed_batches") == [(2,)]
 

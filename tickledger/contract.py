@@ -20,15 +20,15 @@ CONTRACT_TABLES = (
     *LANDED_TABLES,
     *("skipped_offsets", "batch_findings", "daily_volume", "filled_days", "company_hours", "stream_lock"),
 )
-#: The seed, whose types stand in its config.
-PROFILE = "profile"
+#: The seeds, whose types stand in their config.
+SEEDS = ("profile", "exchange")
 #: How the tables compare texts: byte by byte. The dbt macro `exact_text_table_options` says the same.
 TABLE_OPTIONS = "engine = InnoDB default character set utf8mb4 collate utf8mb4_bin"
 
 
 @dataclass(frozen=True)
 class TableContract:
-    """One model, or the seed: its columns in order, each with its MySQL type, and the YAML that said so."""
+    """One model, or a seed: its columns in order, each with its MySQL type, and the YAML that said so."""
 
     name: str
     types: dict[str, str]
@@ -75,11 +75,11 @@ class TableContract:
 
 
 def load_contract() -> dict[str, TableContract]:
-    """The contracts of :data:`CONTRACT_TABLES` and of the seed, by table, read once a process.
+    """The contracts of :data:`CONTRACT_TABLES` and of the seeds, by table, read once a process.
 
     Raises ConfigurationError if one is missing or broken.
     """
-    return {name: _contract(DBT_FOLDER, name) for name in (*CONTRACT_TABLES, PROFILE)}
+    return {name: _contract(DBT_FOLDER, name) for name in (*CONTRACT_TABLES, *SEEDS)}
 
 
 def model_types(model: str) -> dict[str, str]:
@@ -113,8 +113,8 @@ def _described(folder: Path) -> dict[str, tuple[dict[str, Any], Path]]:
 
 def _table_contract(model: dict[str, Any], path: Path) -> TableContract:
     try:
-        if model["name"] == PROFILE:
-            types = dict(model["config"]["column_types"])
+        if model["name"] in SEEDS:
+            types = model["config"]["column_types"] | model["config"]["meta"].get("computed_types", {})
         else:
             types = {column["name"]: column["data_type"] for column in model["columns"]}
         if differing := types.keys() ^ {column["name"] for column in model["columns"]}:

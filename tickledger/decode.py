@@ -9,6 +9,7 @@ import orjson
 
 from tickledger.row_rules import RowRuleBroken, RowRules, has_every_field, json_kind
 from tickledger.tick import WHOLE_MESSAGE, Tick
+from tickledger.trading_days import UTC_DAYS, TradingDays
 
 #: A message with more values than this is not read: a few kilobytes, compressed, can hold them by the hundred million.
 MOST_VALUES = 1_000_000
@@ -50,10 +51,10 @@ class Unreadable(Exception):
 
 
 class Decoder:
-    """Decodes messages against the companies of `profile` (ticker → sector)."""
+    """Decodes messages against the companies of `profile` (ticker → sector); ticks get one of the trading days."""
 
-    def __init__(self, sectors: Mapping[str, str]) -> None:
-        self._rules = RowRules(sectors)
+    def __init__(self, sectors: Mapping[str, str], days: TradingDays = UTC_DAYS) -> None:
+        self._rules = RowRules(sectors, days)
 
     def decode(self, value: bytes | None, message_ms: int) -> Decoded:
         """Take one message apart. `message_ms` is Kafka's timestamp of it, in milliseconds since 1970-01-01 UTC.

@@ -20,10 +20,12 @@ from mysql.connector.errors import IntegrityError
 from tickledger import fault_points
 from tickledger.contract import contract_hash, insert_statement, load_contract
 from tickledger.errors import ConfigurationError, LedgerMoved, StoreUnavailable, TickledgerError
+from tickledger.exchange import DAYS_QUERY, Exchange, days_of_rows, read_exchange
 from tickledger.plain_text import plain
 from tickledger.settings import Settings
 from tickledger.stores import close_quietly, connect_mysql, fetch_rows, mysql, mysql_errors
 from tickledger.tick import OWN_FIELDS
+from tickledger.trading_days import UTC_DAYS, TradingDays
 
 #: A stream that was killed a moment ago, or whose connection broke, may hold the lock for so long.
 LOCK_SECONDS = 10
@@ -119,6 +121,7 @@ class LandedBatch:
     """What a batch brings to the ledger. `ranges` maps a partition to its offsets [from, until).
 
     `companies` is the profile, by ticker, that its ticks were held against; the ledger keeps it for the batch's checks.
+    `days` are the trading days that its ticks are of.
     `phases` are seconds by phase, as far as they have ended: those of :data:`PHASES`.
     """
 
@@ -136,6 +139,7 @@ class LandedBatch:
     landing_seconds: float
     phases: Mapping[str, float | None] = field(default_factory=dict)
     companies: Mapping[str, Company] = field(default_factory=dict)
+    days: TradingDays = UTC_DAYS
 
     @property
     def ticks_landed(self) -> int:
@@ -175,6 +179,11 @@ class Ledger:
         """`profile` as ticker → sector; empty if nothing is seeded. Raises StoreUnavailable."""
         return {ticker: company.sector for ticker, company in self.companies().items()}
 
+    def exchange(self) -> Exchange:
+        """The exchange as it is seeded. Raises ConfigurationError if it is not, StoreUnavailable."""
+        with self._transaction() as connection:
+            return read_exchange(connection)
+
     def unchecked(self) -> list[int]:
         """The batches that no check has seen, oldest first. Raises StoreUnavailable."""
         query = "SELECT batch_id FROM landed_batches WHERE verdict = 'unchecked' ORDER BY batch_id"
@@ -186,7 +195,8 @@ class Ledger:
 
         Committing the same batch again is harmless: one whose answer to COMMIT was lost is recognised.
         Raises LedgerMoved if another stream has landed meanwhile, BatchClashes if the batch stands in its own
-        way, StoreUnavailable if MySQL is away (the caller commits again).
+        way, ConfigurationError if table `exchange` has other trading days by now, StoreUnavailable if MySQL is away
+        (the caller commits again).
         """
         try:
             self._commit(batch)
@@ -253,6 +263,7 @@ class Ledger:
             if self._is_newest(connection, head, batch):
                 return
             _guard(head, batch)
+            _guard_days(connection, batch)
             _insert(connection, batch)
             fault_points.reached("before_commit")
             connection.commit()
@@ -344,6 +355,15 @@ def _guard_range(head: LedgerHead, partition: int, start: int) -> None:
     end = head.ends.get(partition, 0)
     if end != start:
         raise LedgerMoved(f"the ledger's partition {partition} ends at offset {end}; the batch begins at {start}")
+
+
+def _guard_days(connection: MySQLConnectionAbstract, batch: LandedBatch) -> None:
+    """A batch of days that are no longer the exchange's would be counted twice where it comes again."""
+    if days_of_rows(fetch_rows(connection, DAYS_QUERY)) != batch.days:
+        raise ConfigurationError(
+            "table 'exchange' has other trading days than those that this stream lands by: put back what"
+            " dbt_project/seeds/exchange.csv had, run 'dbt seed', and start the stream again"
+        )
 
 
 def _insert(connection: MySQLConnectionAbstract, batch: LandedBatch) -> None:

@@ -17,8 +17,8 @@ from tickledger.tick import (
     Tick,
     TickField,
     parse_created_at,
-    trade_day_of,
 )
+from tickledger.trading_days import UTC_DAYS, TradingDays
 
 #: A detail may quote the input; this bounds it.
 MAX_QUOTE = 80
@@ -117,9 +117,10 @@ def moment_of(text: str, name: str = "created_at") -> int:
 
 
 class RowRules:
-    """The rules of a tick against the companies of `profile` (ticker → sector)."""
+    """The rules of a tick against the companies of `profile` (ticker → sector), and its trading day."""
 
-    def __init__(self, sectors: Mapping[str, str]) -> None:
+    def __init__(self, sectors: Mapping[str, str], days: TradingDays = UTC_DAYS) -> None:
+        self._days = days
         self._sectors = sectors
         self._companies = frozenset(sectors.items())
 
@@ -143,7 +144,7 @@ class RowRules:
                 value = _created_ms(value, message_ms) if name == "created_at" else moment_of(value, name)
             values.append(value)
         ticker, created_ms, id_, volume, market_cap, price, sector = values[: len(CORE_FIELDS)]
-        day, own = trade_day_of(created_ms), tuple(values[len(CORE_FIELDS) :])
+        day, own = self._days.day_of(created_ms), tuple(values[len(CORE_FIELDS) :])
         tick = Tick(ticker, created_ms, id_, volume, market_cap, price, sector, day, own)
         if not self.are_companies([(ticker, sector)]):
             raise self._why_no_company(tick)

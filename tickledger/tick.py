@@ -52,8 +52,8 @@ CORE_FIELDS = (
     TickField("created_at", "time", 0, 0, "When the tick was made, UTC, to the millisecond"),
     TickField("id", "whole", 0, MAX_BIGINT, "The producer's number of the tick"),
     TickField("volume", "whole", 0, 10**12, "Shares traded in the tick"),
-    TickField("market_cap", "decimal", 0, 10**24, "Price times shares outstanding, IDR"),
-    TickField("price", "decimal", 0, 10**12, "Price of one share, IDR"),
+    TickField("market_cap", "decimal", 0, 10**24, "Price times shares outstanding, in the exchange's currency"),
+    TickField("price", "decimal", 0, 10**12, "Price of one share, in the exchange's currency"),
     TickField("sector", "text", 1, 64, "The company's sector, as in `profile`"),
 )
 #: Fields that are checked, stored and read back as they come. Another one is a line here; CONTRIBUTING.md shows it.
@@ -84,7 +84,7 @@ TOO_LARGE_TO_KEEP = "too_large_to_keep"
 
 
 class Tick(NamedTuple):
-    """One valid tick. `created_ms` counts milliseconds and `trade_day` days since 1970-01-01 UTC.
+    """One valid tick. `created_ms` counts milliseconds since 1970-01-01 UTC, `trade_day` days since that date.
 
     `own` are the values of :data:`OWN_FIELDS`, times in milliseconds too, None for null.
     """
@@ -118,11 +118,6 @@ def parse_created_at(text: str) -> int:
     except (ValueError, OverflowError) as error:
         raise BadTime(str(error)) from None
     return (since_epoch.days * 86_400 + since_epoch.seconds) * 1000 + since_epoch.microseconds // 1000
-
-
-def trade_day_of(created_ms: int) -> int:
-    """The trading day, in days since 1970-01-01: the UTC date of created_at."""
-    return created_ms // MS_A_DAY
 
 
 def day_to_date(trade_day: int) -> date:

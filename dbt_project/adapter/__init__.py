@@ -16,9 +16,11 @@ import mysql.connector
 from dbt.adapters.base import AdapterPlugin, BaseAdapter, available
 from dbt.adapters.contracts.connection import Connection, Credentials
 from dbt.adapters.exceptions import FailedToConnectError
+from dbt_common.clients.agate_helper import table_from_rows
 from dbt_common.exceptions import DbtRuntimeError
 from dotenv import find_dotenv
 
+from tickledger.exchange import day_problems, exchange_of, problems_of, rows_of
 from tickledger.table_facts import changes_to, misfits, table_facts
 
 NAME = "tickledger"
@@ -133,6 +135,25 @@ class TickledgerAdapter(MySQLAdapter):
     def view_misfits(self, contract: str, query: str) -> list[str]:
         """What keeps a query from a view's contract, from what SHOW CREATE TABLE says of tables made from each."""
         return misfits(table_facts(contract), table_facts(query))
+
+    @available
+    def exchange_problems(self, rows: Any) -> list[str]:
+        """What is wrong with the rows of the seed `exchange`, a line each."""
+        if len(rows.rows) > 1:
+            return [f"holds {len(rows.rows)} rows; it should hold one, the exchange's"]
+        return problems_of(rows.rows[0].dict())
+
+    @available
+    def moved_days(self, rows: Any, live: Any) -> list[str]:
+        """The line that refuses the seed if days that have been would be others than `live`, the rows of the table."""
+        return day_problems(exchange_of(rows.rows[0].dict()), live)
+
+    @available
+    def with_clock(self, rows: Any) -> Any:
+        """The rows of the table `exchange`: the seed's one row for each stretch of its clocks."""
+        names, facts = [*rows.column_names, "from_at", "day_shift_seconds"], list(rows.rows[0])
+        stretches = rows_of(exchange_of(rows.rows[0].dict()))
+        return table_from_rows([[*facts, *one] for one in stretches], names, text_only_columns=names)
 
     # dbt-mysql's own takes the manifest, as in dbt 1.7; what it does for each schema fits as it is.
     get_catalog = BaseAdapter.get_catalog

@@ -16,6 +16,10 @@
     {% do exceptions.raise_compiler_error(model.original_file_path ~ " holds no row; " ~ target ~ " keeps those it has") %}
   {%- endif -%}
   {% do refuse_rows(unclear_rows(rows)) %}
+  {%- if config.get('meta', {}).get('computed_types') -%}
+    {% do refuse_rows(adapter.exchange_problems(rows) or moved_days(rows, target, existing)) %}
+    {%- set rows = adapter.with_clock(rows) -%}
+  {%- endif -%}
   {% do store_result('agate_table', response='OK', agate_table=rows) %}
 
   {{ run_hooks(pre_hooks) }}
@@ -58,7 +62,7 @@
 
 {#- The body of CREATE TABLE: types from `column_types`, constraints from the columns of the seed's YAML. -#}
 {% macro seed_table_definition(column_names) %}
-  {%- set types, columns = config.get('column_types', {}), {} -%}
+  {%- set types, columns = dict(config.get('column_types', {}), **config.get('meta', {}).get('computed_types', {})), {} -%}
   {%- if types.keys() | sort != column_names | sort -%}
     {% do exceptions.raise_compiler_error(
       model.original_file_path ~ " has the columns " ~ tojson(column_names | list) ~ "; its YAML types " ~ types.keys() | join(', ')
@@ -69,6 +73,25 @@
     {%- do columns.update({name: {'name': name, 'data_type': types[name], 'constraints': constraints}}) -%}
   {%- endfor -%}
   ({{ adapter.render_raw_columns_constraints(raw_columns=columns) | join(', ') }}) {{ exact_text_table_options() }}
+{% endmacro %}
+
+
+{#-
+  Ticks lie by their trading day: one that came again under another day would be landed twice. A stream that has run may
+  have left some, also if no batch has landed.
+-#}
+{% macro moved_days(rows, target, existing) %}
+  {%- set streamed, live = [], none -%}
+  {%- for name in ['stream_lock', 'landed_batches'] -%}
+    {%- set table = adapter.get_relation(database=database, schema=schema, identifier=name) -%}
+    {%- if table is not none and run_query('select 1 from ' ~ table ~ ' limit 1').rows -%}{%- do streamed.append(name) -%}{%- endif -%}
+  {%- endfor -%}
+  {%- if not streamed -%}
+    {{ return([]) }}
+  {%- elif existing is not none -%}
+    {%- set live = run_query('select from_at, day_shift_seconds from ' ~ target ~ ' order by from_at').rows -%}
+  {%- endif -%}
+  {{ return(adapter.moved_days(rows, live)) }}
 {% endmacro %}
 
 

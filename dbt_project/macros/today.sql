@@ -1,6 +1,12 @@
-{#- The current trading day: the UTC date, whatever the time zone of the reader's session. A unit test says which it is. -#}
+{#- The current trading day, whatever the time zone of the reader's session. A unit test says which it is. -#}
 {% macro today() -%}
-  utc_date()
+  (
+    select cast(utc_timestamp(3) + interval day_shift_seconds second as date)
+    from {{ ref('exchange') }}
+    where from_at <= utc_timestamp(3)
+    order by from_at desc
+    limit 1
+  )
 {%- endmacro %}
 
 

@@ -12,7 +12,7 @@ from collections import defaultdict
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
-from producer.companies import read_companies
+from producer.companies import read_companies, read_ladder
 from producer.market import Market
 from producer.tick_ids import tick_ids
 from streaming.tick_columns import TickColumns
@@ -21,7 +21,7 @@ from tickledger.decode import Decoder
 from tickledger.ledger import LandedBatch, Ledger, SectorVolume, utc_now
 from tickledger.settings import Settings, load_settings
 from tickledger.stores import connect_cassandra, connect_mysql
-from tickledger.tick import Tick, datetime_to_ms
+from tickledger.tick import Tick, datetime_to_ms, day_to_date
 
 BATCHES_A_DAY = 240
 #: Hours before the end in which nothing is traded: a gap to be seen as one.
@@ -62,7 +62,9 @@ class Filler:
         self._session = connect_cassandra(settings)
         self._sink = TickSink(self._session)
         companies = read_companies(settings)
-        self._market, self._ids, self._random = Market(companies, seed), tick_ids(), random.Random(seed)
+        self._market = Market(companies, read_ladder(settings), seed)
+        self._ids, self._random = tick_ids(), random.Random(seed)
+        self._days = self._ledger.exchange().days
         self._decoder = Decoder({company.ticker: company.sector for company in companies})
         self.companies = len(companies)
         self._offsets = {0: 0, 1: 0}
@@ -83,7 +85,7 @@ class Filler:
         sent: dict[int, list[tuple[Tick, int]]] = {0: [], 1: []}
         for number, moment in enumerate(moments):
             for tick in self._trade(moment):
-                groups[moment.date(), tick.sector].append(tick)
+                groups[day_to_date(tick.trade_day), tick.sector].append(tick)
                 sent[number % 2].append((tick, self._offsets[number % 2]))
             self._offsets[number % 2] += 1
         for partition, ticks in sent.items():
@@ -102,8 +104,8 @@ class Filler:
             self._judge(verdict, landed_at, len(moments) * self.companies)
 
     def _trade(self, moment: datetime) -> list[Tick]:
-        at, day = datetime_to_ms(moment), (moment.date() - date(1970, 1, 1)).days
-        rows = self._market.trade("", self._ids)
+        at = datetime_to_ms(moment)
+        day, rows = self._days.day_of(at), self._market.trade("", self._ids)
         return [
             Tick(row["ticker"], at, row["id"], row["volume"], row["market_cap"], row["price"], row["sector"], day)
             for row in rows
@@ -143,6 +145,7 @@ class Filler:
             sectors=sectors,
             landed_at=landed_at,
             landing_seconds=took,
+            days=self._days,
             phases={"waiting": max(2 - took, 0), "job": 0.8 * took},
         )
         self._ledger.commit(batch)

@@ -1,13 +1,21 @@
 """Known data for the page, written into the stores as the stream writes them."""
 
 from contextlib import closing
-from datetime import datetime
+from datetime import date, datetime
 
 from tests.support.pipeline import Pipeline
 from tickledger.contract import CONTRACT_TABLES
 
 
-def land(pipeline: Pipeline, batch_id: int, at: datetime, volumes: dict[str, int], verdict: str = "passed") -> None:
+def land(
+    pipeline: Pipeline,
+    batch_id: int,
+    at: datetime,
+    volumes: dict[str, int],
+    verdict: str = "passed",
+    *,
+    day: date | None = None,
+) -> None:
     """Write what the stream writes for a batch of one tick a sector."""
     with closing(pipeline.mysql()) as connection:
         cursor = connection.cursor()
@@ -15,7 +23,7 @@ def land(pipeline: Pipeline, batch_id: int, at: datetime, volumes: dict[str, int
             cursor.execute(
                 "INSERT INTO aggregated_data (processing_id, processed_at, sector, total_volume, date, batch_id, ticks,"
                 " first_created_at, last_created_at) VALUES (%s, %s, %s, %s, %s, %s, 1, %s, %s)",
-                (batch_id * 100 + place, at, sector, volume, at.date(), batch_id, at, at),
+                (batch_id * 100 + place, at, sector, volume, day or at.date(), batch_id, at, at),
             )
         cursor.execute(
             "INSERT INTO landed_batches (batch_id, topic, topic_id, messages, ticks_read, ticks_landed, dead_letters,"
@@ -27,12 +35,14 @@ def land(pipeline: Pipeline, batch_id: int, at: datetime, volumes: dict[str, int
         connection.commit()
 
 
-def tick(pipeline: Pipeline, ticker: str, at: datetime, price: str, tick_id: int = 1) -> None:
+def tick(
+    pipeline: Pipeline, ticker: str, at: datetime, price: str, tick_id: int = 1, *, day: date | None = None
+) -> None:
     """Write one tick as the stream writes it."""
     pipeline.cassandra.execute(
         "INSERT INTO real_time_data (ticker, trade_date, created_at, id, volume, market_cap, price, sector,"
         f" kafka_partition, kafka_offset) VALUES (%s, %s, %s, %s, 100, 1, {price}, 'Coal', 0, 0)",
-        (ticker, at.date(), at, tick_id),
+        (ticker, day or at.date(), at, tick_id),
     )
 
 

@@ -302,7 +302,7 @@ def _dump(connection: MySQLConnectionAbstract, name: str) -> Iterator[str]:
 def _inserts(cursor: Any, table: str) -> Iterator[str]:
     cursor.execute(f"SELECT * FROM `{table}`")
     for row in cursor.fetchall():
-        texts = ("'" + value.replace("'", "''") + "'" if isinstance(value, str) else str(value) for value in row)
+        texts = (str(value) if isinstance(value, int) else "'" + str(value).replace("'", "''") + "'" for value in row)
         yield f"INSERT INTO `{table}` VALUES ({', '.join(texts)})"
 
 
