@@ -11,7 +11,6 @@ from datetime import UTC, date, datetime, timedelta
 from decimal import Context, Decimal
 from itertools import chain, groupby
 from typing import Annotated, Any, NamedTuple
-from zoneinfo import ZoneInfo
 
 import typer
 from mysql.connector.abstracts import MySQLConnectionAbstract
@@ -21,13 +20,12 @@ from commands.reconcile import OffsetRanges, read_ranges
 from tickledger.command_line import AsJson, print_json
 from tickledger.contract import insert_statement
 from tickledger.counted import counted
+from tickledger.exchange import Exchange, read_exchange
 from tickledger.ledger import utc_now
 from tickledger.settings import Settings, load_settings
 from tickledger.stores import cassandra, fetch_rows, mysql
 from tickledger.tick import EARLIEST_MS, RAW_TABLE, ms_to_datetime
 
-#: Whose clock cuts a trading day into hours.
-EXCHANGE = ZoneInfo("Asia/Jakarta")
 HOUR = timedelta(hours=1)
 #: An hour is over so long after its end: what was made in it has landed by then.
 GRACE = timedelta(minutes=1)
@@ -90,14 +88,14 @@ SELECT created_at, volume, price, kafka_partition, kafka_offset FROM {RAW_TABLE}
 _NOTHING = Known(0, ms_to_datetime(EARLIEST_MS))
 
 
-def _local(moment: datetime) -> datetime:
+def _local(moment: datetime, exchange: Exchange) -> datetime:
     """A moment (UTC, without a zone) by the exchange's clock."""
-    return moment.replace(tzinfo=UTC).astimezone(EXCHANGE)
+    return moment.replace(tzinfo=UTC).astimezone(exchange.zone)
 
 
-def _hour_of(moment: datetime) -> datetime:
+def _hour_of(moment: datetime, exchange: Exchange) -> datetime:
     """The start of the exchange's hour in which a moment lies; both are UTC, without a zone."""
-    local = _local(moment)
+    local = _local(moment, exchange)
     return moment - timedelta(minutes=local.minute, seconds=local.second, microseconds=local.microsecond)
 
 
@@ -113,14 +111,15 @@ def fill_hours(
     filled = []
     with mysql(settings, settings.dbt_mysql) as connection, cassandra(settings) as session:
         ticks_of = session.prepare(_TICKS)
-        ranges, days = _plan(connection, utc_now(), day)
+        exchange = read_exchange(connection)
+        ranges, days = _plan(connection, exchange, utc_now(), day)
         companies = companies_by_day(session) if days else {}
         for one in days:
             rows = [
                 dict(row, date=one.date, ticker=ticker)
                 for ticker in companies.get(one.date, ())
                 for span in _spans(one.hours)
-                for row in _sum(session.execute(ticks_of, (ticker, one.date, *span)), one.hours, ranges)
+                for row in _sum(session.execute(ticks_of, (ticker, one.date, *span)), one.hours, ranges, exchange)
             ]
             if _replace(connection, one, rows) and one.hours:
                 ticks, volume = sum(row["ticks"] for row in rows), sum(row["volume"] for row in rows)
@@ -129,7 +128,9 @@ def fill_hours(
     return filled
 
 
-def _plan(connection: MySQLConnectionAbstract, now: datetime, day: date | None) -> tuple[OffsetRanges, list[DayToFill]]:
+def _plan(
+    connection: MySQLConnectionAbstract, exchange: Exchange, now: datetime, day: date | None
+) -> tuple[OffsetRanges, list[DayToFill]]:
     """What has landed, and what it leaves to be summed, both as of one moment."""
     connection.cursor().execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
     ranges = read_ranges(connection)
@@ -142,11 +143,13 @@ def _plan(connection: MySQLConnectionAbstract, now: datetime, day: date | None) 
     for of, newest_batch in fetch_rows(connection, _NEWEST_BATCH_OF_DAYS):
         before = known.get(of)
         # What was over stays so, where the stream has fallen behind since.
-        after = Known(ranges.newest_batch, max(_hour_of(over_at), (before or _NOTHING).until))
-        if of == day or (day is None and _is_left(of, int(newest_batch), before)):
+        after = Known(ranges.newest_batch, max(_hour_of(over_at, exchange), (before or _NOTHING).until))
+        if of == day or (
+            day is None and _is_left(int(newest_batch), before, exchange.begin_of(of + timedelta(days=1)))
+        ):
             since = before if before and not day else _NOTHING
             touched = fetch_rows(connection, _TOUCHED, {"day": of} | since._asdict())
-            days.append(DayToFill(of, _hours(touched, after.until), before, after))
+            days.append(DayToFill(of, _hours(touched, after.until, exchange), before, after))
     connection.rollback()
     return ranges, days
 
@@ -154,17 +157,16 @@ def _plan(connection: MySQLConnectionAbstract, now: datetime, day: date | None) 
 _KNOWN = "SELECT date, filled_to_batch, filled_until FROM filled_days"
 
 
-def _is_left(day: date, newest_batch: int, known: Known | None) -> bool:
-    """Whether a day may have hours that are not summed, or not with all their ticks."""
-    end = datetime.combine(day, datetime.min.time()) + timedelta(days=1)
+def _is_left(newest_batch: int, known: Known | None, end: datetime) -> bool:
+    """Whether a day that ends then may have hours that are not summed, or not with all their ticks."""
     return known is None or newest_batch > known.to_batch or known.until < end
 
 
-def _hours(touched: Iterable[tuple[datetime, datetime]], until: datetime) -> list[datetime]:
+def _hours(touched: Iterable[tuple[datetime, datetime]], until: datetime, exchange: Exchange) -> list[datetime]:
     """The starts of all hours before `until` that lie, in part, between two times of a pair."""
     found = set()
     for first, last in touched:
-        start = _hour_of(first)
+        start = _hour_of(first, exchange)
         while start <= last and start < until:
             found.add(start)
             start += HOUR
@@ -178,11 +180,13 @@ def _spans(hours: list[datetime]) -> Iterator[tuple[datetime, datetime]]:
         yield span[0], span[-1] + HOUR
 
 
-def _sum(ticks: Iterable[Any], hours: list[datetime], ranges: OffsetRanges) -> Iterator[dict[str, Any]]:
+def _sum(
+    ticks: Iterable[Any], hours: list[datetime], ranges: OffsetRanges, exchange: Exchange
+) -> Iterator[dict[str, Any]]:
     """One row per hour of a company's ticks, which come in the order of created_at and id, page by page."""
     landed = (one for one in ticks if ranges.batch_of(one.kafka_partition, one.kafka_offset) is not None)
     for start, of_hour in groupby(landed, key=lambda one: hours[bisect_right(hours, one.created_at) - 1]):
-        yield {"starts_at": start, "hour": _local(start).hour} | _add_up(of_hour)
+        yield {"starts_at": start, "hour": _local(start, exchange).hour} | _add_up(of_hour)
 
 
 def _add_up(ticks: Iterator[Any]) -> dict[str, Any]:
@@ -223,7 +227,7 @@ ON DUPLICATE KEY UPDATE filled_to_batch = VALUES(filled_to_batch), filled_until 
 def main(
     day: Annotated[
         datetime | None,
-        typer.Option("--date", formats=["%Y-%m-%d"], help="All hours of this trading day (UTC) again, and no others."),
+        typer.Option("--date", formats=["%Y-%m-%d"], help="All hours of this trading day again, and no others."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:

@@ -35,7 +35,7 @@ from services.environment import write_dbt_profile
 from services.jars import Say
 from services.maven import digest_of
 from services.set_up import set_up_stores
-from tickledger.contract import CONTRACT_TABLES, DBT_FOLDER, PROFILE, load_contract
+from tickledger.contract import CONTRACT_TABLES, DBT_FOLDER, SEEDS, load_contract
 from tickledger.errors import ConfigurationError, TickledgerError
 from tickledger.ledger import StreamLock, utc_now
 from tickledger.plain_text import plain
@@ -49,7 +49,7 @@ FACTS = "backup.json"
 #: What the files were when they were written, as `sha256sum` writes and checks it.
 MANIFEST = "SHA256SUMS"
 #: MySQL's tables with rows to keep: all that the contract names but the stream's lock.
-MYSQL_TABLES = tuple(name for name in (PROFILE, *CONTRACT_TABLES) if name != "stream_lock")
+MYSQL_TABLES = tuple(name for name in (*SEEDS, *CONTRACT_TABLES) if name != "stream_lock")
 #: A table of MySQL's that is there while a restore is not through; its comment says of which backup.
 MARKER = "restoring"
 
@@ -298,8 +298,8 @@ def _refuse_other_rows(settings: Settings, backup: Backup) -> None:
             return
         if MARKER in there:
             raise _full("MYSQL_DATABASE", database, "the restore of another backup is not through")
-        # dbt alone fills the profile, also in servers that are new.
-        for table in (name for name in MYSQL_TABLES if name in there and name != PROFILE):
+        # dbt alone fills the seeds, also in servers that are new.
+        for table in (name for name in MYSQL_TABLES if name in there and name not in SEEDS):
             if fetch_rows(connection, f"SELECT 1 FROM {database}.{table} LIMIT 1"):
                 raise _full("MYSQL_DATABASE", database, f"{table} has rows")
     with cassandra(settings) as session:

@@ -93,7 +93,8 @@ class ColumnDecoder:
         return TickColumns(
             objects(columns["ticker"]), created, whole(columns["id"]), whole(columns["volume"]),
             numbers(columns["market_cap"]), numbers(columns["price"]), objects(columns["sector"]),
-            self._days.days_of(created), offsets, tuple([self._own(field, columns[field.name]) for field in OWN_FIELDS]),
+            self._days.days_of(created), offsets,
+            tuple([self._own(field, columns[field.name]) for field in OWN_FIELDS]),
         )  # fmt: skip
 
     def _own(self, field: TickField, values: list[Any]) -> NDArray[Any]:

@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
-from zoneinfo import ZoneInfo
 
 import numpy as np
 import pandas as pd
@@ -19,8 +18,10 @@ from commands.rebuild import companies_by_day
 from commands.reconcile import reconcile
 from commands.roll_up import roll_up
 from tests.support.batches import Lander, assert_books_agree, tick
+from tests.support.exchanges import NEW_YORK, SEEDED
 from tests.support.pipeline import Pipeline, run_tickledger
 from tests.test_roll_up import age
+from tickledger.exchange import exchange_of
 
 pytestmark = pytest.mark.integration
 
@@ -276,13 +277,19 @@ def test_an_empty_ledger_has_no_hour_to_fill(pipeline: Pipeline) -> None:
     assert fill_hours(pipeline.settings) == []
 
 
-def test_the_hours_are_those_of_the_exchanges_clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "EXCHANGE", ZoneInfo("Asia/Kolkata"))
+def test_the_hours_are_those_of_the_exchanges_clock() -> None:
+    kolkata = exchange_of(SEEDED | {"time_zone": "Asia/Kolkata"})
     noon = datetime(2026, 3, 2, 12)
-    found = module._hours([(noon, noon + timedelta(minutes=31))], noon + timedelta(hours=9))
+    found = module._hours([(noon, noon + timedelta(minutes=31))], noon + timedelta(hours=9), kolkata)
     assert found == [noon - timedelta(minutes=30), noon + timedelta(minutes=30)]
-    assert [module._local(start).hour for start in found] == [17, 18]
+    assert [module._local(start, kolkata).hour for start in found] == [17, 18]
     assert list(module._spans([*found, noon + timedelta(hours=3.5)])) == [
         (found[0], found[1] + timedelta(hours=1)),
         (noon + timedelta(hours=3.5), noon + timedelta(hours=4.5)),
     ]
+
+
+def test_an_hour_that_clocks_show_twice_is_two() -> None:
+    before = datetime(2026, 11, 1, 5, 30)
+    found = module._hours([(before, before + timedelta(hours=2))], before + timedelta(days=1), NEW_YORK)
+    assert [(start.hour, module._local(start, NEW_YORK).hour) for start in found] == [(5, 1), (6, 1), (7, 2)]

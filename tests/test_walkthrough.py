@@ -3,8 +3,6 @@
 import json
 import re
 import shutil
-import subprocess
-import sys
 from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,7 +12,6 @@ import pytest
 
 from commands.reconcile import reconcile
 from services.environment import write_dbt_profile
-from services.jars import JARS_DIR
 from tests.support.exchanges import NEW_YORK
 from tests.support.pipeline import Pipeline
 from tests.support.project_copy import ProjectCopy, copy_project
