@@ -262,7 +262,7 @@ def test_the_unit_tests_find_a_view_that_counts_otherwise(database: Database, tm
     assert done.returncode == 1
     assert set(re.findall(r"FAIL 1 (\w+)::(\w+)", done.stdout)) == {
         ("batch_health", "a_batchs_shares_are_of_the_ticks_it_read"),
-        ("volume_by_company", "a_day_opens_with_its_first_hour_and_closes_with_its_last"),
+        ("volume_by_company", "a_day_opens_with_its_first_hour_and_closes_so"),
         ("volume_by_hour", "an_hour_adds_up_its_companies"),
         ("volume_by_day", "a_rolled_up_day_adds_up_with_later_batches"),
         ("volume_today", "volume_today_has_no_row_before_the_days_first_batch"),
