@@ -27,6 +27,8 @@ from tickledger.stores import cassandra, fetch_rows, mysql
 from tickledger.tick import EARLIEST_MS, RAW_TABLE, ms_to_datetime
 
 HOUR = timedelta(hours=1)
+#: A statement of more could be larger than a server takes.
+ROWS_A_STATEMENT = 1000
 #: An hour is over so long after its end: what was made in it has landed by then.
 GRACE = timedelta(minutes=1)
 
@@ -62,7 +64,7 @@ class FilledDay(NamedTuple):
 
 _HEAD = """
 SELECT batch_id, CASE WHEN messages_behind > 0 THEN last_created_at END
-  FROM landed_batches ORDER BY batch_id DESC LIMIT 1
+  FROM landed_batches WHERE messages_behind IS NOT NULL ORDER BY batch_id DESC LIMIT 1
 """
 #: An index gives these without reading every batch's rows.
 _NEWEST_BATCH_OF_DAYS = """
@@ -93,10 +95,14 @@ def _local(moment: datetime, exchange: Exchange) -> datetime:
     return moment.replace(tzinfo=UTC).astimezone(exchange.zone)
 
 
-def _hour_of(moment: datetime, exchange: Exchange) -> datetime:
-    """The start of the exchange's hour in which a moment lies; both are UTC, without a zone."""
-    local = _local(moment, exchange)
-    return moment - timedelta(minutes=local.minute, seconds=local.second, microseconds=local.microsecond)
+def _hour_of(moment: datetime, day: date, exchange: Exchange) -> datetime:
+    """The start of the hour of a trading day in which a moment lies; both are UTC, without a zone.
+
+    All hours of a day follow each other, also where the clock is moved by part of an hour.
+    """
+    begin = exchange.begin_of(day)
+    first = begin - timedelta(minutes=_local(begin, exchange).minute)
+    return first + (moment - first) // HOUR * HOUR
 
 
 def fill_hours(
@@ -112,6 +118,8 @@ def fill_hours(
     with mysql(settings, settings.dbt_mysql) as connection, cassandra(settings) as session:
         ticks_of = session.prepare(_TICKS)
         exchange = read_exchange(connection)
+        # Both servers refuse `SET TRANSACTION` in a transaction.
+        connection.rollback()
         ranges, days = _plan(connection, exchange, utc_now(), day)
         companies = companies_by_day(session) if days else {}
         for one in days:
@@ -143,13 +151,13 @@ def _plan(
     for of, newest_batch in fetch_rows(connection, _NEWEST_BATCH_OF_DAYS):
         before = known.get(of)
         # What was over stays so, where the stream has fallen behind since.
-        after = Known(ranges.newest_batch, max(_hour_of(over_at, exchange), (before or _NOTHING).until))
+        after = Known(ranges.newest_batch, max(_hour_of(over_at, of, exchange), (before or _NOTHING).until))
         if of == day or (
             day is None and _is_left(int(newest_batch), before, exchange.begin_of(of + timedelta(days=1)))
         ):
             since = before if before and not day else _NOTHING
             touched = fetch_rows(connection, _TOUCHED, {"day": of} | since._asdict())
-            days.append(DayToFill(of, _hours(touched, after.until, exchange), before, after))
+            days.append(DayToFill(of, _hours(touched, after.until, of, exchange), before, after))
     connection.rollback()
     return ranges, days
 
@@ -162,11 +170,13 @@ def _is_left(newest_batch: int, known: Known | None, end: datetime) -> bool:
     return known is None or newest_batch > known.to_batch or known.until < end
 
 
-def _hours(touched: Iterable[tuple[datetime, datetime]], until: datetime, exchange: Exchange) -> list[datetime]:
+def _hours(
+    touched: Iterable[tuple[datetime, datetime]], until: datetime, day: date, exchange: Exchange
+) -> list[datetime]:
     """The starts of all hours before `until` that lie, in part, between two times of a pair."""
     found = set()
     for first, last in touched:
-        start = _hour_of(first, exchange)
+        start = _hour_of(first, day, exchange)
         while start <= last and start < until:
             found.add(start)
             start += HOUR
@@ -211,8 +221,9 @@ def _replace(connection: MySQLConnectionAbstract, day: DayToFill, rows: list[dic
     cursor = connection.cursor()
     gone = "DELETE FROM company_hours WHERE date = %s AND starts_at = %s"
     cursor.executemany(gone, [(day.date, start) for start in day.hours])
-    if rows:
-        cursor.executemany(insert_statement("company_hours", rows[0]), rows)
+    for start in range(0, len(rows), ROWS_A_STATEMENT):
+        part = rows[start : start + ROWS_A_STATEMENT]
+        cursor.executemany(insert_statement("company_hours", part[0]), part)
     row: dict[str, Any] = {"date": day.date, "filled_to_batch": day.after.to_batch, "filled_until": day.after.until}
     cursor.execute(insert_statement("filled_days", row) + _FILLED_FURTHER, row)
     connection.commit()

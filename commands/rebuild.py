@@ -20,7 +20,7 @@ from tickledger.errors import LedgerMoved
 from tickledger.ledger import SectorVolume, aggregate_row, insert_into, summed_by, utc_now
 from tickledger.settings import Settings, load_settings
 from tickledger.stores import cassandra, mysql
-from tickledger.tick import RAW_TABLE
+from tickledger.tick import RAW_TABLE, summed_value
 
 #: What the ticks of one day add up to, by batch, sector and what :func:`tickledger.ledger.summed_by` names.
 BatchSums = dict[tuple[int, str, tuple[Any, ...]], SectorVolume]
@@ -59,9 +59,14 @@ def _insert_aggregates(connection: Any, sums: BatchSums) -> None:
     cursor = connection.cursor()
     cursor.execute("SELECT COALESCE(MAX(processing_id), 0) FROM aggregated_data")
     last_id, rebuilt_at = int(cursor.fetchone()[0]), utc_now()
-    for number, ((batch_id, *_), one) in enumerate(sorted(sums.items(), key=repr), start=1):
+    for number, ((batch_id, *_), one) in enumerate(sorted(sums.items(), key=_in_order), start=1):
         row = aggregate_row(batch_id, rebuilt_at, one, last_id + number)
         cursor.execute(insert_into("aggregated_data"), row)
+
+
+def _in_order(one: tuple[tuple[int, str, tuple[Any, ...]], Any]) -> tuple[int, str, str]:
+    (batch_id, sector, own), _ = one
+    return batch_id, sector, repr(own)
 
 
 def _sums(settings: Settings, day: date, ranges: OffsetRanges) -> BatchSums:
@@ -76,7 +81,7 @@ def _sums(settings: Settings, day: date, ranges: OffsetRanges) -> BatchSums:
             for sector, volume, created_at, partition, offset, *own in rows:
                 batch_id = ranges.batch_of(partition, offset)
                 if batch_id is not None:
-                    ticks[batch_id, sector, tuple(own)].append((volume, created_at))
+                    ticks[batch_id, sector, summed_value(own)].append((volume, created_at))
     return {
         (batch_id, sector, own): SectorVolume(
             date=day,

@@ -1,6 +1,6 @@
 """`tickledger roll-up --keep-days 30`: move old batches' aggregates into `daily_volume`, beside the stream.
 
-`aggregated_data` has a row per batch, date and sector and grows with every batch; `daily_volume` has one per date and
+`aggregated_data` grows with every batch, by a row or more per date and sector; `daily_volume` has one per date and
 sector. Batches move in their order and as a whole, a thousand at most in one transaction, so every total is the same
 before, while and after, and the ledger says of each batch in which table its volume is (`rolled_up_at`).
 """
@@ -23,7 +23,7 @@ from tickledger.stores import fetch_rows, mysql
 BATCHES_A_STEP = 1000
 
 _SUMS = """
-SELECT date, sector, SUM(total_volume) AS total_volume, SUM(ticks) AS ticks, COUNT(*) AS batches,
+SELECT date, sector, SUM(total_volume) AS total_volume, SUM(ticks) AS ticks, COUNT(DISTINCT batch_id) AS batches,
        MIN(batch_id) AS first_batch_id, MAX(batch_id) AS last_batch_id,
        MIN(first_created_at) AS first_created_at, MAX(last_created_at) AS last_created_at
   FROM aggregated_data WHERE batch_id BETWEEN %s AND %s GROUP BY date, sector ORDER BY date, sector
@@ -135,7 +135,9 @@ def _last_to_move(connection: MySQLConnectionAbstract, first: int, kept: Mapping
 
 
 def main(
-    keep_days: Annotated[int, typer.Option(min=1, help="Whole UTC days that stay in aggregated_data by batch.")] = 30,
+    keep_days: Annotated[
+        int, typer.Option(min=1, help="Whole trading days that stay in aggregated_data by batch.")
+    ] = 30,
 ) -> None:
     """Move the aggregates of batches that landed long ago into daily_volume, one row per date and sector.
 

@@ -107,7 +107,7 @@ def restore(
     """Set up the settings' servers, and fill them with a backup.
 
     The servers must run, and no stream. Exit code 0: the stream goes on where the backup's ledger ends. 1: it does not,
-    or the restore failed. 2: nothing was changed, since the backup, the settings or the servers do not fit.
+    or the restore failed. 2: no row was changed, since the backup, the settings or the servers do not fit.
     """
     settings = load_settings()
     whole = backup.read_backup(folder)

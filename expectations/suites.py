@@ -19,7 +19,7 @@ from tickledger.command_line import run_app
 from tickledger.contract import load_contract
 from tickledger.errors import ConfigurationError
 from tickledger.settings import FEED_RULES, PROJECT_ROOT
-from tickledger.tick import TICK_FIELDS
+from tickledger.tick import OWN_FIELDS, TICK_FIELDS
 
 PROJECT_FOLDER = PROJECT_ROOT / "expectations" / "project"
 CHECKPOINT = "landed_batch"
@@ -116,7 +116,8 @@ def aggregates() -> Iterator[Expectation]:
         for constraint in column.get("constraints", ()):
             yield _not_null(column["name"]) if constraint["type"] == "not_null" else _from_check(constraint)
         if text := re.fullmatch(r"(?:var)?char\((\d+)\)", column["data_type"]):
-            yield _length(column["name"], 1, int(text[1]))
+            least = 0 if column["name"] in {field.name for field in OWN_FIELDS} else 1
+            yield _length(column["name"], least, int(text[1]))
     yield _at_least("last_is_not_before_first", "last_created_at", "first_created_at")
     yield _same("sector_is_a_profiles", "sector", "profile_sector", "a sector of profile")
 

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import date, datetime
 from decimal import Decimal
@@ -62,8 +62,8 @@ class _Pace(NamedTuple):
     in_flight: int
 
 
-# A dead letter may have megabytes.
-_PACES = {RAW_TABLE: _Pace(5000, 200, 32), DEAD_LETTER_TABLE: _Pace(20, 1, 4)}
+# A dead letter may have megabytes, and a page of many more than a node's memory.
+_PACES = {RAW_TABLE: _Pace(5000, 200, 32), DEAD_LETTER_TABLE: _Pace(1, 1, 4)}
 #: How a value comes back from JSON, by CQL type; others are as JSON has them.
 _FROM_JSON: dict[str, Callable[[str], object]] = {
     "blob": bytes.fromhex,
@@ -154,14 +154,21 @@ def restore(settings: Settings, backup: Backup, say: Say, *, replace: bool, then
         if not replace:
             _refuse_other_rows(settings, backup)
         _begin(settings, backup)
-        _fill_cassandra(settings, backup)
-        say("Cassandra is restored")
-        _make_tables(settings)
-        _fill_mysql(settings, backup)
-        say("MySQL is restored")
+        with _half_way():
+            _fill_cassandra(settings, backup)
+            say("Cassandra is restored")
+            _fill_mysql(settings, backup)
+            say("MySQL is restored")
         then()
-        with mysql(settings, settings.dbt_mysql) as connection:
-            connection.cursor().execute(f"DROP TABLE {MARKER}")
+
+
+@contextlib.contextmanager
+def _half_way() -> Iterator[None]:
+    """Whatever ends a restore that has begun: exit code 1, since what was there is gone."""
+    try:
+        yield
+    except TickledgerError as error:
+        raise TickledgerError(f"{error}; the restore has ended half-way: run it again") from None
 
 
 def _file_of(table: str) -> str:
@@ -203,7 +210,19 @@ def _copy_table(connection: MySQLConnectionAbstract, table: str, folder: Path) -
     _write(folder / _file_of(table), cursor)
     columns = list(cursor.column_names)
     cursor.close()
+    _refuse_unknown(table, columns, load_contract()[table].columns)
     return columns
+
+
+def _refuse_unknown(table: str, there: Collection[str], known: Collection[str]) -> None:
+    """Raise ConfigurationError where a table is missing, or has a column that no restore would know."""
+    if not there:
+        raise ConfigurationError(f"Cassandra has no table {table!r}; 'tickledger doctor' says what makes it")
+    if unknown := [column for column in there if column not in known]:
+        raise ConfigurationError(
+            f"table {table!r} has a column {unknown[0]!r} that this tickledger does not know;"
+            " back up with the code that does"
+        )
 
 
 def _copy_cassandra(settings: Settings, folder: Path, say: Say) -> dict[str, Any]:
@@ -212,7 +231,9 @@ def _copy_cassandra(settings: Settings, folder: Path, say: Say) -> dict[str, Any
     with cassandra(settings) as session:
         live = session.cluster.metadata.keyspaces[settings.cassandra_keyspace].tables
         for table, definition in CASSANDRA_TABLES.items():
-            tables[table] = [name for name in definition.columns if name in live[table].columns]
+            there = live[table].columns if table in live else {}
+            _refuse_unknown(table, there, definition.columns)
+            tables[table] = [name for name in definition.columns if name in there]
             query = f"SELECT {', '.join(tables[table])} FROM {table}"
             rows = session.execute(SimpleStatement(query, fetch_size=_PACES[table].page))
             _write(folder / _file_of(table), map(tuple, rows))
@@ -319,7 +340,7 @@ def _begin(settings: Settings, backup: Backup) -> None:
     with mysql(settings, settings.dbt_mysql, database="") as connection:
         cursor, database = connection.cursor(), settings.mysql_database
         # One that waits for a stream's transaction would not end.
-        cursor.execute("SET SESSION lock_wait_timeout = 30")
+        cursor.execute("SET SESSION lock_wait_timeout = 15")
         cursor.execute(f"CREATE DATABASE IF NOT EXISTS {database} CHARACTER SET utf8mb4 COLLATE utf8mb4_bin")
         cursor.execute(f"DROP TABLE IF EXISTS {database}.{MARKER}")
         cursor.execute(f"CREATE TABLE {database}.{MARKER} (part int PRIMARY KEY) COMMENT '{backup.digest}'")
@@ -361,31 +382,14 @@ def _fill_table(session: Session, table: str, columns: list[str], rows: Iterable
         execute_concurrent(session, wave, concurrency=pace.in_flight)
 
 
-def _make_tables(settings: Settings) -> None:
-    """By dbt: tables, views, and the rights of each account. Raises TickledgerError with dbt's own last words."""
-    with tempfile.TemporaryDirectory() as folder:
-        write_dbt_profile(settings, Path(folder) / "profiles.yml")
-        places = ["--profiles-dir", folder, "--target-path", folder, "--log-path", folder]
-        for command in ("seed", "run"):
-            dbt = str(Path(sys.executable).with_name("dbt"))
-            done = subprocess.run(
-                [dbt, "--quiet", "--no-use-colors", command, *places],
-                cwd=DBT_FOLDER,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-                check=False,
-            )
-            if done.returncode:
-                said = " ".join(done.stdout.split())
-                raise TickledgerError(f"dbt {command} failed: {plain(said[-500:]) or 'it says nothing'}")
-
-
 def _fill_mysql(settings: Settings, backup: Backup) -> None:
-    """In one transaction, under the stream's lock."""
+    """Tables by dbt, rows in one transaction, all under the stream's lock, whose table is made first."""
+    _dbt(settings, "run", "--select", "stream_lock")
     lock = StreamLock(settings)
     lock.hold()
     try:
+        _dbt(settings, "seed")
+        _dbt(settings, "run")
         with mysql(settings, settings.dbt_mysql) as connection:
             cursor = connection.cursor()
             for table, columns in backup.mysql.items():
@@ -395,5 +399,25 @@ def _fill_mysql(settings: Settings, backup: Backup) -> None:
                 while chunk := list(islice(rows, 1000)):
                     cursor.executemany(f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({places})", chunk)
             connection.commit()
+            cursor.execute(f"DROP TABLE {MARKER}")
     finally:
         lock.release()
+
+
+def _dbt(settings: Settings, *words: str) -> None:
+    """Run dbt, which makes tables and views and grants rights. Raises TickledgerError with dbt's own last words."""
+    with tempfile.TemporaryDirectory() as folder:
+        write_dbt_profile(settings, Path(folder) / "profiles.yml")
+        places = ["--profiles-dir", folder, "--target-path", folder, "--log-path", folder]
+        dbt = str(Path(sys.executable).with_name("dbt"))
+        done = subprocess.run(
+            [dbt, "--quiet", "--no-use-colors", *words, *places],
+            cwd=DBT_FOLDER,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+        )
+        if done.returncode:
+            said = " ".join(done.stdout.split())
+            raise TickledgerError(f"dbt {words[0]} failed: {plain(said[-500:]) or 'it says nothing'}")

@@ -56,6 +56,9 @@ def create_kafka_accounts(admin: KafkaAdminClient, settings: Settings) -> None:
 def set_kafka_passwords(admin: KafkaAdminClient, accounts: Iterable[Account]) -> None:
     """Let accounts log in by SCRAM-SHA-512, with the settings' passwords."""
     scram = ScramMechanism.SCRAM_SHA_512
-    admin.alter_user_scram_credentials(
+    outcome: dict[str, Any] = admin.alter_user_scram_credentials(
         [UserScramCredentialUpsertion(one.user, scram, one.password.get_secret_value()) for one in accounts]
     )
+    for user, refused in outcome.items():
+        if refused:
+            raise TickledgerError(f"Kafka did not take the password of {user!r}: {refused}")

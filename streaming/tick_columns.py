@@ -1,6 +1,6 @@
 """Ticks as columns, thousands at once: the shape in which landing judges, counts and packs them."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from itertools import pairwise, repeat
 from operator import attrgetter
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tickledger.tick import MAX_BIGINT, OWN_FIELDS, Tick
+from tickledger.tick import MAX_BIGINT, OWN_FIELDS, Tick, summed_value
 
 #: What makes a tick one tick: (ticker, created_at in milliseconds, id).
 TickKey = tuple[str, int, int]
@@ -90,11 +90,9 @@ class TickColumns:
     def by_own(self, names: Sequence[str]) -> Iterator[tuple[tuple[Any, ...], "TickColumns"]]:
         """The ticks by their values of some fields of one's own."""
         fields_of_it = [self.own[place] for place, field in enumerate(OWN_FIELDS) if field.name in names]
-        values = list(zip(*(column.tolist() for column in fields_of_it), strict=True))
-        numbered = {one: number for number, one in enumerate(dict.fromkeys(values))}
-        number_of = np.array([numbered[one] for one in values])
-        for one, number in numbered.items():
-            yield one, self.take(number_of == number)
+        values = [summed_value(one) for one in zip(*(column.tolist() for column in fields_of_it), strict=True)]
+        for one, places in places_by(values):
+            yield one, self.take(places)
 
     def _columns(self) -> tuple[NDArray[Any], ...]:
         return _COLUMNS_OF(self)
@@ -103,6 +101,15 @@ class TickColumns:
         """The ticks one by one."""
         own = zip(*(column.tolist() for column in self.own), strict=True) if self.own else repeat((), len(self))
         return (Tick(*row) for row in zip(*(column.tolist() for column in self._columns()[:-1]), own, strict=True))
+
+
+def places_by(values: Sequence[Hashable]) -> Iterator[tuple[Any, NDArray[np.intp]]]:
+    """Each different value, in the order of its first place, and all its places."""
+    numbered = {one: number for number, one in enumerate(dict.fromkeys(values))}
+    number_of = np.array([numbered[one] for one in values])
+    order = np.argsort(number_of, kind="stable")
+    ends = np.searchsorted(number_of[order], np.arange(1, len(numbered) + 1))
+    return zip(numbered, np.split(order, ends[:-1]), strict=True)
 
 
 #: All but those of `own`.

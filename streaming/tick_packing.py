@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from streaming.tick_columns import TickColumns, numbers
+from streaming.tick_columns import TickColumns, numbers, places_by
 from tickledger.tick import CORE_FIELDS, LANDING_COLUMNS, OWN_FIELDS, FieldKind, Tick
 
 _pack_bigint = struct.Struct(">q").pack
@@ -53,7 +53,8 @@ _PACK: dict[FieldKind, Callable[[Any], bytes]] = {
     "text": str.encode,
     "time": _pack_bigint,
 }
-_PACK_OWN = tuple(_PACK[field.kind] for field in OWN_FIELDS)
+# A kind that there is not is told by `check_own_fields`.
+_PACK_OWN = tuple(_PACK[field.kind] for field in OWN_FIELDS if field.kind in _PACK)
 
 
 def pack_tick(tick: Tick, partition: int, offset: int) -> list[bytes | None]:
@@ -143,13 +144,11 @@ def _alike(ticks: TickColumns) -> Iterator[TickColumns]:
     """The ticks by the lengths of their own values, so that the rows of each part are equally long."""
     packed = [_packed_own(pack, column) for pack, column in zip(_PACK_OWN, ticks.own, strict=True)]
     lengths = list(zip(*(map(len, column) for column in packed), strict=True))
-    numbered = {one: number for number, one in enumerate(dict.fromkeys(lengths))}
-    if len(numbered) == 1 or len(ticks) <= FEW_TICKS:
+    if len(ticks) <= FEW_TICKS or len(set(lengths)) == 1:
         yield ticks
         return
-    layout = np.array([numbered[one] for one in lengths])
-    for number in numbered.values():
-        yield ticks.take(layout == number)
+    for _, places in places_by(lengths):
+        yield ticks.take(places)
 
 
 def _sized(value: bytes | None) -> bytes:

@@ -5,6 +5,7 @@ import threading
 from collections.abc import Iterable
 from datetime import date, datetime, timedelta
 from decimal import Decimal
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -280,7 +281,7 @@ def test_an_empty_ledger_has_no_hour_to_fill(pipeline: Pipeline) -> None:
 def test_the_hours_are_those_of_the_exchanges_clock() -> None:
     kolkata = exchange_of(SEEDED | {"time_zone": "Asia/Kolkata"})
     noon = datetime(2026, 3, 2, 12)
-    found = module._hours([(noon, noon + timedelta(minutes=31))], noon + timedelta(hours=9), kolkata)
+    found = module._hours([(noon, noon + timedelta(minutes=31))], noon + timedelta(hours=9), noon.date(), kolkata)
     assert found == [noon - timedelta(minutes=30), noon + timedelta(minutes=30)]
     assert [module._local(start, kolkata).hour for start in found] == [17, 18]
     assert list(module._spans([*found, noon + timedelta(hours=3.5)])) == [
@@ -291,5 +292,13 @@ def test_the_hours_are_those_of_the_exchanges_clock() -> None:
 
 def test_an_hour_that_clocks_show_twice_is_two() -> None:
     before = datetime(2026, 11, 1, 5, 30)
-    found = module._hours([(before, before + timedelta(hours=2))], before + timedelta(days=1), NEW_YORK)
+    found = module._hours([(before, before + timedelta(hours=2))], before + timedelta(days=1), before.date(), NEW_YORK)
     assert [(start.hour, module._local(start, NEW_YORK).hour) for start in found] == [(5, 1), (6, 1), (7, 2)]
+
+
+def test_hours_follow_each_other_where_the_clock_moves_by_half_of_one() -> None:
+    caracas = exchange_of(SEEDED | {"time_zone": "America/Caracas", "trading_day_begins": "00:00"})
+    moved = datetime(2016, 5, 1, 6, 10)
+    pairs = [(moved + timedelta(minutes=30) * n,) * 2 for n in range(6)]
+    found = module._hours(pairs, moved + timedelta(days=1), moved.date(), caracas)
+    assert {later - one for one, later in pairwise(found)} == {timedelta(hours=1)}

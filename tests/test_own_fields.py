@@ -81,6 +81,7 @@ BAD: dict[str, tuple[Iterable[TickField], str]] = {
     "bounds the wrong way round": ([field(minimum=17)], "minimum 17 is above its maximum 16"),
     "a text longer than a request takes": ([field(maximum=10_000)], "bounds should lie from 0 to 4000"),
     "a number beyond bigint": ([field(kind="whole", maximum=2**63)], "bounds should lie from"),
+    "a kind that there is not": ([field(kind="bool")], "its kind 'bool' should be text, whole, decimal or time"),
     "a default of a required one": ([field(default="IDX")], "has a default, so it should be optional"),
     "a default that is too long": ([field(optional=True, default="I" * 17)], "default does not fit: .* 1 to 16"),
     "a default of another kind": ([field(optional=True, default=1)], "default does not fit: venue is a number"),

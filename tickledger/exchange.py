@@ -90,8 +90,13 @@ def _read_name(text: str) -> str:
     return text
 
 
+@cache
+def _time_zones() -> set[str]:
+    return available_timezones()
+
+
 def _read_time_zone(text: str) -> ZoneInfo:
-    if text not in available_timezones():
+    if text not in _time_zones():
         raise ValueError("a time zone of the tz database, such as Asia/Jakarta")
     return ZoneInfo(text)
 
@@ -155,7 +160,8 @@ def exchange_of(facts: Mapping[str, str], days: TradingDays | None = None) -> Ex
 
     Raises ConfigurationError with the first of :func:`problems_of`.
     """
-    read, problems = _read(facts)
+    # `dbt seed` has looked at what the table holds.
+    read, problems = _read(facts, together=days is None)
     if problems:
         raise ConfigurationError(problems[0])
     zone, begins = read["time_zone"], read["trading_day_begins"]
@@ -177,17 +183,18 @@ def problems_of(facts: Mapping[str, str]) -> list[str]:
     return _read(facts)[1]
 
 
-def _read(facts: Mapping[str, str]) -> tuple[dict[str, Any], list[str]]:
+def _read(facts: Mapping[str, str], *, together: bool = True) -> tuple[dict[str, Any], list[str]]:
     read: dict[str, Any] = {}
     should_be: dict[str, str] = {}
     for column, reader in _READERS.items():
         try:
-            read[column] = reader(facts[column] or "")
+            read[column] = reader(facts.get(column) or "")
         except ValueError as error:
             should_be[column] = str(error)
-    should_be |= {column: text for column, text in _together(read) if column not in should_be}
+    if together:
+        should_be |= {column: text for column, text in _together(read) if column not in should_be}
     wrong = [column for column in FACTS if column in should_be]
-    return read, [f"{column} is {facts[column]!r}; it should be {should_be[column]}" for column in wrong]
+    return read, [f"{column} is {facts.get(column)!r}; it should be {should_be[column]}" for column in wrong]
 
 
 def _together(read: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -294,6 +301,16 @@ def rows_of(exchange: Exchange) -> Iterator[tuple[str, int]]:
         yield f"{datetime(1970, 1, 1) + timedelta(milliseconds=start):%Y-%m-%d %H:%M:%S}", shift // 1000
 
 
+def same_days(one: TradingDays, other: TradingDays) -> bool:
+    """Whether all ticks that may have landed have the same trading days; what lies ahead of them may differ."""
+    end = _ms(datetime.now(UTC)) + MAX_AHEAD_MS
+    before, after = (
+        [stretch for stretch in zip(days.starts_ms, days.shifts_ms, strict=True) if stretch[0] <= end]
+        for days in (one, other)
+    )
+    return before == after
+
+
 def day_problems(exchange: Exchange, live: Sequence[tuple[Any, ...]] | None) -> list[str]:
     """Why the exchange cannot take the place of the one that a stream has landed by; empty if it can.
 
@@ -301,12 +318,7 @@ def day_problems(exchange: Exchange, live: Sequence[tuple[Any, ...]] | None) -> 
     What lies ahead of all ticks may change, as a new edition of the tz database may have it.
     """
     known = UTC_DAYS if live is None else days_of_rows(live)
-    end = _ms(datetime.now(UTC)) + MAX_AHEAD_MS
-    before, after = (
-        [one for one in zip(days.starts_ms, days.shifts_ms, strict=True) if one[0] <= end]
-        for days in (known, exchange.days)
-    )
-    if before == after:
+    if same_days(known, exchange.days):
         return []
     return [
         f"time_zone is {exchange.zone.key!r} and trading_day_begins is '{exchange.day_begins:%H:%M}'; they should leave"

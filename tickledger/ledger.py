@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -18,13 +19,13 @@ from mysql.connector.abstracts import MySQLConnectionAbstract
 from mysql.connector.errors import IntegrityError
 
 from tickledger import fault_points
-from tickledger.contract import contract_hash, insert_statement, load_contract
+from tickledger.contract import TableContract, contract_hash, insert_statement, load_contract
 from tickledger.errors import ConfigurationError, LedgerMoved, StoreUnavailable, TickledgerError
-from tickledger.exchange import DAYS_QUERY, Exchange, days_of_rows, read_exchange
+from tickledger.exchange import DAYS_QUERY, Exchange, days_of_rows, read_exchange, same_days
 from tickledger.plain_text import plain
 from tickledger.settings import Settings
 from tickledger.stores import close_quietly, connect_mysql, fetch_rows, mysql, mysql_errors
-from tickledger.tick import OWN_FIELDS
+from tickledger.tick import OWN_FIELDS, TickField
 from tickledger.trading_days import UTC_DAYS, TradingDays
 
 #: A stream that was killed a moment ago, or whose connection broke, may hold the lock for so long.
@@ -359,10 +360,10 @@ def _guard_range(head: LedgerHead, partition: int, start: int) -> None:
 
 def _guard_days(connection: MySQLConnectionAbstract, batch: LandedBatch) -> None:
     """A batch of days that are no longer the exchange's would be counted twice where it comes again."""
-    if days_of_rows(fetch_rows(connection, DAYS_QUERY)) != batch.days:
+    if not same_days(days_of_rows(fetch_rows(connection, DAYS_QUERY)), batch.days):
         raise ConfigurationError(
-            "table 'exchange' has other trading days than those that this stream lands by: put back what"
-            " dbt_project/seeds/exchange.csv had, run 'dbt seed', and start the stream again"
+            "table 'exchange' has other trading days than those that this stream lands by: put back the rows that it"
+            " had, which a backup holds, and start the stream again"
         )
 
 
@@ -457,8 +458,9 @@ def summed_by() -> tuple[str, ...]:
 
     In their own order. Raises ConfigurationError if the key names what is no such field.
     """
+    contract = load_contract()["aggregated_data"]
     usual, fields = {"date", "sector", "batch_id"}, {one.name: one.kind in ("text", "whole") for one in OWN_FIELDS}
-    for kind, columns in load_contract()["aggregated_data"].unique_keys():
+    for kind, columns in contract.unique_keys():
         if kind == "unique key" and usual.issubset(columns):
             names = [name for name in columns if name not in usual]
             if strange := [name for name in names if not fields.get(name)]:
@@ -466,8 +468,22 @@ def summed_by() -> tuple[str, ...]:
                     f"the unique key of 'aggregated_data' names {strange[0]!r}; it should be a text or whole number of"
                     " OWN_FIELDS in tickledger/tick.py"
                 )
+            for field in (one for one in OWN_FIELDS if one.name in names):
+                _check_key_column(field, contract)
             return tuple(name for name in fields if name in names)
     return ()
+
+
+def _check_key_column(field: TickField, contract: TableContract) -> None:
+    """Raise ConfigurationError where the column of a key cannot hold all that the field may be."""
+    live = contract.types[field.name].lower()
+    text = re.fullmatch(r"varchar\((\d+)\)", live)
+    holds = int(text[1]) >= field.maximum if text else field.kind == "whole" and live == "bigint"
+    if not holds:
+        should_be = f"varchar({field.maximum})" if field.kind == "text" else "bigint"
+        raise ConfigurationError(f"column {field.name!r} of 'aggregated_data' is {live}; it should be {should_be}")
+    if field.optional and field.default is None and field.name in contract.required:
+        raise ConfigurationError(f"column {field.name!r} of 'aggregated_data' is not null; the field may be null")
 
 
 def aggregate_row(batch_id: int, processed_at: datetime, sector: SectorVolume, processing_id: int) -> dict[str, Any]:

@@ -40,6 +40,8 @@ def _name_problem(name: str, taken: Collection[str]) -> str:
 
 def _value_problem(rule: FieldRule) -> str:
     field = rule.field
+    if not rule.kinds:
+        return f"its kind {field.kind!r} should be text, whole, decimal or time"
     if field.minimum > field.maximum:
         return f"its minimum {field.minimum} is above its maximum {field.maximum}"
     lowest, highest = {"whole": (-MAX_BIGINT - 1, MAX_BIGINT), "text": (0, MOST_CHARACTERS)}.get(

@@ -82,7 +82,7 @@ class FieldRule(NamedTuple):
 
 def rule_of(field: TickField) -> FieldRule:
     """The rule of a field."""
-    return FieldRule(field, frozenset(_KINDS[field.kind]))
+    return FieldRule(field, frozenset(_KINDS.get(field.kind, ())))
 
 
 #: One rule a field, in the order in which an element's first broken one is looked for.

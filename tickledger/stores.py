@@ -1,7 +1,7 @@
 """The door to each store: `with mysql(settings)` and `with cassandra(settings)` open, translate errors and close.
 
-Every other module gets its connections here, so that failures read alike: one line, ConfigurationError or
-StoreUnavailable.
+Every other module gets its connections here, so that failures read alike: one line, ConfigurationError,
+StoreUnavailable, or TickledgerError for what no wait and no setting mends.
 """
 
 import logging
@@ -26,8 +26,9 @@ from cassandra import (
 )
 from cassandra.auth import PlainTextAuthProvider
 from cassandra.cluster import EXEC_PROFILE_DEFAULT, Cluster, ExecutionProfile, NoHostAvailable, Session
-from cassandra.connection import ConnectionException, DefaultEndPoint
+from cassandra.connection import ConnectionBusy, ConnectionException, DefaultEndPoint
 from cassandra.policies import ConstantReconnectionPolicy, DCAwareRoundRobinPolicy, TokenAwarePolicy
+from cassandra.pool import NoConnectionsAvailable
 from mysql.connector import errorcode
 from mysql.connector.abstracts import MySQLConnectionAbstract
 from mysql.connector.errors import DataError, IntegrityError, NotSupportedError, ProgrammingError
@@ -42,10 +43,14 @@ CONNECT_SECONDS = 5
 ANSWER_SECONDS = 20
 CASSANDRA_REQUEST_SECONDS = 15
 #: What Cassandra's driver raises.
-CASSANDRA_ERRORS = (DriverException, NoHostAvailable, ConnectionException, protocol.ErrorMessage)
+CASSANDRA_ERRORS = (
+    *(DriverException, NoHostAvailable, ConnectionException, protocol.ErrorMessage),
+    *(ConnectionBusy, NoConnectionsAvailable),
+)
 #: Of those, and of what a host's failure may be, the ones that may pass. A node that starts may know no account yet.
 _MAY_PASS = (
     *(NoHostAvailable, ConnectionException, OSError, UnresolvableContactPoints, AuthenticationFailed),
+    *(ConnectionBusy, NoConnectionsAvailable),
     *(OperationTimedOut, RequestExecutionException, protocol.RequestExecutionException, protocol.ServerError),
 )
 #: A view that misses a table or column, or a right to one.
@@ -217,7 +222,7 @@ def connect_cassandra(settings: Settings, account: Account | None = None, *, key
 
 @contextmanager
 def cassandra_errors() -> Iterator[None]:
-    """Turn what Cassandra's driver raises into ConfigurationError or StoreUnavailable, as :func:`cassandra_error`."""
+    """Turn what Cassandra's driver raises into a TickledgerError, as :func:`cassandra_error`."""
     try:
         yield
     except CASSANDRA_ERRORS as error:
@@ -226,8 +231,10 @@ def cassandra_errors() -> Iterator[None]:
 
 def cassandra_error(error: Exception) -> TickledgerError:
     """What one of :data:`CASSANDRA_ERRORS` means: StoreUnavailable only if the same request may succeed later."""
-    causes = error.errors if isinstance(error, NoHostAvailable) else {}
-    inner = next(iter(causes.values()), error) if isinstance(causes, dict) else error
+    by_host = error.errors if isinstance(error, NoHostAvailable) else {}
+    causes = list(by_host.values()) if isinstance(by_host, dict) and by_host else [error]
+    # One host that may take the request later is enough.
+    inner = next((cause for cause in causes if isinstance(cause, _MAY_PASS)), causes[0])
     if isinstance(inner, RequestValidationException | protocol.RequestValidationException):
         return ConfigurationError(
             f"Cassandra refuses a request: {' '.join(str(inner).split())}; '{RUN}tickledger doctor' says what its"

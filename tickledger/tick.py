@@ -43,7 +43,7 @@ class TickField:
     @property
     def cassandra_type(self) -> str:
         """The CQL type of its column."""
-        return _CASSANDRA_TYPES[self.kind]
+        return _CASSANDRA_TYPES.get(self.kind, "")
 
 
 #: The fields that the code computes with, in the order in which they are packed for Cassandra.
@@ -59,6 +59,12 @@ CORE_FIELDS = (
 #: Fields that are checked, stored and read back as they come. Another one is a line here; CONTRIBUTING.md shows it.
 OWN_FIELDS: tuple[TickField, ...] = ()
 TICK_FIELDS = CORE_FIELDS + OWN_FIELDS
+
+
+def summed_value(own: Iterable[Any]) -> tuple[Any, ...]:
+    """Values of fields of one's own to sum ticks by. MySQL compares texts without the spaces at their end."""
+    return tuple(value.rstrip(" ") if isinstance(value, str) else value for value in own)
+
 
 #: What landing adds to a tick.
 LANDING_COLUMNS = (("trade_date", "date"), ("kafka_partition", "int"), ("kafka_offset", "bigint"))
