@@ -150,7 +150,7 @@ CASES: dict[str, tuple[Doctored, str]] = {
     ),
     "a table of Cassandra that is gone": (
         _after_cql("DROP TABLE dead_letters"),
-        "Cassandra has no table 'dead_letters'; run 'make services'",
+        "Cassandra has no table 'dead_letters'; run make services, or for servers of your own python -m",
     ),
     "a column of Cassandra of another kind": (
         _after_cql("ALTER TABLE real_time_data DROP price"),

@@ -33,7 +33,7 @@ def check_tables(settings: Settings) -> None:
         return
     first, more = grave[0], f" and {len(grave) - 1} more" if len(grave) > 1 else ""
     if first.kind == Kind.TABLE:
-        repair = "'dbt seed' and 'dbt run' in dbt_project/" if first.store == "MySQL" else f"'{SET_UP_ANYWHERE}'"
+        repair = "'dbt seed' and 'dbt run' in dbt_project/" if first.store == "MySQL" else SET_UP_ANYWHERE
         raise ConfigurationError(f"{first.store} has no table {first.table!r}{more}; run {repair}")
     raise ConfigurationError(
         f"table {first.table!r} of {first.store} differs from its contract in {first.what}:"
