@@ -277,6 +277,8 @@ IN_THE_STORES = {
     "a table of MySQL that is gone",
     "a column of MySQL of another type",
     "a profile without a company",
+    "no exchange",
+    "an exchange of no time zone",
     "a topic other than the ledger's",
     "a topic that was recreated",
 }

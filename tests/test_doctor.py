@@ -181,6 +181,7 @@ IN_THE_STORES = {
     "a table that is gone",
     "a column of another type",
     "no company",
+    "no exchange",
     "messages that nobody lands",
     "a topic that takes messages of any time",
     "a newest batch that failed",

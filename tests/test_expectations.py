@@ -397,7 +397,7 @@ def test_finding_shows_what_was_observed_and_expected(pipeline: Pipeline, checke
             "warning",
             "differs in 1 of 15 rows: ticker DWGL.JK, created_at 2026-03-02 05:01:00, id 1000,"
             " market_cap_error 5.103135e+12",
-            "market_cap is price × shares, give or take 1 IDR",
+            "market_cap is price × shares, give or take 1",
         ),
     ]
 
