@@ -14,7 +14,7 @@ with earlier_days as (
 days as (
     select date from earlier_days
     union all
-    select {{ today() }}
+    select {{ today() }} as date
 ),
 
 -- Joined day by day, an index gives each day's rows; compared with a subquery's date, MariaDB would read all days.
