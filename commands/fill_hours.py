@@ -75,7 +75,8 @@ SELECT date, MAX(batch_id)
 """
 #: Between which times the ticks are that a day's sums may lack, in few rows: one for each pair of hours.
 _TOUCHED = """
-SELECT MIN(CASE WHEN batch_id > %(to_batch)s THEN first_created_at ELSE GREATEST(first_created_at, %(until)s) END),
+SELECT MIN(CASE WHEN batch_id > %(to_batch)s THEN first_created_at
+           ELSE GREATEST(first_created_at, CAST(%(until)s AS DATETIME(3))) END),
        MAX(last_created_at)
   FROM (SELECT batch_id, first_created_at, last_created_at FROM aggregated_data WHERE date = %(day)s
          UNION ALL
