@@ -17,7 +17,7 @@ from commands.reconcile import OffsetRanges, read_ranges
 from commands.roll_up import add_to_days, newest_rolled_up
 from tickledger.counted import counted
 from tickledger.errors import LedgerMoved
-from tickledger.ledger import SectorVolume, aggregate_row, insert_into, summed_by, utc_now
+from tickledger.ledger import SectorVolume, aggregate_row, insert_into, sum_order, summed_by, utc_now
 from tickledger.settings import Settings, load_settings
 from tickledger.stores import cassandra, mysql
 from tickledger.tick import RAW_TABLE, summed_value
@@ -59,14 +59,9 @@ def _insert_aggregates(connection: Any, sums: BatchSums) -> None:
     cursor = connection.cursor()
     cursor.execute("SELECT COALESCE(MAX(processing_id), 0) FROM aggregated_data")
     last_id, rebuilt_at = int(cursor.fetchone()[0]), utc_now()
-    for number, ((batch_id, *_), one) in enumerate(sorted(sums.items(), key=_in_order), start=1):
+    for number, ((batch_id, *_), one) in enumerate(sorted(sums.items(), key=lambda one: sum_order(one[0])), start=1):
         row = aggregate_row(batch_id, rebuilt_at, one, last_id + number)
         cursor.execute(insert_into("aggregated_data"), row)
-
-
-def _in_order(one: tuple[tuple[int, str, tuple[Any, ...]], Any]) -> tuple[int, str, str]:
-    (batch_id, sector, own), _ = one
-    return batch_id, sector, repr(own)
 
 
 def _sums(settings: Settings, day: date, ranges: OffsetRanges) -> BatchSums:

@@ -16,7 +16,17 @@ from streaming.landing_task import REPORT_SCHEMA, LandingTask, PartitionReport, 
 from streaming.tick_columns import TickKey
 from tickledger import fault_points
 from tickledger.errors import ConfigurationError, LedgerMoved
-from tickledger.ledger import LandedBatch, Ledger, LedgerHead, SectorVolume, Skip, SkipKind, summed_by, utc_now
+from tickledger.ledger import (
+    LandedBatch,
+    Ledger,
+    LedgerHead,
+    SectorVolume,
+    Skip,
+    SkipKind,
+    sum_order,
+    summed_by,
+    utc_now,
+)
 from tickledger.retry_policy import RetryPolicy
 from tickledger.settings import Settings
 from tickledger.start_up import begun
@@ -266,5 +276,5 @@ def sector_volumes(reports: list[PartitionReport]) -> list[SectorVolume]:
             ms_to_datetime(one.last_ms),
             own,
         )
-        for (trade_day, sector, own), one in sorted(totals.items(), key=lambda pair: (*pair[0][:2], repr(pair[0][2])))
+        for (trade_day, sector, own), one in sorted(totals.items(), key=lambda one: sum_order(one[0]))
     ]

@@ -453,6 +453,7 @@ def _with_own(table: str, columns: tuple[str, ...]) -> tuple[str, ...]:
     return columns + summed_by() if table == "aggregated_data" else columns
 
 
+@cache
 def summed_by() -> tuple[str, ...]:
     """The fields of one's own by which `aggregated_data` is summed: its unique key in the dbt contract names them.
 
@@ -484,6 +485,12 @@ def _check_key_column(field: TickField, contract: TableContract) -> None:
         raise ConfigurationError(f"column {field.name!r} of 'aggregated_data' is {live}; it should be {should_be}")
     if field.optional and field.default is None and field.name in contract.required:
         raise ConfigurationError(f"column {field.name!r} of 'aggregated_data' is not null; the field may be null")
+
+
+def sum_order(key: tuple[int, str, tuple[Any, ...]]) -> tuple[int, str, str]:
+    """What sums are sorted by: day or batch, sector, and own values, of which a null has no order."""
+    number, sector, own = key
+    return number, sector, repr(own)
 
 
 def aggregate_row(batch_id: int, processed_at: datetime, sector: SectorVolume, processing_id: int) -> dict[str, Any]:
