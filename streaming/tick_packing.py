@@ -4,14 +4,14 @@ Layouts: Cassandra's native protocol, version 5, sections 4.1.7 (BATCH) and 6 (v
 """
 
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from decimal import Decimal
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from streaming.tick_columns import TickColumns, numbers, places_by
+from streaming.tick_columns import TickColumns, numbers, objects, places_by
 from tickledger.tick import CORE_FIELDS, LANDING_COLUMNS, OWN_FIELDS, FieldKind, Tick
 
 _pack_bigint = struct.Struct(">q").pack
@@ -127,8 +127,8 @@ def row_head(query_id: bytes) -> bytes:
 def pack_rows(query_id: bytes, ticks: TickColumns, partition: int, most: int) -> Iterator[tuple[int, bytes]]:
     """Ticks of one company and day as rows of a batch, at most `most` at once: how many, and their bytes."""
     head = row_head(query_id)
-    for alike in _alike(ticks) if ticks.own else (ticks,):
-        table = None if len(alike) <= FEW_TICKS else _table(head, alike, partition)
+    for alike, own in _alike(ticks) if ticks.own else ((ticks, ()),):
+        table = None if len(alike) <= FEW_TICKS else _table(head, alike, own, partition)
         for start in range(0, len(alike), most):
             if table is not None:
                 part = table[start : start + most]
@@ -140,26 +140,26 @@ def pack_rows(query_id: bytes, ticks: TickColumns, partition: int, most: int) ->
             yield len(values), b"".join(values)
 
 
-def _alike(ticks: TickColumns) -> Iterator[TickColumns]:
-    """The ticks by the lengths of their own values, so that the rows of each part are equally long."""
-    packed = [_packed_own(pack, column) for pack, column in zip(_PACK_OWN, ticks.own, strict=True)]
-    lengths = list(zip(*(map(len, column) for column in packed), strict=True))
-    if len(ticks) <= FEW_TICKS or len(set(lengths)) == 1:
-        yield ticks
+def _alike(ticks: TickColumns) -> Iterator[tuple[TickColumns, Sequence[NDArray[Any]]]]:
+    """The ticks whose own values are equally long, and so their rows; and these values, packed, by field."""
+    if len(ticks) <= FEW_TICKS:
+        yield ticks, ()
         return
+    packed = [objects(_packed_own(pack, column)) for pack, column in zip(_PACK_OWN, ticks.own, strict=True)]
+    lengths = list(zip(*(map(len, column) for column in packed), strict=True))
     for _, places in places_by(lengths):
-        yield ticks.take(places)
+        yield ticks.take(places), [column[places] for column in packed]
 
 
 def _sized(value: bytes | None) -> bytes:
     return _NULL if value is None else _pack_int(len(value)) + value
 
 
-def _table(head: bytes, ticks: TickColumns, partition: int) -> NDArray[np.uint8] | None:
+def _table(head: bytes, ticks: TickColumns, own: Sequence[NDArray[Any]], partition: int) -> NDArray[np.uint8] | None:
     """One row of bytes per tick, all as long; None if a decimal is not whole, negative, or of over 64 bits.
 
-    Their own values are equally long. They share ticker and day, and so the sector, which the row rules hold against
-    `profile`: those three are written once for all, nothing else is.
+    `own` are their own values, packed, those of a field equally long. They share ticker and day, and so the sector,
+    which the row rules hold against `profile`: those three are written once for all, nothing else is.
     """
     market_cap, price = _decimals(ticks.market_cap), _decimals(ticks.price)
     if market_cap is None or price is None:
@@ -174,7 +174,7 @@ def _table(head: bytes, ticks: TickColumns, partition: int) -> NDArray[np.uint8]
         *price,
         _sized(ticks.sector[0].encode()) + b"".join(landing),
         *_bigints(ticks.offset),
-        *(_as_table(_packed_own(pack, column)) for pack, column in zip(_PACK_OWN, ticks.own, strict=True)),
+        *map(_as_table, own),
     ]
     columns = [np.frombuffer(part, np.uint8) if isinstance(part, bytes) else part for part in parts]
     table, at = np.empty((len(ticks), sum(column.shape[-1] for column in columns)), np.uint8), 0
@@ -189,8 +189,8 @@ def _packed_own(pack: Callable[[Any], bytes], values: NDArray[Any]) -> list[byte
     return [_sized(None if value is None else pack(value)) for value in values.tolist()]
 
 
-def _as_table(packed: list[bytes]) -> NDArray[np.uint8]:
-    return np.frombuffer(b"".join(packed), np.uint8).reshape(len(packed), -1)
+def _as_table(packed: NDArray[Any]) -> NDArray[np.uint8]:
+    return np.frombuffer(b"".join(packed.tolist()), np.uint8).reshape(len(packed), -1)
 
 
 def _bigints(values: NDArray[np.int64]) -> tuple[bytes, NDArray[np.uint8]]:
