@@ -207,17 +207,15 @@ def _copy_mysql(settings: Settings, folder: Path, say: Say) -> dict[str, Any]:
 def _copy_table(connection: MySQLConnectionAbstract, table: str, folder: Path) -> list[str]:
     cursor: Any = connection.cursor()
     cursor.execute(f"SELECT * FROM {table}")
-    _write(folder / _file_of(table), cursor)
     columns = list(cursor.column_names)
-    cursor.close()
     _refuse_unknown(table, columns, load_contract()[table].columns)
+    _write(folder / _file_of(table), cursor)
+    cursor.close()
     return columns
 
 
 def _refuse_unknown(table: str, there: Collection[str], known: Collection[str]) -> None:
-    """Raise ConfigurationError where a table is missing, or has a column that no restore would know."""
-    if not there:
-        raise ConfigurationError(f"Cassandra has no table {table!r}; 'tickledger doctor' says what makes it")
+    """Raise ConfigurationError where a table has a column that no restore would know."""
     if unknown := [column for column in there if column not in known]:
         raise ConfigurationError(
             f"table {table!r} has a column {unknown[0]!r} that this tickledger does not know;"
@@ -231,9 +229,10 @@ def _copy_cassandra(settings: Settings, folder: Path, say: Say) -> dict[str, Any
     with cassandra(settings) as session:
         live = session.cluster.metadata.keyspaces[settings.cassandra_keyspace].tables
         for table, definition in CASSANDRA_TABLES.items():
-            there = live[table].columns if table in live else {}
-            _refuse_unknown(table, there, definition.columns)
-            tables[table] = [name for name in definition.columns if name in there]
+            if table not in live:
+                raise ConfigurationError(f"Cassandra has no table {table!r}; 'tickledger doctor' says what makes it")
+            _refuse_unknown(table, live[table].columns, definition.columns)
+            tables[table] = [name for name in definition.columns if name in live[table].columns]
             query = f"SELECT {', '.join(tables[table])} FROM {table}"
             rows = session.execute(SimpleStatement(query, fetch_size=_PACES[table].page))
             _write(folder / _file_of(table), map(tuple, rows))
