@@ -300,7 +300,6 @@ def test_every_link_leads_somewhere(doc: str) -> None:
 NOT_COMMITTED = {
     "dbt_project/models/marts/tick_size_today.sql",
     "dbt_project/models/marts/tick_size_today.yml",
-    "mysql.sql",
     "ticks.csv",
 }
 
