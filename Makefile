@@ -65,8 +65,8 @@ bench-growth: $(INSTALLED)  ## What grows with batches, days and ticks. ARGS="--
 check: $(INSTALLED)  ## Lint, types and the tests that need no server, side by side
 	@$(MAKE) --no-print-directory --jobs=2 lint unit
 
-unit: $(INSTALLED)  ## The tests that need no server
-	@exec $(BIN)/python -m pytest -m "not integration"
+unit: $(INSTALLED)  ## The tests that need no server, but for the slow ones
+	@exec $(BIN)/python -m pytest --numprocesses=2 --dist=loadfile -m "not integration and not slow"
 
 lint: $(INSTALLED)  ## Lint, format, types, and which package may import which
 	@$(BIN)/ruff check .

@@ -14,6 +14,7 @@ ACTIONLINT = "github.com/rhysd/actionlint/cmd/actionlint@v1.7.12"
 WORKFLOW = PROJECT_ROOT / ".github" / "workflows" / "ci.yml"
 
 
+@pytest.mark.slow
 def test_actionlint_finds_nothing() -> None:
     go = shutil.which("go")
     if go is None:

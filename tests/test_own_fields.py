@@ -41,6 +41,7 @@ OTHERS = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("definition", DEFINITIONS.values(), ids=DEFINITIONS)
 def test_a_line_in_the_definition_is_enough(definition: str, tmp_path: Path) -> None:

@@ -298,6 +298,7 @@ def test_a_quote_that_is_not_closed_is_told_with_all_of_its_lines(
     assert why.endswith("; a quote that line 3 opens makes one row of them")
 
 
+@pytest.mark.slow
 def test_a_large_file_is_read_in_bounded_memory(tmp_path: Path) -> None:
     ticks = [
         tick(number, f"2026-03-02 {number // 3600 % 24:02}:{number // 60 % 60:02}:{number % 60:02}.{number % 997:03}")

@@ -370,6 +370,7 @@ def test_a_secret_is_found_also_where_a_later_commit_took_it_away(tmp_path: Path
     assert newest.returncode == 0, newest.stdout
 
 
+@pytest.mark.slow
 def test_the_newest_commit_holds_no_secret() -> None:
     done = run(sys.executable, ".ci/scan_secrets.py", "HEAD^{tree}")
 
