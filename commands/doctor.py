@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.text import Text
 
 from commands.run_dbt import misfit
+from services.backup import MARKER
 from services.java import java_home, java_version
 from tickledger.command_line import AsJson, print_json
 from tickledger.contract_drift import cassandra_differences, fix_of, mysql_differences
@@ -25,7 +26,7 @@ from tickledger.plain_text import plain
 from tickledger.settings import NO_FILE, PROJECT_ROOT, Settings, env_file, load_settings
 from tickledger.start_up import check_continuity
 from tickledger.stores import cassandra, fetch_rows, mysql
-from tickledger.table_facts import Difference
+from tickledger.table_facts import MISSING, Difference
 from tickledger.topic import TOPIC_CONFIGS, LagMeter, describe_topic, takes_any_time
 
 #: Less than this on the disk of the scratch folder stops Spark soon.
@@ -89,6 +90,9 @@ def examine(settings: Settings) -> Iterator[Fact]:
     yield _fact("clock", lambda: _clock(settings), "set this machine's clock, or MySQL's")
     if accounts_are_good:
         # With dbt's account.
+        yield (restored := _fact("restore", lambda: _restored(settings), SERVERS))
+        if not restored.good:
+            return
         yield (tables := _fact("contract", lambda: _tables(mysql_differences(settings)), DBT))
         if not tables.good:
             return
@@ -200,7 +204,21 @@ def _clock(settings: Settings) -> str:
     return f"{off:+.1f} s from MySQL's"
 
 
+def _restored(settings: Settings) -> str:
+    with mysql(settings, settings.dbt_mysql, database="") as connection:
+        query = "SELECT 1 FROM information_schema.tables WHERE table_schema = %s AND table_name = %s"
+        if fetch_rows(connection, query, (settings.mysql_database, MARKER)):
+            raise Problem("a restore has ended half-way", f"{RUN}tickledger services restore, with its backup again")
+    return "none is half-way"
+
+
 def _tables(found: list[Difference]) -> str:
+    # A table of Cassandra may have a column more, as after a return to an older version: it stays null.
+    more_of_it = [one for one in found if one.store == "Cassandra" and one.contract == MISSING and one.is_new_column]
+    found = [one for one in found if one not in more_of_it]
+    if more_of_it and not found:
+        columns = ", ".join(f"{one.table}.{one.name}" for one in more_of_it)
+        return f"every table follows its definition; {columns} is not in it and stays null"
     if found:
         first, more = found[0], f" and {len(found) - 1} more" if len(found) > 1 else ""
         raise Problem(f"{first.table}, {first.what}: {first.live}; it should be {first.contract}{more}", fix_of(first))

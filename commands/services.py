@@ -114,14 +114,16 @@ def restore(
     check_reason("--give-up", reason)
 
     def accept() -> None:
-        for one in give_up(settings, reason.strip()) if reason.strip() else ():
-            print(f"given up: {settings.kafka_topic}{one.problem}")
+        found = give_up(settings, reason.strip()) if reason.strip() else []
+        # A recreated topic has the same problem in each partition.
+        for problem in dict.fromkeys(one.problem for one in found):
+            print(f"given up: {settings.kafka_topic}{problem}")
 
     backup.restore(settings, whole, _say, replace=replace, then=accept)
     print("restored")
     lost = breaks(settings, Ledger(settings).head(), describe_topic(settings))
-    for one in lost:
-        print(f"{settings.kafka_topic}{one.problem}")
+    for problem in dict.fromkeys(one.problem for one in lost):
+        print(f"{settings.kafka_topic}{problem}")
     if lost:
         print("the stream does not start before this is given up: tickledger give-up --reason 'why' --yes")
         raise SystemExit(1)

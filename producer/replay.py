@@ -22,6 +22,7 @@ SHARED_MS = 20
 
 #: Below it each whole number is a float of its own: 100.0 is 100, while this one may have been the next, or 1e17 any.
 _INEXACT_FLOAT = 2**53
+MAX_UNSIGNED = 2**64 - 1
 
 
 class TickFile:
@@ -86,7 +87,8 @@ def _number(value: Any) -> Any:
         if type(spelt) not in (int, float):
             return value
         value = spelt
-    elif type(value) is Decimal:
+    elif type(value) is Decimal or (type(value) is int and value > MAX_UNSIGNED):
+        # As the sender's JSON has them, which knows no larger whole numbers.
         value = float(value)
     return int(value) if type(value) is float and value.is_integer() and abs(value) < _INEXACT_FLOAT else value
 

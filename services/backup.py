@@ -27,6 +27,7 @@ import mysql.connector as mysql_driver
 import orjson
 from cassandra.cluster import Session
 from cassandra.concurrent import execute_concurrent
+from cassandra.metadata import TableMetadata
 from cassandra.query import UNSET_VALUE, BatchStatement, BatchType, SimpleStatement
 from mysql.connector import errorcode
 from mysql.connector.abstracts import MySQLConnectionAbstract
@@ -36,6 +37,7 @@ from services.jars import Say
 from services.maven import digest_of
 from services.set_up import set_up_stores
 from tickledger.contract import CONTRACT_TABLES, DBT_FOLDER, SEEDS, load_contract
+from tickledger.contract_drift import cassandra_differences, fix_of
 from tickledger.errors import ConfigurationError, TickledgerError
 from tickledger.ledger import StreamLock, utc_now
 from tickledger.plain_text import plain
@@ -50,8 +52,11 @@ FACTS = "backup.json"
 MANIFEST = "SHA256SUMS"
 #: MySQL's tables with rows to keep: all that the contract names but the stream's lock.
 MYSQL_TABLES = tuple(name for name in (*SEEDS, *CONTRACT_TABLES) if name != "stream_lock")
-#: A table of MySQL's that is there while a restore is not through; its comment says of which backup.
+#: A table of MySQL's that is there while a restore is not through; its comment says of which backup. Beside it dbt
+#: makes no ledger, which would count the restored ticks as its own.
 MARKER = "restoring"
+#: Of what dbt says as it fails, in one line.
+MOST_SAID = 1000
 
 
 class _Pace(NamedTuple):
@@ -151,6 +156,7 @@ def restore(settings: Settings, backup: Backup, say: Say, *, replace: bool, then
     with _in_one_line("the restore"):
         set_up_stores(settings, say)
         _refuse_beside_stream(settings)
+        _refuse_other_tables(settings)
         if not replace:
             _refuse_other_rows(settings, backup)
         _begin(settings, backup)
@@ -237,7 +243,11 @@ def _copy_cassandra(settings: Settings, folder: Path, say: Say) -> dict[str, Any
             rows = session.execute(SimpleStatement(query, fetch_size=_PACES[table].page))
             _write(folder / _file_of(table), map(tuple, rows))
     say("Cassandra is copied")
-    return {"cassandra": tables}
+    return {"cassandra": tables, "cassandra_types": {table: _types_of(live[table]) for table in tables}}
+
+
+def _types_of(table: TableMetadata) -> dict[str, str]:
+    return {name: column.cql_type for name, column in table.columns.items()}
 
 
 def _write(file: Path, rows: Iterable[tuple[Any, ...]]) -> None:
@@ -279,11 +289,18 @@ def _backup_of(folder: Path) -> Backup:
             for column in columns or [""]
             if column not in known[store].get(table, ())
         ]
+        # Older backups do not say.
+        types = {table: dict(some) for table, some in facts.get("cassandra_types", {}).items()}
         backup = Backup(folder, digest_of(folder / MANIFEST), str(facts["topic"]), **found)
     except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError):
         raise _refused(folder, f"a backup, whose {FACTS} says what is in it") from None
     if unknown:
         raise _refused(folder, f"one that this tickledger knows all of; a newer one may have written {unknown[0]!r}")
+    for table, columns in backup.cassandra.items():
+        for column in columns:
+            wanted = CASSANDRA_TABLES[table].columns[column]
+            if (found_type := types.get(table, {}).get(column, wanted)) != wanted:
+                raise _refused(folder, f"one whose {table}.{column} is {wanted}; it is {found_type}")
     return backup
 
 
@@ -308,24 +325,43 @@ _NO_LOCK = (errorcode.ER_NO_SUCH_TABLE, errorcode.ER_BAD_DB_ERROR)
 _LOCKED = (errorcode.ER_LOCK_WAIT_TIMEOUT, errorcode.ER_LOCK_NOWAIT)
 
 
+def _refuse_other_tables(settings: Settings) -> None:
+    """Raise ConfigurationError where the keyspace has tables that are not made as the tick says."""
+    for one in cassandra_differences(settings):
+        if not one.is_new_column:
+            raise ConfigurationError(
+                f"table {one.table!r} of Cassandra differs in {one.what}: it is {one.live}, the tick says"
+                f" {one.contract}; {fix_of(one)}"
+            )
+
+
 def _refuse_other_rows(settings: Settings, backup: Backup) -> None:
     """Raise ConfigurationError where something has landed, unless this backup's restore was begun there."""
     database, keyspace = settings.mysql_database, settings.cassandra_keyspace
     with mysql(settings, settings.dbt_mysql, database="") as connection:
         query = "SELECT table_name, table_comment FROM information_schema.tables WHERE table_schema = %s"
         there = dict(fetch_rows(connection, query, (database,)))
-        if there.get(MARKER) == backup.digest:
+        if there.get(MARKER) == backup.digest and not _has_landed(connection, database, there):
             return
-        if MARKER in there:
+        if there.get(MARKER, backup.digest) != backup.digest:
             raise _full("MYSQL_DATABASE", database, "the restore of another backup is not through")
         # dbt alone fills the seeds, also in servers that are new.
         for table in (name for name in MYSQL_TABLES if name in there and name not in SEEDS):
-            if fetch_rows(connection, f"SELECT 1 FROM {database}.{table} LIMIT 1"):
+            if _has_rows(connection, database, table):
                 raise _full("MYSQL_DATABASE", database, f"{table} has rows")
     with cassandra(settings) as session:
         for table in CASSANDRA_TABLES:
             if session.execute(f"SELECT kafka_partition FROM {table} LIMIT 1").one():
                 raise _full("CASSANDRA_KEYSPACE", keyspace, f"{table} has rows")
+
+
+def _has_landed(connection: MySQLConnectionAbstract, database: str, there: Collection[str]) -> bool:
+    """Whether a restore was through, or nearly, and a stream may have landed since."""
+    return "landed_batches" in there and _has_rows(connection, database, "landed_batches")
+
+
+def _has_rows(connection: MySQLConnectionAbstract, database: str, table: str) -> bool:
+    return bool(fetch_rows(connection, f"SELECT 1 FROM {database}.{table} LIMIT 1"))
 
 
 def _full(setting: str, name: str, problem: str) -> ConfigurationError:
@@ -372,7 +408,8 @@ def _fill_table(session: Session, table: str, columns: list[str], rows: Iterable
                 for row in chunk:
                     # A null that is written costs a tombstone.
                     values = zip(made, row, strict=True)
-                    batch.add(insert, [UNSET_VALUE if value is None else make(value) for make, value in values])
+                    with _fitting(table):
+                        batch.add(insert, [UNSET_VALUE if value is None else make(value) for make, value in values])
                 yield batch, None
 
     waiting = batches()
@@ -381,13 +418,23 @@ def _fill_table(session: Session, table: str, columns: list[str], rows: Iterable
         execute_concurrent(session, wave, concurrency=pace.in_flight)
 
 
+@contextlib.contextmanager
+def _fitting(table: str) -> Iterator[None]:
+    """What a file's row has and its table cannot hold: in one line."""
+    try:
+        yield
+    except (TypeError, ValueError, ArithmeticError) as error:
+        raise TickledgerError(f"a row of the backup's {table} does not fit the table: {error}") from None
+
+
 def _fill_mysql(settings: Settings, backup: Backup) -> None:
-    """Tables by dbt, rows in one transaction, all under the stream's lock, whose table is made first."""
+    """Tables by dbt, rows in one transaction; from the ledger's first table on, all under the stream's lock."""
+    # While nothing says that a stream has run here, any exchange may be seeded: the backup's takes its place.
+    _dbt(settings, "seed")
     _dbt(settings, "run", "--select", "stream_lock")
     lock = StreamLock(settings)
     lock.hold()
     try:
-        _dbt(settings, "seed")
         _dbt(settings, "run")
         with mysql(settings, settings.dbt_mysql) as connection:
             cursor = connection.cursor()
@@ -410,7 +457,7 @@ def _dbt(settings: Settings, *words: str) -> None:
         places = ["--profiles-dir", folder, "--target-path", folder, "--log-path", folder]
         dbt = str(Path(sys.executable).with_name("dbt"))
         done = subprocess.run(
-            [dbt, "--quiet", "--no-use-colors", *words, *places],
+            [dbt, "--quiet", "--no-use-colors", *words, *places, "--vars", "{restoring: true}"],
             cwd=DBT_FOLDER,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -418,5 +465,5 @@ def _dbt(settings: Settings, *words: str) -> None:
             check=False,
         )
         if done.returncode:
-            said = " ".join(done.stdout.split())
-            raise TickledgerError(f"dbt {words[0]} failed: {plain(said[-500:]) or 'it says nothing'}")
+            said = " ".join(done.stdout.partition("> in macro")[0].split())
+            raise TickledgerError(f"dbt {words[0]} failed: {plain(said[:MOST_SAID]) or 'it says nothing'}")

@@ -205,6 +205,14 @@ REFUSED: dict[str, tuple[Callable[[Path], None], str]] = {
         lambda folder: make_backup(folder, cassandra={"real_time_data": ["ticker", "venue"]}),
         "a newer one may have written 'real_time_data.venue'",
     ),
+    "with a column of another type": (
+        lambda folder: make_backup(
+            folder,
+            cassandra={"real_time_data": ["ticker"]},
+            cassandra_types={"real_time_data": {"ticker": "bigint"}},
+        ),
+        "should be one whose real_time_data.ticker is text; it is bigint",
+    ),
     "of another topic": (lambda folder: make_backup(folder, topic="other"), "should be 'other', which the backup's"),
 }
 

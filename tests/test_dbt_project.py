@@ -811,6 +811,18 @@ def test_there_is_one_exchange(database: Database, client: Client, tmp_path: Pat
     assert len(client.rows("exchange")) == 1
 
 
+@pytest.mark.parametrize("command", ["seed", "run"])
+def test_nothing_is_made_beside_half_a_restore(database: Database, client: Client, command: str) -> None:
+    client.query("CREATE TABLE restoring (part int PRIMARY KEY)")
+    client.query("DROP TABLE landed_batches")
+
+    refusal = database.dbt(command)
+
+    assert refusal.returncode == 1
+    assert "is not through: run 'tickledger services restore' with its backup again" in " ".join(refusal.stdout.split())
+    assert not client.query("SHOW TABLES LIKE 'landed_batches'")
+
+
 @pytest.mark.parametrize("trace", ["stream_lock", "landed_batches"])
 def test_trading_days_that_a_stream_has_landed_by_cannot_be_changed(
     database: Database, client: Client, tmp_path: Path, trace: str
@@ -823,6 +835,8 @@ def test_trading_days_that_a_stream_has_landed_by_cannot_be_changed(
     assert refusal.returncode == 1
     assert "time_zone is 'Asia/Jakarta' and trading_day_begins is '00:00'; they should leave" in refusal.stdout
     assert client.rows("exchange") == before
+    refusal = database.dbt("seed", *within(exchange_seed(tmp_path / "currency", currency="USD")))
+    assert "currency is 'USD'; it should be 'IDR', in which prices have landed" in refusal.stdout
     # What moves no tick to another day may change.
     succeed(database, "seed", *within(exchange_seed(tmp_path / "name", name="Another", sessions="Sat 10:00-11:00")))
     assert [row["name"] for row in client.rows("exchange")] == ["Another"]

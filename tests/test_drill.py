@@ -1,5 +1,6 @@
 """The runbook's drill, word by word, in a copy of the project: everything is backed up, lost, restored, and goes on."""
 
+import csv
 import os
 import re
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ import pytest
 
 from services.environment import write_env_file
 from services.server import LOOPBACK, free_port
+from tests.support.exchanges import NEW_YORK_FACTS
 from tests.support.project_copy import ProjectCopy, copy_project
 from tickledger.settings import PROJECT_ROOT
 
@@ -45,6 +47,10 @@ def copy(tmp_path: Path) -> Iterator[ProjectCopy]:
 
 @pytest.mark.timeout(900)
 def test_the_drill_does_what_it_says(copy: ProjectCopy) -> None:
+    # Another exchange than the one that comes: its trading days are no UTC dates.
+    seed = copy.folder / "dbt_project" / "seeds" / "exchange.csv"
+    with seed.open("w", newline="") as file:
+        csv.writer(file).writerows([NEW_YORK_FACTS.keys(), NEW_YORK_FACTS.values()])
     copy.run("make services SECURE=1 && cd dbt_project && dbt --quiet seed && dbt --quiet run")
     copy.run(f"{SEND} && {STREAM}")
 

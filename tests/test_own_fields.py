@@ -49,9 +49,9 @@ def test_a_line_in_the_definition_is_enough(definition: str, tmp_path: Path) -> 
         ignored = shutil.ignore_patterns("__pycache__", "target", "logs")
         shutil.copytree(PROJECT_ROOT / name, tmp_path / name, ignore=ignored)
     shutil.copy(PROJECT_ROOT / "pyproject.toml", tmp_path)
-    file, before = tmp_path / "tickledger" / "tick.py", "OWN_FIELDS: tuple[TickField, ...] = ()"
+    file, before = tmp_path / "tickledger" / "tick.py", "OWN_FIELDS: list[TickField] = []"
     assert before in file.read_text()
-    file.write_text(file.read_text().replace(before, f"OWN_FIELDS: tuple[TickField, ...] = ({definition})"))
+    file.write_text(file.read_text().replace(before, f"OWN_FIELDS: list[TickField] = [{definition}]"))
 
     others = OTHERS if "optional" in definition and "default" not in definition else ()
     done = subprocess.run(
@@ -80,6 +80,9 @@ BAD: dict[str, tuple[Iterable[TickField], str]] = {
     "capitals": ([field("Venue")], "'Venue' .* lower-case"),
     "what is no name": ([field("venue; --")], "lower-case"),
     "bounds the wrong way round": ([field(minimum=17)], "minimum 17 is above its maximum 16"),
+    "bounds that are no numbers": ([field(minimum="1")], "bounds '1' and 16 should be whole numbers"),  # type: ignore[arg-type]
+    "a fraction for a bound": ([field(maximum=1.5)], "should be whole numbers"),  # type: ignore[arg-type]
+    "a default that UTF-8 has not": ([field(optional=True, default="\ud800")], "text that UTF-8 can hold"),
     "a text longer than a request takes": ([field(maximum=10_000)], "bounds should lie from 0 to 4000"),
     "a number beyond bigint": ([field(kind="whole", maximum=2**63)], "bounds should lie from"),
     "a kind that there is not": ([field(kind="bool")], "its kind 'bool' should be text, whole, decimal or time"),
@@ -104,7 +107,7 @@ def test_no_program_begins_with_a_bad_definition(tmp_path: Path) -> None:
     file = tmp_path / "tickledger" / "tick.py"
     file.write_text(
         file.read_text().replace(
-            "OWN_FIELDS: tuple[TickField, ...] = ()", 'OWN_FIELDS = (TickField("select", "text", 1, 16, ""),)'
+            "OWN_FIELDS: list[TickField] = []", 'OWN_FIELDS = [TickField("select", "text", 1, 16, "")]'
         )
     )
 

@@ -8,7 +8,7 @@ import pytest
 
 from tests.support.exchanges import JAKARTA, NEW_YORK, NEW_YORK_FACTS, SEEDED
 from tickledger.errors import ConfigurationError
-from tickledger.exchange import Exchange, day_problems, days_of_rows, exchange_of, problems_of, rows_of, trading_days
+from tickledger.exchange import Exchange, days_of_rows, exchange_of, landed_problems, problems_of, rows_of, trading_days
 from tickledger.tick import day_to_date
 from tickledger.trading_days import UTC_DAYS, TradingDays
 
@@ -148,15 +148,31 @@ def test_all_that_is_wrong_is_told() -> None:
 
 
 def test_days_that_ticks_have_landed_by_stay() -> None:
-    assert day_problems(JAKARTA, None) == day_problems(JAKARTA, [(datetime(1970, 1, 1), 0)]) == []
+    assert landed_problems(JAKARTA, None) == landed_problems(JAKARTA, [(datetime(1970, 1, 1), 0, "IDR")]) == []
     # Another name and other sessions change no day.
-    assert day_problems(exchange_of(SEEDED | {"name": "x", "sessions": "Sat 10:00-11:00"}), None) == []
-    (line,) = day_problems(NEW_YORK, None)
+    assert landed_problems(exchange_of(SEEDED | {"name": "x", "sessions": "Sat 10:00-11:00"}), None) == []
+    (line,) = landed_problems(NEW_YORK, None)
     assert line.startswith("time_zone is 'America/New_York' and trading_day_begins is '00:00'; they should leave the")
-    rows = [(datetime.fromisoformat(from_at), shift) for from_at, shift in rows_of(NEW_YORK)]
+    rows = [(datetime.fromisoformat(from_at), shift, "USD") for from_at, shift in rows_of(NEW_YORK)]
     # Clocks that will be changed no more, by a newer tz database: what has been is as it was.
-    assert day_problems(NEW_YORK, [row for row in rows if row[0] <= datetime(2026, 11, 1, 6)]) == []
-    assert len(day_problems(NEW_YORK, rows[1:])) == 1
+    assert landed_problems(NEW_YORK, [row for row in rows if row[0] <= datetime(2026, 11, 1, 6)]) == []
+    assert len(landed_problems(NEW_YORK, rows[1:])) == 1
+
+
+def test_the_currency_of_landed_prices_stays() -> None:
+    rows = [(datetime.fromisoformat(from_at), shift, "EUR") for from_at, shift in rows_of(NEW_YORK)]
+    (line,) = landed_problems(NEW_YORK, rows)
+    assert line.startswith("currency is 'USD'; it should be 'EUR', in which prices have landed")
+
+
+@pytest.mark.parametrize("code", ["XXX", "XTS", "DEM", "BTC", "usd", ""])
+def test_a_currency_is_one_that_somebody_pays_with(code: str) -> None:
+    assert [line.split()[0] for line in problems_of(SEEDED | {"currency": code})] == ["currency"]
+
+
+@pytest.mark.parametrize("zone", ["localtime", "Factory"])
+def test_a_time_zone_is_that_of_a_place(zone: str) -> None:
+    assert [line.split()[0] for line in problems_of(SEEDED | {"time_zone": zone})] == ["time_zone"]
 
 
 def test_a_day_before_the_first_stretch_has_a_beginning() -> None:

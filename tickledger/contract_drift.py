@@ -124,10 +124,10 @@ def fix_of(one: Difference) -> str:
     if one.live == MISSING:
         return SET_UP_ANYWHERE
     if one.contract == MISSING:
-        return f"ALTER TABLE {one.table} DROP {one.name}, as Cassandra's superuser"
+        return "none is needed: the column stays null"
     return (
-        "drop the table as Cassandra's superuser and restore a backup (docs/runbook.md): Cassandra changes neither the"
-        " type of a column nor a key"
+        "put the definition in tickledger/tick.py back, or give a field of your own another name: Cassandra changes"
+        " neither the type of a column nor a key"
     )
 
 

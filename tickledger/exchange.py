@@ -10,7 +10,7 @@ from itertools import pairwise
 from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo, available_timezones
 
-from babel.numbers import list_currencies
+from babel.core import get_global
 from mysql.connector.abstracts import MySQLConnectionAbstract
 
 from tickledger.errors import ConfigurationError
@@ -92,7 +92,8 @@ def _read_name(text: str) -> str:
 
 @cache
 def _time_zones() -> set[str]:
-    return available_timezones()
+    # Neither names a place: one is another one on each machine, one has no time at all.
+    return available_timezones() - {"localtime", "Factory"}
 
 
 def _read_time_zone(text: str) -> ZoneInfo:
@@ -121,8 +122,15 @@ def _read_sessions(text: str) -> list[tuple[str, list[int], int, int]]:
     return sessions
 
 
+@cache
+def _currencies() -> set[str]:
+    """Codes of money that somebody pays with today: ISO 4217 also has codes for tests, for none, and for what was."""
+    tenders = get_global("territory_currencies").values()
+    return {code for some in tenders for code, _, end, is_tender in some if is_tender and end is None}
+
+
 def _read_currency(text: str) -> str:
-    if text not in list_currencies():
+    if text not in _currencies():
         raise ValueError("a currency's code by ISO 4217, such as IDR")
     return text
 
@@ -311,17 +319,27 @@ def same_days(one: TradingDays, other: TradingDays) -> bool:
     return before == after
 
 
-def day_problems(exchange: Exchange, live: Sequence[tuple[Any, ...]] | None) -> list[str]:
+def landed_problems(exchange: Exchange, live: Sequence[tuple[Any, ...]] | None) -> list[str]:
     """Why the exchange cannot take the place of the one that a stream has landed by; empty if it can.
 
-    `live` are the rows of :data:`DAYS_QUERY`, or None if that ledger is older than the table: its days were UTC dates.
-    What lies ahead of all ticks may change, as a new edition of the tz database may have it.
+    `live` are the rows of the table: from_at, day_shift_seconds and currency; or None if that ledger is older than the
+    table: its days were UTC dates. What lies ahead of all ticks may change, as a new edition of the tz database may
+    have it.
     """
-    known = UTC_DAYS if live is None else days_of_rows(live)
-    if same_days(known, exchange.days):
-        return []
-    return [
-        f"time_zone is {exchange.zone.key!r} and trading_day_begins is '{exchange.day_begins:%H:%M}'; they should leave"
-        " the trading days as they are, by which a stream has landed: another exchange takes another MYSQL_DATABASE"
-        " and CASSANDRA_KEYSPACE, or a start without data ('make services-clean')"
-    ]
+    problems = []
+    if not same_days(UTC_DAYS if live is None else days_of_rows([row[:2] for row in live]), exchange.days):
+        problems.append(
+            f"time_zone is {exchange.zone.key!r} and trading_day_begins is '{exchange.day_begins:%H:%M}'; they should"
+            f" leave the trading days as they are, by which a stream has landed: {_ANOTHER}"
+        )
+    if live and (landed := str(live[0][2])) != exchange.currency:
+        problems.append(
+            f"currency is {exchange.currency!r}; it should be {landed!r}, in which prices have landed: {_ANOTHER}"
+        )
+    return problems
+
+
+_ANOTHER = (
+    "another exchange takes another MYSQL_DATABASE and CASSANDRA_KEYSPACE, or a start without data"
+    " ('make services-clean')"
+)

@@ -42,6 +42,8 @@ def _value_problem(rule: FieldRule) -> str:
     field = rule.field
     if not rule.kinds:
         return f"its kind {field.kind!r} should be text, whole, decimal or time"
+    if not isinstance(field.minimum, int) or not isinstance(field.maximum, int):
+        return f"its bounds {field.minimum!r} and {field.maximum!r} should be whole numbers"
     if field.minimum > field.maximum:
         return f"its minimum {field.minimum} is above its maximum {field.maximum}"
     lowest, highest = {"whole": (-MAX_BIGINT - 1, MAX_BIGINT), "text": (0, MOST_CHARACTERS)}.get(
@@ -58,6 +60,9 @@ def _value_problem(rule: FieldRule) -> str:
             raise rule.why({field.name: field.default})
         if field.kind == "time":
             moment_of(str(field.default), field.name)
+        str(field.default).encode()
     except RowRuleBroken as broken:
         return f"its default does not fit: {broken.detail}"
+    except UnicodeEncodeError:
+        return "its default should be text that UTF-8 can hold"
     return ""

@@ -57,8 +57,8 @@ CORE_FIELDS = (
     TickField("sector", "text", 1, 64, "The company's sector, as in `profile`"),
 )
 #: Fields that are checked, stored and read back as they come. Another one is a line here; CONTRIBUTING.md shows it.
-OWN_FIELDS: tuple[TickField, ...] = ()
-TICK_FIELDS = CORE_FIELDS + OWN_FIELDS
+OWN_FIELDS: list[TickField] = []
+TICK_FIELDS = (*CORE_FIELDS, *OWN_FIELDS)
 
 
 def summed_value(own: Iterable[Any]) -> tuple[Any, ...]:

@@ -20,7 +20,7 @@ from dbt_common.clients.agate_helper import table_from_rows
 from dbt_common.exceptions import DbtRuntimeError
 from dotenv import find_dotenv
 
-from tickledger.exchange import day_problems, exchange_of, problems_of, rows_of
+from tickledger.exchange import exchange_of, landed_problems, problems_of, rows_of
 from tickledger.table_facts import changes_to, misfits, table_facts
 
 NAME = "tickledger"
@@ -144,9 +144,9 @@ class TickledgerAdapter(MySQLAdapter):
         return problems_of(rows.rows[0].dict())
 
     @available
-    def moved_days(self, rows: Any, live: Any) -> list[str]:
-        """The line that refuses the seed if days that have been would be others than `live`, the rows of the table."""
-        return day_problems(exchange_of(rows.rows[0].dict()), live)
+    def moved_exchange(self, rows: Any, live: Any) -> list[str]:
+        """Why the seed is refused if its days or its currency are others than `live`, the rows of the table."""
+        return landed_problems(exchange_of(rows.rows[0].dict()), live)
 
     @available
     def with_clock(self, rows: Any) -> Any:

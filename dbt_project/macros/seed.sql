@@ -15,9 +15,10 @@
   {%- elif not rows.rows -%}
     {% do exceptions.raise_compiler_error(model.original_file_path ~ " holds no row; " ~ target ~ " keeps those it has") %}
   {%- endif -%}
+  {% do refuse_beside_restore() %}
   {% do refuse_rows(unclear_rows(rows)) %}
   {%- if config.get('meta', {}).get('computed_types') -%}
-    {% do refuse_rows(adapter.exchange_problems(rows) or moved_days(rows, target, existing)) %}
+    {% do refuse_rows(adapter.exchange_problems(rows) or moved_exchange(rows, target, existing)) %}
     {%- set rows = adapter.with_clock(rows) -%}
   {%- endif -%}
   {% do store_result('agate_table', response='OK', agate_table=rows) %}
@@ -77,10 +78,10 @@
 
 
 {#-
-  Ticks lie by their trading day: one that came again under another day would be landed twice. A stream that has run may
-  have left some, also if no batch has landed.
+  Ticks lie by their trading day: one that came again under another day would be landed twice. Their prices are in the
+  exchange's currency. A stream that has run may have left some, also if no batch has landed.
 -#}
-{% macro moved_days(rows, target, existing) %}
+{% macro moved_exchange(rows, target, existing) %}
   {%- set streamed, live = [], none -%}
   {%- for name in ['stream_lock', 'landed_batches'] -%}
     {%- set table = adapter.get_relation(database=database, schema=schema, identifier=name) -%}
@@ -89,9 +90,9 @@
   {%- if not streamed -%}
     {{ return([]) }}
   {%- elif existing is not none -%}
-    {%- set live = run_query('select from_at, day_shift_seconds from ' ~ target ~ ' order by from_at').rows -%}
+    {%- set live = run_query('select from_at, day_shift_seconds, currency from ' ~ target ~ ' order by from_at').rows -%}
   {%- endif -%}
-  {{ return(adapter.moved_days(rows, live)) }}
+  {{ return(adapter.moved_exchange(rows, live)) }}
 {% endmacro %}
 
 

@@ -15,6 +15,7 @@
     {% do exceptions.raise_compiler_error(target ~ " exists and is a " ~ existing.type ~ ", not a table") %}
   {%- endif -%}
 
+  {% do refuse_beside_restore() %}
   {{ run_hooks(pre_hooks) }}
   {% do bound_lock_wait() %}
   {%- if existing is none -%}
@@ -53,6 +54,17 @@
 {% macro exact_text_table_options() -%}
   engine = InnoDB default character set utf8mb4 collate utf8mb4_bin
 {%- endmacro %}
+
+
+{#- A ledger that is made between a restore's two halves would count the ticks of the first one as duplicates. -#}
+{% macro refuse_beside_restore() %}
+  {%- if not var('restoring', false) and adapter.get_relation(database=database, schema=schema, identifier='restoring') -%}
+    {% do exceptions.raise_compiler_error(
+      "a restore into " ~ schema ~ " is not through: run 'tickledger services restore' with its backup again, or start"
+      ~ " without data ('drop table restoring' then lets dbt run)"
+    ) %}
+  {%- endif -%}
+{% endmacro %}
 
 
 {#- DDL that cannot have its lock within these seconds fails: while it waits, every new reader and writer waits behind it. -#}
