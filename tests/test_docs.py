@@ -1,6 +1,5 @@
-"""The docs against the code: commands and their options, settings and their defaults, links, modules, docstrings."""
+"""The docs against the code: commands and their options, settings and their defaults, links, modules."""
 
-import ast
 import io
 import os
 import re
@@ -327,19 +326,3 @@ def test_the_glossary_is_sorted() -> None:
     words = [word.lower() for word in re.findall(r"^\| (\w[^|]*?) \|", text_of("docs/glossary.md"), re.MULTILINE)[1:]]
     assert len(words) > 30
     assert [pair for pair in pairwise(words) if pair[0] > pair[1]] == []
-
-
-def undocumented(node: ast.Module | ast.ClassDef, name: str) -> Iterator[str]:
-    """The public functions, classes and methods below a node that have no docstring, and the node itself."""
-    if node.body and not ast.get_docstring(node):
-        yield name
-    for child in node.body:
-        if isinstance(child, ast.ClassDef) and not child.name.startswith("_"):
-            yield from undocumented(child, f"{name}.{child.name}")
-        elif isinstance(child, ast.FunctionDef) and not child.name.startswith("_") and not ast.get_docstring(child):
-            yield f"{name}.{child.name}"
-
-
-def test_everything_public_has_a_docstring() -> None:
-    missing = [name for path in python_files() for name in undocumented(ast.parse(path.read_text()), path.stem)]
-    assert missing == []

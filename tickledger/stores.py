@@ -1,7 +1,7 @@
 """The door to each store: `with mysql(settings)` and `with cassandra(settings)` open, translate errors and close.
 
 Every other module gets its connections here, so that failures read alike: one line, ConfigurationError,
-StoreUnavailable, or TickledgerError for what no wait and no setting mends.
+StoreUnavailable, or TickledgerError for what neither a wait nor a setting fixes.
 """
 
 import logging
