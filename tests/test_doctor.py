@@ -24,7 +24,8 @@ pytestmark = pytest.mark.integration
 
 LINES = [
     "versions", "Java", "settings file", "network", "scratch folder", "Kafka and topic", "Cassandra",
-    "Cassandra's tables", "MySQL", "accounts", "clock", "contract", "profile", "exchange", "ledger", "lag", "verdicts",
+    "Cassandra's tables", "MySQL", "accounts", "clock", "restore", "contract", "profile", "exchange", "ledger", "lag",
+    "verdicts",
 ]  # fmt: skip
 
 
@@ -149,14 +150,24 @@ DOCTORED: dict[str, tuple[Callable[[Pipeline, Path], Settings], str, str, str]] 
         "DBT_MYSQL_USER is not set",
         "make services",
     ),
-    "a database that is not there": (_with(mysql_database="nowhere"), "contract", "MYSQL_DATABASE is", "dbt seed"),
+    "a database that is not there": (
+        _with(mysql_database="nowhere"),
+        "contract",
+        "MYSQL_DATABASE is",
+        "dbt seed",
+    ),
     "a restore that has ended half-way": (
         _after("CREATE TABLE restoring (part int PRIMARY KEY)"),
         "restore",
         "a restore has ended half-way",
         "tickledger services restore, with its backup again",
     ),
-    "a table that is gone": (_after("DROP TABLE batch_findings"), "contract", "batch_findings, table", "dbt run"),
+    "a table that is gone": (
+        _after("DROP TABLE batch_findings"),
+        "contract",
+        "batch_findings, table",
+        "dbt run",
+    ),
     "a column of another type": (
         _after("ALTER TABLE landed_batches MODIFY volume decimal(10,0)"),
         "contract",
@@ -223,7 +234,7 @@ def test_a_database_that_dbt_has_not_filled_is_named(stores: Pipeline, database:
 
     (fact,) = bad(stores.settings.model_copy(update=empty))
 
-    assert (fact.what, "table: missing" in fact.found, "dbt run" in fact.fix) == ("contract", True, True)
+    assert (fact.what, "table: missing" in fact.found, "dbt run" in fact.fix) == ("restore", "contract", True, True)
 
 
 def test_a_topic_that_was_created_anew_is_named(spark: SparkSession, pipeline: Pipeline) -> None:
