@@ -21,6 +21,8 @@ from streaming.tick_columns import KeyColumns, TickColumns, TickKey
 from streaming.tick_sink import Moments, TickSink, session_of_this_process
 from tickledger.decode import DeadLetter
 from tickledger.errors import TickledgerError
+from tickledger.ledger import has_landed
+from tickledger.revisions import Place, Revision
 from tickledger.settings import Settings
 from tickledger.trading_days import TradingDays
 
@@ -54,6 +56,8 @@ class SectorSum:
 class PartitionReport:
     """What a task did with one Kafka partition. `keys` are the ticks that it landed.
 
+    `revisions` are the corrections and cancellations that it has written, and where they stand.
+
     Where it `left` messages to the next batch, since this one has no more room, it ends with its last offset.
     If there is an `error` of a store, nothing else counts.
     """
@@ -70,6 +74,7 @@ class PartitionReport:
     late_ticks: int = 0
     sums: dict[SumKey, SectorSum] = field(default_factory=lambda: defaultdict(SectorSum))
     keys: KeyColumns = field(default_factory=KeyColumns)
+    revisions: list[tuple[Place, Revision]] = field(default_factory=list)
     error: TickledgerError | None = None
 
     def taken(self, messages: pa.RecordBatch, room: float) -> pa.RecordBatch:
@@ -90,7 +95,7 @@ class PartitionReport:
         self.first_offset = min(self.first_offset, int(offsets.min()))
         self.last_offset = max(self.last_offset, int(offsets.max()))
         self.messages += len(offsets)
-        self.ticks_read += len(decoded.ticks) + len(decoded.dead)
+        self.ticks_read += len(decoded.ticks) + len(decoded.dead) + len(decoded.revisions)
         self.dead_letters += len(decoded.dead)
 
     def sum_up(self, ticks: TickColumns, own: tuple[Any, ...] = ()) -> None:
@@ -159,6 +164,11 @@ class LandingTask:
         report.add(offsets, decoded)
         for (offset, _), letter in decoded.dead.items():
             sink.write_dead(self.settings.kafka_topic, report.partition, offset, letter)
+        for element, revision in decoded.revisions.items():
+            place = Place(report.partition, *element)
+            sink.write_revision(place, revision)
+            # The driver asks Cassandra for the values, which may be many: of which ticks is all that it needs to know.
+            report.revisions.append((place, revision._replace(values=None)))
         self._forget_what_died(report.partition, offsets, decoded.dead, sink)
         return decoded.ticks
 
@@ -189,13 +199,8 @@ class LandingTask:
         return {
             (stored.ticker, stored.created_ms, stored.id)
             for stored in sink.stored(map(_moments_of, old.by_company_and_day()))
-            if self._has_landed(stored.partition, stored.offset)
+            if has_landed(self.ends, self.not_landed, stored.partition, stored.offset)
         }
-
-    def _has_landed(self, partition: int, offset: int) -> bool:
-        return offset < self.ends.get(partition, 0) and not any(
-            partition == skipped and start <= offset < until for skipped, start, until in self.not_landed
-        )
 
     def _forget_what_died(
         self, partition: int, offsets: NDArray[np.int64], dead: dict[Element, DeadLetter], sink: TickSink
@@ -219,6 +224,9 @@ class LandingTask:
         for stored in sink.stored(map(_moments_of, refused.by_company_and_day())):
             if tick := mine.get(stored):
                 sink.forget_tick(tick)
+        for (offset, _), letter in dead.items():
+            for position, revision in letter.revisions if first <= offset <= last else ():
+                sink.forget_revision(Place(partition, offset, position), revision)
 
 
 def _moments_of(ticks: TickColumns) -> Moments:
