@@ -88,6 +88,8 @@ class BatchLander:
         self.progress = Progress(begun(settings, head, topic), {})
         self.progress.recover_until = {one: end for one, (_, end) in self.progress.ranges(topic.ends).items()}
         self._ended: float | None = None
+        # A stream may have died between the ledger, which calls them dead letters, and Cassandra.
+        retry_policy.call(self._revisions.bury)
 
     def land(self, frame: DataFrame, reached: Mapping[int, int]) -> LandedBatch | None:
         """Land one micro-batch of the Kafka source, or its beginning, and return what went into the ledger.
@@ -101,7 +103,6 @@ class BatchLander:
         """
         started = time.monotonic()
         waiting = None if self._ended is None else started - self._ended
-        self._retry_policy.call(self._revisions.bury)
         self._companies = self._retry_policy.call(self._ledger.companies) or self._companies
         fault_points.reached("before_cassandra")
         job_started = time.monotonic()
@@ -148,8 +149,12 @@ class BatchLander:
         reports = run_task(frame := in_ledger_offsets(frame, self.progress.head.shifts), task)
         if losers := losing_keys(reports):
             # Rare: the same tick in two partitions of one batch. The second pass leaves the losing copies out, and
-            # its upserts put the winners' rows over theirs.
-            reports = run_task(frame, replace(task, losers=losers))
+            # its upserts put the winners' rows over theirs; what the first one made dead letters of is decided anew.
+            ends = {partition: until for partition, (_, until) in ranges.items()}
+            task = replace(task, losers=losers, recover_until=task.recover_until | ends)
+            run_task(frame, task)
+            # Now each winner stands in Cassandra, and the third one can tell which of the copies say something else.
+            reports = run_task(frame, replace(task, winners_stand=True))
         return reports
 
     def _skip(self, skips: list[Skip]) -> None:

@@ -26,7 +26,7 @@ from streaming.tick_columns import TickColumns
 from streaming.tick_packing import PACKED_COLUMNS, PackedRows, pack_rows, pack_tick
 from tickledger.decode import DeadLetter
 from tickledger.errors import StoreUnavailable
-from tickledger.revisions import Place, Revision
+from tickledger.revisions import Place, Revision, TickValues
 from tickledger.settings import Settings
 from tickledger.stores import CASSANDRA_ERRORS, CASSANDRA_REQUEST_SECONDS, cassandra_error, connect_cassandra
 from tickledger.tick import (
@@ -80,13 +80,14 @@ class Moments(NamedTuple):
 
 
 class StoredTick(NamedTuple):
-    """A tick as it stands in Cassandra: its key and the message that it came with."""
+    """A tick as it stands in Cassandra: its key, the message that it came with, and what it says."""
 
     ticker: str
     created_ms: int
     id: int
     partition: int
     offset: int
+    values: TickValues
 
 
 class TickSink:
@@ -171,7 +172,7 @@ class TickSink:
                     self._session, queries, concurrency=LOOK_UPS_IN_FLIGHT, results_generator=True
                 )
                 for one, (_, rows) in zip(some, found, strict=True):
-                    yield one, [StoredTick(ticker, datetime_to_ms(at), *others) for ticker, at, *others in rows]
+                    yield one, list(map(_stored_tick, rows))
             except CASSANDRA_ERRORS as error:
                 raise cassandra_error(error) from None
 
@@ -329,7 +330,8 @@ class _Statements(NamedTuple):
 def _prepare(session: Session) -> _Statements:
     tick_key = "ticker = ? AND trade_date = ?"
     dead_key = "topic = ? AND kafka_partition = ? AND offset_bucket = ?"
-    stored = f"SELECT ticker, created_at, id, kafka_partition, kafka_offset FROM {RAW_TABLE} WHERE"
+    values = ", ".join(field.name for field in TICK_FIELDS if field.name not in ("ticker", "created_at", "id"))
+    stored = f"SELECT ticker, created_at, id, kafka_partition, kafka_offset, {values} FROM {RAW_TABLE} WHERE"
     names, marks = ", ".join(PACKED_COLUMNS), ", ".join("?" * len(PACKED_COLUMNS))
     revised = revision_columns()
     dead_columns = "topic, kafka_partition, offset_bucket, kafka_offset, position, raw_value, reason, detail, dead_at"
@@ -356,6 +358,17 @@ def _prepare(session: Session) -> _Statements:
         )
     except CASSANDRA_ERRORS as error:
         raise cassandra_error(error) from None
+
+
+def _stored_tick(row: Any) -> StoredTick:
+    ticker, created_at, id_, partition, offset, volume, market_cap, price, sector, *own = row
+    values = TickValues(volume, market_cap, price, sector, tuple(map(_as_landed, own)))
+    return StoredTick(ticker, datetime_to_ms(created_at), id_, partition, offset, values)
+
+
+def _as_landed(value: Any) -> Any:
+    """A value of one's own as a tick has it."""
+    return datetime_to_ms(value) if isinstance(value, datetime) else value
 
 
 def revision_values(revision: Revision) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import orjson
@@ -20,6 +20,8 @@ BYTES_A_DEAD_LETTER = 100
 MOST_DEAD_LETTERS = 100
 #: The reason of a message that is kept whole since more of its elements are broken.
 TOO_MANY_BROKEN = "too_many_broken"
+#: Raises RowRuleBroken for a tick that must not land although it keeps all rules.
+OneMoreRule = Callable[[Tick], None]
 
 
 class DeadLetter(NamedTuple):
@@ -63,8 +65,10 @@ class Decoder:
     def __init__(self, sectors: Mapping[str, str], days: TradingDays = UTC_DAYS) -> None:
         self._rules = RowRules(sectors, days)
 
-    def decode(self, value: bytes | None, message_ms: int) -> Decoded:
+    def decode(self, value: bytes | None, message_ms: int, one_more_rule: OneMoreRule | None = None) -> Decoded:
         """Take one message apart. `message_ms` is Kafka's timestamp of it, in milliseconds since 1970-01-01 UTC.
+
+        `one_more_rule` is asked of each tick that keeps all others.
 
         Never raises: what cannot be read or breaks a rule comes back as a dead letter with its reason. There are at
         most as many dead letters as :func:`most_dead_letters` says, or one, the message itself.
@@ -84,7 +88,10 @@ class Decoder:
                 elif broken.are_many and not has_every_field(element):
                     broken.number += 1
                 else:
-                    ticks.append((position, self._rules.tick(element, message_ms)))
+                    tick = self._rules.tick(element, message_ms)
+                    if one_more_rule is not None:
+                        one_more_rule(tick)
+                    ticks.append((position, tick))
             except RowRuleBroken as rule:
                 broken.add(position, rule)
         return Decoded(ticks, broken.dead_letters(value, len(elements)), revisions)
