@@ -26,7 +26,7 @@ def offsets_of_conflicts(ticks: TickColumns, stored: Mapping[TickKey, StoredTick
     places = np.flatnonzero([key in stored for key in keys])
     copies = ticks.take(places)
     found = zip(places.tolist(), copies.ticks(), copies.offset.tolist(), strict=True)
-    return sorted({offset for place, tick, offset in found if not _same(values_of(tick), stored[keys[place]].values)})
+    return sorted({offset for place, tick, offset in found if says_otherwise(tick, stored[keys[place]])})
 
 
 def conflict_rule(stored: Mapping[TickKey, StoredTick]) -> OneMoreRule:
@@ -34,15 +34,20 @@ def conflict_rule(stored: Mapping[TickKey, StoredTick]) -> OneMoreRule:
 
     def rule(tick: Tick) -> None:
         landed = stored.get((tick.ticker, tick.created_ms, tick.id))
-        if landed is not None and (differences := list(_differences(values_of(tick), landed.values))):
+        if landed is not None and (differences := list(_differences(_values_of(tick), landed.values))):
             place = f"partition {landed.partition}, offset {landed.offset}"
             raise RowRuleBroken(CONFLICT, f"{'; '.join(differences)}; the tick landed from {place}")
 
     return rule
 
 
-def values_of(tick: Tick) -> TickValues:
-    """What of a tick is not its key."""
+def says_otherwise(tick: Tick, landed: StoredTick) -> bool:
+    """Whether a tick says something else than the landed one of its key."""
+    said, values = _values_of(tick), landed.values
+    return not (all(map(_equal, said[:-1], values[:-1])) and all(map(_equal, said.own, values.own)))
+
+
+def _values_of(tick: Tick) -> TickValues:
     return TickValues(tick.volume, tick.market_cap, tick.price, tick.sector, tick.own)
 
 
@@ -50,10 +55,6 @@ def _differences(said: TickValues, landed: TickValues) -> Iterator[str]:
     for name, one, other in zip(_NAMES, (*said[:-1], *said.own), (*landed[:-1], *landed.own), strict=True):
         if not _equal(one, other):
             yield f"{name} is {_spelt(one)}, landed was {_spelt(other)}"
-
-
-def _same(said: TickValues, landed: TickValues) -> bool:
-    return all(map(_equal, said[:-1], landed[:-1])) and all(map(_equal, said.own, landed.own))
 
 
 def _equal(said: Any, landed: Any) -> bool:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from streaming.conflicts import conflict_rule, offsets_of_conflicts
 from streaming.decode_columns import ColumnDecoder, DecodedColumns
 from streaming.tick_columns import KeyColumns, TickColumns, TickKey
-from streaming.tick_sink import Moments, StoredTick, TickSink, session_of_this_process
+from streaming.tick_sink import StoredTick, TickSink, moments_of, session_of_this_process
 from tickledger.decode import DeadLetter
 from tickledger.errors import TickledgerError
 from tickledger.ledger import has_landed
@@ -233,7 +233,7 @@ class LandingTask:
             return {}
         sink.drain()
         asked = ticks.take([place for place, key in enumerate(ticks.keys()) if key in wanted])
-        stored = sink.stored(map(_moments_of, asked.by_company_and_day()))
+        stored = sink.stored(map(moments_of, asked.by_company_and_day()))
         return {key: one for one in stored if (key := one[:3]) in wanted}
 
     def _landed_before(self, ticks: TickColumns, sink: TickSink) -> dict[TickKey, StoredTick]:
@@ -243,7 +243,7 @@ class LandingTask:
         old = ticks.take(ticks.created_ms <= self.newest_landed_ms)
         return {
             one[:3]: one
-            for one in sink.stored(map(_moments_of, old.by_company_and_day()))
+            for one in sink.stored(map(moments_of, old.by_company_and_day()))
             if has_landed(self.ends, self.not_landed, one.partition, one.offset)
         }
 
@@ -266,14 +266,9 @@ class LandingTask:
             (tick.ticker, tick.created_ms, tick.id, partition, offset): tick
             for tick, offset in zip(refused.ticks(), refused.offset.tolist(), strict=True)
         }
-        for stored in sink.stored(map(_moments_of, refused.by_company_and_day())):
+        for stored in sink.stored(map(moments_of, refused.by_company_and_day())):
             if tick := mine.get(stored[:5]):
                 sink.forget_tick(tick)
         for (offset, _), letter in dead.items():
             for position, revision in letter.revisions if first <= offset <= last else ():
                 sink.forget_revision(Place(partition, offset, position), revision)
-
-
-def _moments_of(ticks: TickColumns) -> Moments:
-    """When the ticks of one company and day were made."""
-    return Moments([ticks.ticker[0]], int(ticks.trade_day[0]), sorted(set(ticks.created_ms.tolist())))

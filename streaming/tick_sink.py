@@ -79,6 +79,11 @@ class Moments(NamedTuple):
     times: list[int]
 
 
+def moments_of(ticks: TickColumns) -> Moments:
+    """When the ticks of one company and day were made."""
+    return Moments([ticks.ticker[0]], int(ticks.trade_day[0]), sorted(set(ticks.created_ms.tolist())))
+
+
 class StoredTick(NamedTuple):
     """A tick as it stands in Cassandra: its key, the message that it came with, and what it says."""
 

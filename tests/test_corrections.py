@@ -161,7 +161,7 @@ def test_a_duplicate_of_what_was_cancelled_brings_it_not_back(lander: Lander) ->
 
 def test_a_correction_of_a_day_that_was_rolled_up_counts_in_its_own_batch(lander: Lander) -> None:
     lander.land((0, 0, [tick(1)]))
-    lander.pipeline.execute("UPDATE landed_batches SET verdict = 'passed'")
+    lander.pipeline.execute("UPDATE landed_batches SET verdict = 'passed', landed_at = '2026-03-02 06:00:00'")
     assert roll_up(lander.pipeline.settings, keep_days=1)[0] == 1
     lander.land((0, 1, [cancellation(1)]))
 
@@ -302,16 +302,16 @@ def test_a_copy_that_says_something_else_is_a_dead_letter(
 
 
 def test_each_field_of_a_copy_is_compared(lander: Lander) -> None:
-    landed = tick(1, price=0.1, market_cap=10**23)
+    landed = tick(1, price=0.1, market_cap=10**18)
     lander.land((0, 0, [landed, tick(2)]))
-    same = [landed, landed | {"price": 0.10}, landed | {"market_cap": 10**23}]
-    other = [landed | {"price": 0.1000001}, landed | {"market_cap": 10**23 + 1}, landed | {"volume": 101}]
+    same = [landed, landed | {"market_cap": 1e18}, landed | {"price": 1e-1}]
+    other = [landed | {"price": 0.1000001}, landed | {"market_cap": 10**18 + 1}, landed | {"volume": 101}]
     batch = lander.land((0, 1, [*same, *other, tick(3)]))
 
     assert books(batch) == (7, 1, 0, 3, 3)
     details = [row.detail for row in lander.pipeline.cassandra.execute("SELECT detail FROM dead_letters")]
     assert [detail.partition(",")[0] for detail in details] == [
-        "price is 0.1000001", f"market_cap is {10**23 + 1}", "volume is 101"
+        "price is 0.1000001", f"market_cap is {10**18 + 1}", "volume is 101"
     ]  # fmt: skip
 
 
