@@ -161,11 +161,12 @@ def test_a_duplicate_of_what_was_cancelled_brings_it_not_back(lander: Lander) ->
 
 def test_a_correction_of_a_day_that_was_rolled_up_counts_in_its_own_batch(lander: Lander) -> None:
     lander.land((0, 0, [tick(1)]))
+    lander.land((0, 1, [tick(2)]))
     lander.pipeline.execute("UPDATE landed_batches SET verdict = 'passed', landed_at = '2026-03-02 06:00:00'")
     assert roll_up(lander.pipeline.settings, keep_days=1)[0] == 1
-    lander.land((0, 1, [cancellation(1)]))
+    lander.land((0, 2, [cancellation(1)]))
 
-    assert sums(lander.pipeline) == [(2, LOGISTICS, -1, -100, -1, -100)]
+    assert sums(lander.pipeline) == [(2, LOGISTICS, 1, 100, None, None), (3, LOGISTICS, -1, -100, -1, -100)]
 
 
 @pytest.mark.parametrize("cut", ["as before", "in two"])

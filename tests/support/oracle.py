@@ -279,12 +279,14 @@ def judge(pipeline: Pipeline, log: Path, landed_until: dict[int, int] | None = N
         duplicates=books.duplicates,
         lost=len({_key(tick) for message in acked for tick in message["ticks"]} - stored.keys()),
         double_counted=copies + max(0, books.ticks_landed - len(stored)),
-        never_sent=sum(one not in sent.get(key, ()) for key, one in stored.items()),
+        never_sent=len(stored.keys() - sent.keys()),
         corrections=int(pipeline.rows("SELECT COALESCE(SUM(corrections), 0) FROM landed_batches")[0][0]),
         problems=list(books.differences),
     )
     found.lost += len({(_key(one), one[5]) for message in acked for one in message["revisions"]} - revised)
-    expected = _in_force(stored, [one for message in messages for one in message["revisions"]], revised)
+    # Which of several contents landed only the stores know; what nobody has sent is no content.
+    landed = {key: one if one in sent[key] else min(sent[key]) for key, one in stored.items() if key in sent}
+    expected = _in_force(landed, [one for message in messages for one in message["revisions"]], revised)
     found.volume_difference, ticks = _differences(pipeline, expected)
     found.problems.extend([f"aggregated_data differs by {ticks} ticks"] if ticks else [])
     found.problems.extend(_unlanded(messages, ranges))
@@ -359,12 +361,12 @@ def _revised(session: Session, ranges: OffsetRanges) -> set[tuple[TickKey, str]]
 
 
 def _in_force(
-    stored: dict[TickKey, tuple[int, str]], said: list[list[Any]], landed: set[tuple[TickKey, str]]
+    landed: dict[TickKey, tuple[int, str]], said: list[list[Any]], revised: set[tuple[TickKey, str]]
 ) -> dict[TickKey, tuple[int, str]]:
     """Volume and sector by key of what holds: of each landed tick the last word that was sent of it and landed."""
-    holds: dict[TickKey, tuple[int, str] | None] = dict(stored)
+    holds: dict[TickKey, tuple[int, str] | None] = dict(landed)
     for *key, volume, sector, made in sorted(said, key=lambda one: str(one[5])):
-        if _key(key) in stored and (_key(key), made) in landed:
+        if _key(key) in landed and (_key(key), made) in revised:
             holds[_key(key)] = None if volume is None else (volume, sector)
     return {key: what for key, what in holds.items() if what is not None}
 
