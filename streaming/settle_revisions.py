@@ -115,8 +115,8 @@ class RevisionSettler:
         return by_key
 
     def _due(self, now: datetime, found: Sequence[WaitingRevision]) -> list[WaitingRevision]:
-        since = now - timedelta(days=self._settings.corrections_wait_days)
-        over = (one for one in self._waiting.values() if one.waits_since <= since and one not in found)
+        since, ended = now - timedelta(days=self._settings.corrections_wait_days), {one.place for one in found}
+        over = (one for place, one in self._waiting.items() if one.waits_since <= since and place not in ended)
         return list(islice(over, MOST_EXPIRED))
 
     def _stored(self) -> "_RevisionStore":
