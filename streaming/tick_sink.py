@@ -19,9 +19,8 @@ from typing import Any, NamedTuple
 from cassandra.cluster import NoHostAvailable, Session
 from cassandra.concurrent import execute_concurrent
 from cassandra.connection import ConnectionBusy
-from cassandra.cqltypes import BytesType, DecimalType
 from cassandra.pool import Host
-from cassandra.query import BatchStatement, BatchType, BoundStatement, PreparedStatement
+from cassandra.query import BatchStatement, BatchType, BoundStatement
 
 from streaming.tick_columns import TickColumns
 from streaming.tick_packing import PACKED_COLUMNS, PackedRows, pack_rows, pack_tick
@@ -90,7 +89,7 @@ def moments_of(ticks: TickColumns) -> Moments:
 class StoredTick(NamedTuple):
     """A tick as it stands in Cassandra: its key, the message that it came with, and its values as the driver has them.
 
-    `values` are in the order of :data:`VALUE_FIELDS`; decimals may be packed, for :func:`unpack_decimal`.
+    `values` are in the order of :data:`VALUE_FIELDS`; decimals are packed, as :func:`unpack_decimal` takes them.
     """
 
     ticker: str
@@ -341,7 +340,8 @@ class _Statements(NamedTuple):
 def _prepare(session: Session) -> _Statements:
     tick_key = "ticker = ? AND trade_date = ?"
     dead_key = "topic = ? AND kafka_partition = ? AND offset_bucket = ?"
-    values = ", ".join(field.name for field in VALUE_FIELDS)
+    # The driver takes microseconds to make a decimal.
+    values = ", ".join(f"decimalAsBlob({one.name})" if one.kind == "decimal" else one.name for one in VALUE_FIELDS)
     stored = f"SELECT ticker, created_at, id, kafka_partition, kafka_offset, {values} FROM {RAW_TABLE} WHERE"
     names, marks = ", ".join(PACKED_COLUMNS), ", ".join("?" * len(PACKED_COLUMNS))
     revised = revision_columns()
@@ -350,8 +350,8 @@ def _prepare(session: Session) -> _Statements:
         return _Statements(
             session.prepare(f"INSERT INTO {RAW_TABLE} ({names}) VALUES ({marks})"),
             session.prepare(f"DELETE FROM {RAW_TABLE} WHERE {tick_key} AND created_at = ? AND id = ?"),
-            _packed_decimals(session.prepare(f"{stored} ticker IN ? AND trade_date = ? AND created_at IN ?")),
-            _packed_decimals(session.prepare(f"{stored} {tick_key} AND created_at >= ? AND created_at <= ? LIMIT ?")),
+            session.prepare(f"{stored} ticker IN ? AND trade_date = ? AND created_at IN ?"),
+            session.prepare(f"{stored} {tick_key} AND created_at >= ? AND created_at <= ? LIMIT ?"),
             session.prepare(f"INSERT INTO {DEAD_LETTER_TABLE} ({dead_columns}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"),
             session.prepare(f"DELETE FROM {DEAD_LETTER_TABLE} WHERE {dead_key} AND kafka_offset = ? AND position = ?"),
             session.prepare(
@@ -392,18 +392,6 @@ def _as_stored(kind: FieldKind, value: Any) -> Any:
         return ms_to_datetime(value)
     # As the ticks' own: the shortest decimal that reads back as the same float.
     return Decimal(repr(value)) if type(value) is float else value
-
-
-def _packed_decimals(statement: PreparedStatement) -> PreparedStatement:
-    """Let a statement's decimals come as the bytes that they are: the driver takes microseconds for each.
-
-    They come as decimals again where it prepares the statement once more, as after a node's restart.
-    """
-    statement.result_metadata = [
-        (*column[:3], BytesType if issubclass(column[3], DecimalType) else column[3])
-        for column in statement.result_metadata
-    ]
-    return statement
 
 
 def _is_slice(one: Moments) -> bool:
