@@ -46,7 +46,9 @@ SELECT batch_id, CAST(SUM(ticks) AS SIGNED) AS ticks, SUM(total_volume) AS total
   FROM aggregated_data WHERE date = %s AND sector = %s GROUP BY batch_id
 """
 #: Of batches whose corrections change nothing of it.
-_NO_SUMS = "SELECT batch_id, 0 AS ticks, 0 AS total_volume FROM landed_batches WHERE batch_id IN ({ids})"
+_NO_SUMS = """
+SELECT batch_id, 0 AS ticks, CAST(0 AS DECIMAL(20,0)) AS total_volume FROM landed_batches WHERE batch_id IN ({ids})
+"""
 
 #: What is left of batches that were rolled up: their sum, and what the ledger says of the batches from first to last.
 _ROLLED_UP = """
