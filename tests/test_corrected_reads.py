@@ -12,6 +12,7 @@ from pyspark.sql import SparkSession
 from commands.fill_hours import fill_hours
 from commands.reconcile import Amount, reconcile
 from commands.roll_up import roll_up
+from expectations.checker import Checker
 from tests.support.batches import NOON, Lander, assert_books_agree, tick
 from tests.support.pipeline import Pipeline, run_tickledger
 from tests.test_roll_up import age
@@ -248,3 +249,35 @@ def test_a_trace_shows_each_correction_of_the_day_and_sector(lander: Lander) -> 
     roll_up(lander.pipeline.settings, 30)
     rows = json.loads(run_tickledger(lander.pipeline, "trace", *asked, LOGISTICS, "--json").stdout)
     assert [(row["batch"], len(row["corrections"])) for row in rows] == [("1-4, rolled up", 5)]
+
+
+def grave(checker: Checker, batch_id: int) -> list[str]:
+    """The critical expectations that do not hold of a batch."""
+    return [one.expectation for one in checker.check(batch_id).findings if one.severity == "critical"]
+
+
+def test_checks_find_corrections_in_both_stores(lander: Lander) -> None:
+    pipeline = lander.pipeline
+    # One alone, of a company that has left, in a sector that has left with it.
+    lander.land((0, 3, [tick(7, ticker="DWGL.JK", sector=COAL)]))
+    moved(pipeline, "Energy")
+    pipeline.execute("DELETE FROM profile WHERE ticker = 'DWGL.JK'")
+    lander.land((0, 4, [cancellation(7, ticker="DWGL.JK")]))
+    # One that changes nothing, and one that waits.
+    lander.land((0, 5, [cancellation(7, "2026-03-02 05:45:00", ticker="DWGL.JK"), correction(9, sector="Energy")]))
+    checker = Checker(pipeline.settings)
+    try:
+        assert [grave(checker, batch_id) for batch_id in range(1, 8)] == [[]] * 7
+        assert changed(lander)[-1] == (6, COAL, -1, -100, -1, -100)
+
+        pipeline.execute("UPDATE aggregated_data SET total_volume = 0, corrected_volume = -200 WHERE batch_id = 3")
+        assert grave(checker, 3) == ["books.corrected_volume_is_aggregated", "books_by_sector.volume_agrees"]
+        pipeline.cassandra.execute("TRUNCATE tick_revisions")
+        assert grave(checker, 6) == ["books_by_sector.ticks_agree", "books_by_sector.volume_agrees"]
+        pipeline.execute("UPDATE landed_batches SET corrected_ticks = 1 WHERE batch_id = 4")
+        assert grave(checker, 4) == ["books.corrected_ticks_are_aggregated"]
+        nulls = "corrections = NULL, corrected_ticks = NULL, corrected_volume = NULL"
+        pipeline.execute(f"UPDATE landed_batches SET {nulls} WHERE batch_id = 1")
+        assert grave(checker, 1) == []
+    finally:
+        checker.close()
