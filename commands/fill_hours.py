@@ -126,13 +126,15 @@ def fill_hours(
     day that another run fills meanwhile is left to it. Raises StoreUnavailable if a store is away: days that are
     committed stay, and the next run goes on from there.
     """
-    filled = []
+    filled: list[FilledDay] = []
     with mysql(settings, settings.dbt_mysql) as connection, cassandra(settings) as session:
         exchange = read_exchange(connection)
         # Both servers refuse `SET TRANSACTION` in a transaction.
         connection.rollback()
         ranges, expired, days = _plan(connection, exchange, utc_now(), day)
-        companies = companies_by_day(session) if days else {}
+        if not days:
+            return filled
+        companies = companies_by_day(session)
         held = _Held(session, ranges, expired)
         for one in days:
             rows = [

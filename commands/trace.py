@@ -79,10 +79,11 @@ _COLUMNS = ("batch", "ticks", "volume", "landed_at", "verdict", "offsets", "find
 
 
 class Correction(NamedTuple):
-    """A correction or cancellation that has to do with a sector: its tick, and what it did."""
+    """A correction or cancellation that has to do with a sector: its tick, and what it did, if that has landed."""
 
     tick: TickKey
     step: Step
+    waits: bool = False
 
     @property
     def batch_id(self) -> int:
@@ -104,6 +105,7 @@ class Correction(NamedTuple):
             **self.tick._asdict(),
             "revised_at": ms_to_datetime(revision.revised_ms),
             **revision.place._asdict(),
+            "waits_for_its_tick": self.waits,
             **{name: values and values._asdict() for name, values in sides.items()},
         }
 
@@ -158,7 +160,8 @@ def _print_corrections(corrections: list[Correction]) -> None:
         of = f"{plain(one.tick.ticker)}, {one.tick.created_at:%Y-%m-%d %H:%M:%S.%f}"[:-3] + f", id {one.tick.id}"
         made_at = ms_to_datetime(one.step.revision.revised_ms)
         place = "/".join(map(str, one.step.revision.place))
-        table.add_row(str(one.batch_id), of, f"{made_at:%Y-%m-%d %H:%M:%S}", place, plain(one.step.in_words()))
+        what = "waits for its tick" if one.waits else plain(one.step.in_words())
+        table.add_row(str(one.batch_id), of, f"{made_at:%Y-%m-%d %H:%M:%S}", place, what)
     print_table(table)
 
 
@@ -227,7 +230,11 @@ def _corrections(
             for key, revisions in revisions_of(session, ticker, day, ranges.batch_of, expired).items():
                 rows = session.execute(tick_of, (ticker, day, key.created_at, key.id))
                 tick = next((landed_tick(row, ranges.batch_of)[1] for row in rows), None)
-                if tick is not None and sector in _sectors([tick.values, *(one.values for one in revisions)]):
+                if sector not in _sectors([tick and tick.values, *(one.values for one in revisions)]):
+                    continue
+                if tick is None:
+                    found += [Correction(key, Step(one, None, None), waits=True) for one in revisions]
+                else:
                     found += [Correction(key, step) for step in steps(tick, revisions)]
     return sorted(found, key=lambda one: (one.batch_id, one.step.revision.place))
 
