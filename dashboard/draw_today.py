@@ -201,9 +201,9 @@ def _draw_corrections(found: Reading, batches: Reading, exchange: Exchange) -> N
     # One whose message is in no batch has not landed.
     ticks = found.frame.merge(batches.frame, on=["kafka_partition", "kafka_offset"])
     change = ticks.volume_now.fillna(0) - ticks.volume
-    taken = int(ticks.volume_now.isna().sum())
+    taken, which = int(ticks.volume_now.isna().sum()), "the newest " if len(ticks) == queries.CORRECTIONS_SHOWN else ""
     st.markdown(
-        f"**Corrected today** · {counted(len(ticks), 'tick')}, {taken:,} of them cancelled: volume"
+        f"**Corrected today** · {which}{counted(len(ticks), 'tick')}, {taken:,} of them cancelled: volume"
         f" {int(change.sum()):+,} shares"
     )
     number = st.column_config.NumberColumn
@@ -212,6 +212,7 @@ def _draw_corrections(found: Reading, batches: Reading, exchange: Exchange) -> N
         pd.DataFrame(
             {
                 "ticker": ticks.ticker.map(as_cell),
+                "sector": ticks.sector.map(as_cell),
                 "made": ticks.created_at,
                 "came": [as_cell(f"{one.volume:,} at {one.price:,.{digits}f}") for one in ticks.itertuples()],
                 "holds": [as_cell(_now_holds(one, digits)) for one in ticks.itertuples()],
@@ -220,8 +221,10 @@ def _draw_corrections(found: Reading, batches: Reading, exchange: Exchange) -> N
             }
         ),
         hide_index=True,
+        row_height=31,
         column_config={
             "ticker": st.column_config.TextColumn("Company"),
+            "sector": st.column_config.TextColumn("Sector"),
             "made": st.column_config.DatetimeColumn("Made (UTC)", format="HH:mm:ss", timezone="UTC"),
             "came": st.column_config.TextColumn("As it came"),
             "holds": st.column_config.TextColumn("As it holds"),
@@ -229,8 +232,8 @@ def _draw_corrections(found: Reading, batches: Reading, exchange: Exchange) -> N
             "batch": count_column("By batch"),
         },
     )
-    if len(ticks) == queries.CORRECTIONS_SHOWN:
-        st.caption(f"The newest {queries.CORRECTIONS_SHOWN}; `tickledger trace` shows all.")
+    if which:
+        st.caption("`tickledger trace` shows all of a sector.")
 
 
 def _now_holds(tick: Any, digits: int) -> str:

@@ -30,7 +30,7 @@ BATCHES_FOR_PACE, BATCHES_SHOWN, BATCHES_WITH_DEAD_LETTERS = 100, 120, 50
 #: Ranges of offsets that were given up, the newest ones.
 GIVEN_UP_SHOWN = 6
 #: Corrected ticks of today, the newest ones.
-CORRECTIONS_SHOWN = 12
+CORRECTIONS_SHOWN = 6
 #: Dead letters read of each bucket (10,000 offsets of a Kafka partition), the newest ones; and buckets.
 LETTERS_A_BUCKET, BUCKETS = 500, 20
 #: How long one answer may go on reading candles of earlier days, and for how long a past day is not read again.
