@@ -1,18 +1,20 @@
-"""`tickledger fill-hours`: sum landed ticks by company and hour into `company_hours`, beside the stream.
+"""`tickledger fill-hours`: sum what holds of landed ticks by company and hour into `company_hours`, beside the stream.
 
 A batch spans hours and its aggregates name no company, so the hours are summed from Cassandra, up to the ledger's
 newest batch. The ledger says which: those that are over since a day was filled last, and those of which a later batch
-brought ticks. One transaction a trading day; running it again changes nothing.
+brought or corrected ticks. A tick counts with the values of its newest correction, and not at all if it was cancelled.
+One transaction a trading day; running it again changes nothing.
 """
 
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from datetime import UTC, date, datetime, timedelta
 from decimal import Context, Decimal
 from itertools import chain, groupby
 from typing import Annotated, Any, NamedTuple
 
 import typer
+from cassandra.cluster import Session
 from mysql.connector.abstracts import MySQLConnectionAbstract
 
 from commands.rebuild import companies_by_day
@@ -21,7 +23,16 @@ from tickledger.command_line import AsJson, print_json
 from tickledger.contract import insert_statement
 from tickledger.counted import counted
 from tickledger.exchange import Exchange, read_exchange
+from tickledger.landed_revisions import (
+    SELECT_TICKS,
+    Revisions,
+    landed_tick,
+    read_expired,
+    revised_days,
+    revisions_of,
+)
 from tickledger.ledger import utc_now
+from tickledger.revisions import Place, in_force
 from tickledger.settings import Settings, load_settings
 from tickledger.stores import cassandra, fetch_rows, mysql
 from tickledger.tick import EARLIEST_MS, RAW_TABLE, ms_to_datetime
@@ -84,10 +95,10 @@ SELECT MIN(CASE WHEN batch_id > %(to_batch)s THEN first_created_at
  WHERE batch_id > %(to_batch)s OR last_created_at >= %(until)s
  GROUP BY HOUR(first_created_at), HOUR(last_created_at)
 """
-_TICKS = f"""
-SELECT created_at, volume, price, kafka_partition, kafka_offset FROM {RAW_TABLE}
- WHERE ticker = ? AND trade_date = ? AND created_at >= ? AND created_at < ?
-"""
+_IN_SPAN = "WHERE ticker = ? AND trade_date = ? AND created_at >= ? AND created_at < ?"
+_TICKS = f"SELECT created_at, volume, price, kafka_partition, kafka_offset FROM {RAW_TABLE} {_IN_SPAN}"
+#: Of a company and day with corrections.
+_REVISED_TICKS = f"{SELECT_TICKS} {_IN_SPAN}"
 _NOTHING = Known(0, ms_to_datetime(EARLIEST_MS))
 
 
@@ -115,20 +126,21 @@ def fill_hours(
     day that another run fills meanwhile is left to it. Raises StoreUnavailable if a store is away: days that are
     committed stay, and the next run goes on from there.
     """
-    filled = []
+    filled: list[FilledDay] = []
     with mysql(settings, settings.dbt_mysql) as connection, cassandra(settings) as session:
-        ticks_of = session.prepare(_TICKS)
         exchange = read_exchange(connection)
         # Both servers refuse `SET TRANSACTION` in a transaction.
         connection.rollback()
-        ranges, days = _plan(connection, exchange, utc_now(), day)
-        companies = companies_by_day(session) if days else {}
+        ranges, expired, days = _plan(connection, exchange, utc_now(), day)
+        if not days:
+            return filled
+        companies = companies_by_day(session)
+        held = _Held(session, ranges, expired)
         for one in days:
             rows = [
                 dict(row, date=one.date, ticker=ticker)
                 for ticker in companies.get(one.date, ())
-                for span in _spans(one.hours)
-                for row in _sum(session.execute(ticks_of, (ticker, one.date, *span)), one.hours, ranges, exchange)
+                for row in _sum(held.ticks(ticker, one), one.hours, exchange)
             ]
             if _replace(connection, one, rows) and one.hours:
                 ticks, volume = sum(row["ticks"] for row in rows), sum(row["volume"] for row in rows)
@@ -137,12 +149,51 @@ def fill_hours(
     return filled
 
 
+class HeldTick(NamedTuple):
+    """What is summed of a tick, as it holds."""
+
+    created_at: datetime
+    volume: int
+    price: Decimal
+
+
+class _Held:
+    """Reads what holds of landed ticks. Only where a company's day has corrections are these read too."""
+
+    def __init__(self, session: Session, ranges: OffsetRanges, expired: Collection[Place]) -> None:
+        self._session, self._ranges, self._expired = session, ranges, expired
+        self._ticks, self._revised_ticks = session.prepare(_TICKS), session.prepare(_REVISED_TICKS)
+        self._revised = revised_days(session)
+
+    def ticks(self, ticker: str, day: DayToFill) -> Iterator[HeldTick]:
+        """Those of the hours to be summed, in the order of created_at and id, page by page."""
+        if (ticker, day.date) not in self._revised:
+            for one in self._read(self._ticks, ticker, day):
+                if self._ranges.batch_of(one.kafka_partition, one.kafka_offset) is not None:
+                    yield HeldTick(one.created_at, one.volume, one.price)
+            return
+        revisions = revisions_of(self._session, ticker, day.date, self._ranges.batch_of, self._expired)
+        yield from _as_corrected(self._read(self._revised_ticks, ticker, day), revisions, self._ranges)
+
+    def _read(self, statement: Any, ticker: str, day: DayToFill) -> Iterator[Any]:
+        return chain.from_iterable(
+            self._session.execute(statement, (ticker, day.date, *span)) for span in _spans(day.hours)
+        )
+
+
+def _as_corrected(rows: Iterable[Any], revisions: Revisions, ranges: OffsetRanges) -> Iterator[HeldTick]:
+    for row in rows:
+        key, tick = landed_tick(row, ranges.batch_of)
+        if values := in_force(tick, revisions.get(key, ())):
+            yield HeldTick(key.created_at, values.volume, values.price)
+
+
 def _plan(
     connection: MySQLConnectionAbstract, exchange: Exchange, now: datetime, day: date | None
-) -> tuple[OffsetRanges, list[DayToFill]]:
-    """What has landed, and what it leaves to be summed, both as of one moment."""
+) -> tuple[OffsetRanges, set[Place], list[DayToFill]]:
+    """What has landed, which corrections came to nothing, and what is left to be summed, all as of one moment."""
     connection.cursor().execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
-    ranges = read_ranges(connection)
+    ranges, expired = read_ranges(connection), read_expired(connection)
     over_at = now - GRACE
     for _, newest_tick in fetch_rows(connection, _HEAD):
         # A stream that is behind has not landed the ticks after this one.
@@ -160,7 +211,7 @@ def _plan(
             touched = fetch_rows(connection, _TOUCHED, {"day": of} | since._asdict())
             days.append(DayToFill(of, _hours(touched, after.until, of, exchange), before, after))
     connection.rollback()
-    return ranges, days
+    return ranges, expired, days
 
 
 _KNOWN = "SELECT date, filled_to_batch, filled_until FROM filled_days"
@@ -191,16 +242,13 @@ def _spans(hours: list[datetime]) -> Iterator[tuple[datetime, datetime]]:
         yield span[0], span[-1] + HOUR
 
 
-def _sum(
-    ticks: Iterable[Any], hours: list[datetime], ranges: OffsetRanges, exchange: Exchange
-) -> Iterator[dict[str, Any]]:
-    """One row per hour of a company's ticks, which come in the order of created_at and id, page by page."""
-    landed = (one for one in ticks if ranges.batch_of(one.kafka_partition, one.kafka_offset) is not None)
-    for start, of_hour in groupby(landed, key=lambda one: hours[bisect_right(hours, one.created_at) - 1]):
+def _sum(ticks: Iterable[HeldTick], hours: list[datetime], exchange: Exchange) -> Iterator[dict[str, Any]]:
+    """One row per hour of a company's ticks, which come in the order of created_at and id."""
+    for start, of_hour in groupby(ticks, key=lambda one: hours[bisect_right(hours, one.created_at) - 1]):
         yield {"starts_at": start, "hour": _local(start, exchange).hour} | _add_up(of_hour)
 
 
-def _add_up(ticks: Iterator[Any]) -> dict[str, Any]:
+def _add_up(ticks: Iterator[HeldTick]) -> dict[str, Any]:
     one = first = next(ticks)
     count, volume, turnover, high, low = 0, 0, Decimal(0), first.price, first.price
     for one in chain((first,), ticks):

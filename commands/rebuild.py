@@ -1,12 +1,13 @@
 """`tickledger rebuild --date …`: rebuild one day's aggregates from Cassandra, beside the stream.
 
-The ledger says which batches have landed and which offsets each covers; Cassandra holds their ticks. Both are read
-first, then one transaction replaces the day's rows of exactly those batches: in `aggregated_data`, and in
-`daily_volume` for batches that were rolled up. A batch that lands meanwhile is not touched. Running it again leaves the
-same numbers.
+The ledger says which batches have landed and which offsets each covers; Cassandra holds their ticks, and what corrects
+these. Both are read first, then one transaction replaces the day's rows of exactly those batches: in
+`aggregated_data`, and in `daily_volume` for batches that were rolled up. A batch that lands meanwhile is not touched.
+Running it again leaves the same numbers.
 """
 
 from collections import defaultdict
+from collections.abc import Collection
 from datetime import date, datetime
 from typing import Annotated, Any
 
@@ -17,13 +18,24 @@ from commands.reconcile import OffsetRanges, read_ranges
 from commands.roll_up import add_to_days, newest_rolled_up
 from tickledger.counted import counted
 from tickledger.errors import LedgerMoved
-from tickledger.ledger import SectorVolume, aggregate_row, insert_into, sum_order, summed_by, utc_now
+from tickledger.landed_revisions import (
+    SELECT_TICKS,
+    landed_tick,
+    read_expired,
+    revised_days,
+    revisions_of,
+    summed_under,
+)
+from tickledger.ledger import Corrected, SectorVolume, aggregate_row, insert_into, sum_order, utc_now
+from tickledger.revisions import Place, changes
 from tickledger.settings import Settings, load_settings
 from tickledger.stores import cassandra, mysql
-from tickledger.tick import RAW_TABLE, summed_value
+from tickledger.tick import RAW_TABLE
 
-#: What the ticks of one day add up to, by batch, sector and what :func:`tickledger.ledger.summed_by` names.
-BatchSums = dict[tuple[int, str, tuple[Any, ...]], SectorVolume]
+#: Batch, sector and what :func:`tickledger.ledger.summed_by` names.
+SumKey = tuple[int, str, tuple[Any, ...]]
+#: What the ticks of one day add up to.
+BatchSums = dict[SumKey, SectorVolume]
 
 
 def rebuild_day(settings: Settings, day: date) -> tuple[int, int]:
@@ -33,9 +45,11 @@ def rebuild_day(settings: Settings, day: date) -> tuple[int, int]:
     (run it again); nothing is changed then.
     """
     with mysql(settings, settings.dbt_mysql) as connection:
-        ranges = read_ranges(connection)
+        # As of one moment; both servers refuse `SET TRANSACTION` in a transaction.
+        connection.cursor().execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        ranges, expired = read_ranges(connection), read_expired(connection)
         connection.rollback()
-        sums = _sums(settings, day, ranges)
+        sums = _sums(settings, day, ranges, expired)
         newest_moved = newest_rolled_up(connection, lock=True)
         if newest_moved > ranges.newest_batch:
             raise LedgerMoved(f"batches up to {newest_moved} were rolled up meanwhile; run it again")
@@ -64,31 +78,47 @@ def _insert_aggregates(connection: Any, sums: BatchSums) -> None:
         cursor.execute(insert_into("aggregated_data"), row)
 
 
-def _sums(settings: Settings, day: date, ranges: OffsetRanges) -> BatchSums:
-    ticks: dict[tuple[int, str, tuple[Any, ...]], list[tuple[int, datetime]]] = defaultdict(list)
-    columns = ", ".join(("sector", "volume", "created_at", "kafka_partition", "kafka_offset", *summed_by()))
+def _sums(settings: Settings, day: date, ranges: OffsetRanges, expired: Collection[Place]) -> BatchSums:
+    sums: dict[SumKey, _Sum] = defaultdict(_Sum)
     with cassandra(settings) as session:
+        revised = revised_days(session)
         for ticker in companies_by_day(session).get(day, ()):
-            rows = session.execute(
-                f"SELECT {columns} FROM {RAW_TABLE} WHERE ticker = %s AND trade_date = %s",
-                (ticker, day),
-            )
-            for sector, volume, created_at, partition, offset, *own in rows:
-                batch_id = ranges.batch_of(partition, offset)
-                if batch_id is not None:
-                    ticks[batch_id, sector, summed_value(own)].append((volume, created_at))
-    return {
-        (batch_id, sector, own): SectorVolume(
-            date=day,
-            sector=sector,
-            ticks=len(found),
-            volume=sum(volume for volume, _ in found),
-            first_created_at=min(created_at for _, created_at in found),
-            last_created_at=max(created_at for _, created_at in found),
-            own=own,
-        )
-        for (batch_id, sector, own), found in ticks.items()
-    }
+            found = revisions_of(session, ticker, day, ranges.batch_of, expired) if (ticker, day) in revised else {}
+            for row in session.execute(f"{SELECT_TICKS} WHERE ticker = %s AND trade_date = %s", (ticker, day)):
+                key, tick = landed_tick(row, ranges.batch_of)
+                if tick is None:
+                    continue
+                sums[tick.batch_id, *summed_under(tick.values)].landed.add(1, tick.values.volume, key.created_at)
+                for one in changes(tick, found.get(key, ())):
+                    of_batch = sums[one.batch_id, *summed_under(one.values)]
+                    of_batch.corrected.add(one.ticks, one.volume, key.created_at)
+    return {key: one.of(day, *key[1:]) for key, one in sums.items()}
+
+
+class _Part:
+    """Ticks, shares, and the created_at of each."""
+
+    def __init__(self) -> None:
+        self.ticks, self.volume = 0, 0
+        self.times: list[datetime] = []
+
+    def add(self, ticks: int, volume: int, created_at: datetime) -> None:
+        self.ticks += ticks
+        self.volume += volume
+        self.times = [min(created_at, *self.times), max(created_at, *self.times)] if self.times else [created_at] * 2
+
+
+class _Sum:
+    """What a batch landed of a sector, and what it corrected."""
+
+    def __init__(self) -> None:
+        self.landed, self.corrected = _Part(), _Part()
+
+    def of(self, day: date, sector: str, own: tuple[Any, ...]) -> SectorVolume:
+        landed, corrected = self.landed, self.corrected
+        first, last = landed.times or (None, None)
+        changed = Corrected(corrected.ticks, corrected.volume, *corrected.times) if corrected.times else None
+        return SectorVolume(day, sector, landed.ticks, landed.volume, first, last, own, changed)
 
 
 def companies_by_day(session: Session) -> dict[date, list[str]]:

@@ -23,14 +23,21 @@ from tickledger.stores import fetch_rows, mysql
 BATCHES_A_STEP = 1000
 
 _SUMS = """
-SELECT date, sector, SUM(total_volume) AS total_volume, SUM(ticks) AS ticks, COUNT(DISTINCT batch_id) AS batches,
+SELECT date, sector, SUM(total_volume) AS total_volume, SUM(ticks) AS ticks,
+       SUM(corrected_volume) AS corrected_volume, SUM(corrected_ticks) AS corrected_ticks,
+       COUNT(DISTINCT batch_id) AS batches,
        MIN(batch_id) AS first_batch_id, MAX(batch_id) AS last_batch_id,
        MIN(first_created_at) AS first_created_at, MAX(last_created_at) AS last_created_at
   FROM aggregated_data WHERE batch_id BETWEEN %s AND %s GROUP BY date, sector ORDER BY date, sector
 """
+#: A null, where nothing was corrected, stays one beside another.
 _ADD_TO_DAY = """
 ON DUPLICATE KEY UPDATE
     total_volume = total_volume + VALUES(total_volume), ticks = ticks + VALUES(ticks),
+    corrected_volume = COALESCE(corrected_volume + VALUES(corrected_volume),
+                                corrected_volume, VALUES(corrected_volume)),
+    corrected_ticks = COALESCE(corrected_ticks + VALUES(corrected_ticks),
+                                corrected_ticks, VALUES(corrected_ticks)),
     batches = batches + VALUES(batches), first_batch_id = LEAST(first_batch_id, VALUES(first_batch_id)),
     last_batch_id = GREATEST(last_batch_id, VALUES(last_batch_id)),
     first_created_at = LEAST(first_created_at, VALUES(first_created_at)),
@@ -59,11 +66,15 @@ _STAYS = {
     " 'tickledger reconcile' shows the difference": """
         SELECT batches.batch_id
           FROM landed_batches AS batches
-          LEFT JOIN (SELECT batch_id, SUM(ticks) AS ticks, SUM(total_volume) AS volume FROM aggregated_data
-                      WHERE batch_id BETWEEN %(first)s AND %(last)s GROUP BY batch_id) AS sums
+          LEFT JOIN (SELECT batch_id, SUM(ticks) AS ticks, SUM(total_volume) AS volume,
+                            SUM(corrected_ticks) AS corrected_ticks, SUM(corrected_volume) AS corrected_volume
+                       FROM aggregated_data WHERE batch_id BETWEEN %(first)s AND %(last)s GROUP BY batch_id) AS sums
             ON sums.batch_id = batches.batch_id
          WHERE batches.batch_id BETWEEN %(first)s AND %(last)s
-           AND (batches.ticks_landed <> COALESCE(sums.ticks, 0) OR batches.volume <> COALESCE(sums.volume, 0))
+           AND (batches.ticks_landed + COALESCE(batches.corrected_ticks, 0) <> COALESCE(sums.ticks, 0)
+                OR batches.volume + COALESCE(batches.corrected_volume, 0) <> COALESCE(sums.volume, 0)
+                OR COALESCE(batches.corrected_ticks, 0) <> COALESCE(sums.corrected_ticks, 0)
+                OR COALESCE(batches.corrected_volume, 0) <> COALESCE(sums.corrected_volume, 0))
          ORDER BY batches.batch_id LIMIT 1""",
 }
 

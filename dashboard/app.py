@@ -10,7 +10,7 @@ import streamlit as st
 from dashboard.draw_batches import draw_batch, draw_batches, draw_dead_letters
 from dashboard.draw_history import draw_history
 from dashboard.draw_prices import draw_companies, draw_prices
-from dashboard.draw_today import changed, draw_average, draw_today, draw_volumes
+from dashboard.draw_today import changed, draw_average, draw_corrections, draw_today, draw_volumes
 from dashboard.drawing import as_text, let_it_paint
 from dashboard.sources import page_settings, sources_of
 from tickledger.errors import ConfigurationError
@@ -53,6 +53,7 @@ def page() -> None:
         draw_volumes(sources)
     with right:
         draw_average(sources)
+    draw_corrections(sources)
     let_it_paint(last=True)
     drawn_alone = st.fragment
     drawn_alone(draw_prices)(sources)

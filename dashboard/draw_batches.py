@@ -138,7 +138,8 @@ def _draw_counts(batch: pd.Series) -> None:
         st.caption(phases)
     st.markdown(
         f"{counted(batch.ticks_read, 'tick')} read = **{batch.ticks_landed:,} landed**"
-        f" + {counted(batch.dead_letters, 'dead letter')}"
+        + (f" + {counted(batch.corrections, 'correction')}" if batch.corrections else "")
+        + f" + {counted(batch.dead_letters, 'dead letter')}"
         f" + {counted(batch.duplicates, 'duplicate')}; {batch.late_ticks:,} of the landed ones late"
     )
 

@@ -1,17 +1,19 @@
 """The part of the page for the trading day: its state, its figures, its volume by sector."""
 
 from datetime import UTC, date, datetime
-from typing import Literal
+from typing import Any, Literal
 
 import pandas as pd
 import streamlit as st
 
 from dashboard import charts, queries
 from dashboard.drawing import (
+    as_cell,
     as_text,
     clock,
     colours_of,
     companies_of,
+    count_column,
     draw,
     drawn_once,
     duration,
@@ -21,7 +23,7 @@ from dashboard.drawing import (
     rows_of,
 )
 from dashboard.readings import Reading
-from dashboard.sources import KAFKA, MYSQL, Sources
+from dashboard.sources import CASSANDRA, KAFKA, MYSQL, Sources
 from tickledger.counted import counted
 from tickledger.exchange import Exchange
 from tickledger.here import ALL
@@ -173,6 +175,72 @@ def _draw_volumes(volumes: Reading, companies: Reading, dark: bool) -> None:
 
 def _volumes(sources: Sources) -> Reading:
     return sources.readings.get(MYSQL, "volumes", lambda: queries.volume_by_verdict(sources.mysql))
+
+
+def draw_corrections(sources: Sources) -> None:
+    """Which ticks of today were corrected or cancelled, and by which batch: why a bar shrinks. Nothing if none was."""
+    place = st.container()
+    companies, day = companies_of(sources).frame, _trading_day(sources)
+    if companies is None or day is None:
+        return
+    tickers = list(companies.ticker)
+    found = sources.readings.get(
+        CASSANDRA, ("corrections", day), lambda: queries.corrections(sources.cassandra, tickers, day)
+    )
+    if found.frame is None or found.frame.empty:
+        return
+    question = "batches of corrections", found.number
+    batches = sources.readings.get(MYSQL, question, lambda: queries.batches_of(sources.mysql, found.frame))
+    if batches.frame is not None and not batches.frame.empty:
+        with place:
+            _draw_corrections(found, batches, exchange_of(sources).frame)
+
+
+@drawn_once
+def _draw_corrections(found: Reading, batches: Reading, exchange: Exchange) -> None:
+    # One whose message is in no batch has not landed.
+    ticks = found.frame.merge(batches.frame, on=["kafka_partition", "kafka_offset"])
+    change = ticks.volume_now.fillna(0) - ticks.volume
+    taken, which = int(ticks.volume_now.isna().sum()), "the newest " if len(ticks) == queries.CORRECTIONS_SHOWN else ""
+    st.markdown(
+        f"**Corrected today** · {which}{counted(len(ticks), 'tick')}, {taken:,} of them cancelled: volume"
+        f" {int(change.sum()):+,} shares"
+    )
+    number = st.column_config.NumberColumn
+    digits = exchange.currency_digits
+    st.dataframe(
+        pd.DataFrame(
+            {
+                "ticker": ticks.ticker.map(as_cell),
+                "sector": ticks.sector.map(as_cell),
+                "made": ticks.created_at,
+                "came": [as_cell(f"{one.volume:,} at {one.price:,.{digits}f}") for one in ticks.itertuples()],
+                "holds": [as_cell(_now_holds(one, digits)) for one in ticks.itertuples()],
+                "change": change,
+                "batch": ticks.batch_id,
+            }
+        ),
+        hide_index=True,
+        row_height=31,
+        column_config={
+            "ticker": st.column_config.TextColumn("Company"),
+            "sector": st.column_config.TextColumn("Sector"),
+            "made": st.column_config.DatetimeColumn("Made (UTC)", format="HH:mm:ss", timezone="UTC"),
+            "came": st.column_config.TextColumn("As it came"),
+            "holds": st.column_config.TextColumn("As it holds"),
+            "change": number("Volume (shares)", format="localized"),
+            "batch": count_column("By batch"),
+        },
+    )
+    if which:
+        st.caption("`tickledger trace` shows all of a sector.")
+
+
+def _now_holds(tick: Any, digits: int) -> str:
+    if pd.isna(tick.volume_now):
+        return "cancelled"
+    sector = f", {tick.sector_now}" if tick.sector_now != tick.sector else ""
+    return f"{int(tick.volume_now):,} at {tick.price_now:,.{digits}f}{sector}"
 
 
 def draw_average(sources: Sources) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 import pandas as pd
 
+from dashboard.corrections import AFTER, BEFORE, QUOTED, correct_candles, corrected_ticks, held, revised
 from dashboard.readers import CassandraReader, MySQLReader
 from tickledger.contract import model_types
 from tickledger.errors import ConfigurationError
@@ -28,6 +29,8 @@ PACE_SECONDS = 30
 BATCHES_FOR_PACE, BATCHES_SHOWN, BATCHES_WITH_DEAD_LETTERS = 100, 120, 50
 #: Ranges of offsets that were given up, the newest ones.
 GIVEN_UP_SHOWN = 6
+#: Corrected ticks of today, the newest ones.
+CORRECTIONS_SHOWN = 6
 #: Dead letters read of each bucket (10,000 offsets of a Kafka partition), the newest ones; and buckets.
 LETTERS_A_BUCKET, BUCKETS = 500, 20
 #: How long one answer may go on reading candles of earlier days, and for how long a past day is not read again.
@@ -128,9 +131,21 @@ def newest_given_up(reader: MySQLReader, limit: int = GIVEN_UP_SHOWN) -> pd.Data
 
 
 def volume_by_verdict(reader: MySQLReader) -> pd.DataFrame:
-    """The view `volume_today_by_verdict`. One row per sector and verdict: sector, verdict, total_volume (shares)."""
+    """The view `volume_today_by_verdict`. One row per sector and verdict: sector, verdict, total_volume (shares).
+
+    Batches of one verdict may take more by corrections than they bring. That is taken from the sector's largest part:
+    no bar has a part below zero.
+    """
     columns = ("sector", "verdict", "total_volume")
-    return _read(reader, "volume_today_by_verdict", "ORDER BY sector, verdict", columns=columns)
+    frame = _read(reader, "volume_today_by_verdict", "ORDER BY sector, verdict", columns=columns)
+    below = frame[frame.total_volume < 0]
+    if below.empty:
+        return frame
+    frame = frame.drop(below.index)
+    largest = frame.sort_values("total_volume", ascending=False).drop_duplicates("sector")
+    taken = largest.sector.map(below.groupby("sector").total_volume.sum()).fillna(0)
+    frame.loc[largest.index, "total_volume"] += taken
+    return frame.reset_index(drop=True)
 
 
 def average_day(reader: MySQLReader) -> pd.DataFrame:
@@ -317,9 +332,10 @@ def _candles_of_day(
     opened = [tuple(row) for row in reader.rows(_CANDLES.format(candle=window.candle), parameters)]
     closed = [tuple(row) for row in reader.rows(_CLOSES.format(candle=window.candle), parameters)]
     numbers = dict.fromkeys(("open", "high", "low"), "float64") | dict.fromkeys(("volume", "ticks"), "int64")
-    return _frame(opened, ticker="str", start=UTC_TIME, **numbers).merge(
+    frame = _frame(opened, ticker="str", start=UTC_TIME, **numbers).merge(
         _frame(closed, ticker="str", start=UTC_TIME, close="float64"), on=["ticker", "start"]
     )
+    return correct_candles(reader, day, parameters, frame, window.candle_length)
 
 
 def floor(moment: datetime, window: Window) -> datetime:
@@ -327,27 +343,59 @@ def floor(moment: datetime, window: Window) -> datetime:
     return moment - (moment - datetime(1970, 1, 1)) % window.candle_length.to_pytimedelta()
 
 
-_FIRST = """
-    SELECT ticker, price FROM real_time_data WHERE ticker = ? AND trade_date = ? ORDER BY created_at ASC LIMIT 1
-"""
-_LAST = """
-    SELECT ticker, created_at, price, market_cap FROM real_time_data WHERE ticker = ? AND trade_date = ?
-    ORDER BY created_at DESC LIMIT 1
-"""
+_FIRST, _LAST = (
+    f"SELECT {QUOTED} FROM real_time_data WHERE ticker = ? AND trade_date = ? ORDER BY created_at {order} LIMIT 1"
+    for order in ("ASC", "DESC")
+)
 
 
 def quotes(reader: CassandraReader, tickers: Sequence[str], day: date) -> pd.DataFrame:
-    """How some companies stand on a trading day. One row per company with a tick on it.
+    """How some companies stand on a trading day. One row per company with a tick on it that holds.
 
     ticker, created_at of the newest tick, first_price, price and market_cap (in the currency), and change, the share by
     which the price differs from the day's first (NaN if that was zero).
     """
     keys = [(ticker, day) for ticker in tickers]
-    first = _frame([tuple(row) for row in reader.rows(_FIRST, keys)], ticker="str", first_price="float64")
-    last = [tuple(row) for row in reader.rows(_LAST, keys)]
+    among = revised(reader, tickers, day)
+    opening = held(reader, day, reader.rows(_FIRST, keys), among, AFTER)
+    newest = held(reader, day, reader.rows(_LAST, keys), among, BEFORE)
+    first = _frame([(one.ticker, one.price) for one in opening], ticker="str", first_price="float64")
+    last = [(one.ticker, one.created_at, one.price, one.market_cap) for one in newest]
     frame = _frame(last, ticker="str", created_at=UTC_TIME, price="float64", market_cap="float64").merge(first)
     base = frame.first_price.where(frame.first_price != 0)
     return frame.assign(change=frame.price / base - 1)
+
+
+def corrections(reader: CassandraReader, tickers: Sequence[str], day: date) -> pd.DataFrame:
+    """The ticks of a trading day that were corrected or cancelled last. One row per tick, the newest correction first.
+
+    All columns of :func:`dashboard.corrections.corrected_ticks`; at most the newest :data:`CORRECTIONS_SHOWN`.
+    """
+    rows = sorted(corrected_ticks(reader, tickers, day), key=lambda row: row["revised_at"], reverse=True)
+    text, number = dict.fromkeys(("ticker", "sector"), "str"), dict.fromkeys(("price", "price_now"), "float64")
+    whole = dict.fromkeys(("id", "volume", "volume_now", "kafka_partition", "kafka_offset"), "int64")
+    types = text | number | whole | {"sector_now": "object", "created_at": UTC_TIME, "revised_at": UTC_TIME}
+    return _frame([tuple(row[name] for name in types) for row in rows[:CORRECTIONS_SHOWN]], **types)
+
+
+_BATCH_OF = """
+    SELECT batch_id FROM landed_offsets WHERE kafka_partition = %(partition)s AND until_offset > %(offset)s
+    AND from_offset <= %(offset)s ORDER BY until_offset LIMIT 1
+"""
+
+
+def batches_of(reader: MySQLReader, messages: pd.DataFrame) -> pd.DataFrame:
+    """Which batches have landed some messages. One row per message that has landed.
+
+    kafka_partition, kafka_offset and batch_id. `messages` has the first two, and one row or more per message.
+    """
+    places = messages[["kafka_partition", "kafka_offset"]].drop_duplicates().astype("int64")
+    rows = [
+        (partition, offset, batch_id)
+        for partition, offset in places.itertuples(index=False, name=None)
+        for (batch_id,) in reader.rows(_BATCH_OF, {"partition": int(partition), "offset": int(offset)})
+    ]
+    return _frame(rows, **dict.fromkeys(("kafka_partition", "kafka_offset", "batch_id"), "int64"))
 
 
 _DEAD_LETTERS = """

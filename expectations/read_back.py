@@ -12,6 +12,7 @@ from cassandra.protocol import NumpyProtocolHandler
 from cassandra.query import tuple_factory
 from mysql.connector.abstracts import MySQLConnectionAbstract
 
+from expectations.read_corrections import Changed, CorrectionsReader, CorrectionsView, corrections_view
 from expectations.rhythm import (
     USUAL_BATCHES,
     Landing,
@@ -135,15 +136,16 @@ class LedgerView:
     days: TradingDays
     #: The landings before, oldest first.
     before: list[Landing]
+    corrections: CorrectionsView
 
     def slices(self) -> Iterator[Slice]:
-        """Where the batch's ticks must be: every company on every day that the batch has an aggregate of.
+        """Where the batch's ticks must be: every company on every day of which the batch has landed some.
 
         A sector's own rows bound the times. Sectors without a row are looked up between the day's first and last
         created_at, so that a missing row is noticed.
         """
         own: dict[tuple[date, str], tuple[datetime, datetime]] = {}
-        for row in self.aggregates:
+        for row in filter(_has_landed_some, self.aggregates):
             key, times = (row["date"], row["sector"]), (row["first_created_at"], row["last_created_at"])
             first, last = own.get(key, times)
             own[key] = min(first, times[0]), max(last, times[1])
@@ -198,6 +200,7 @@ class ReadBack:
                 " AND offset_bucket = ? AND kafka_offset >= ? AND kafka_offset < ?"
             )
             # Within one partition of Cassandra's, of which the reasons are read anyway.
+            self._corrections = CorrectionsReader(session, self._read)
             self._count_whole = session.prepare(
                 f"{self._count_dead.query_string} AND reason = '{TOO_MANY_BROKEN}' ALLOW FILTERING"
             )
@@ -206,11 +209,13 @@ class ReadBack:
         """The batch's frame for each suite. Raises UnknownBatch where the ledger has no such batch, or RolledUp."""
         ledger = self._ledger(batch_id)
         ticks = self._ticks(ledger)
+        with cassandra_errors():
+            changed = self._corrections.changed(ledger.corrections, ticks)
         return {
             "raw_ticks": ticks,
             "aggregates": _aggregates(ledger),
             "books": _frame([_books(ledger, len(ticks), *self._dead_letters(ledger))]),
-            "books_by_sector": _books_by_sector(ledger, ticks),
+            "books_by_sector": _books_by_sector(ledger, ticks, changed),
         }
 
     def _ledger(self, batch_id: int) -> LedgerView:
@@ -226,15 +231,19 @@ class ReadBack:
             ends, _ = _select(connection, _ENDS_THEN, (batch_id,))
             companies, days = _companies(connection, batches[0]), read_exchange(connection).days
             before, _ = _select(connection, _BATCHES_BEFORE, {"batch": batch_id, "most": USUAL_BATCHES + 1})
+            own = {r["kafka_partition"]: (r["from_offset"], r["until_offset"]) for r in ranges}
+            until = {r["kafka_partition"]: r["until_offset"] for r in ends if r["until_offset"]}
+            corrections = corrections_view(connection, batch_id, own, until, aggregates)
         return LedgerView(
             batch=batches[0],
-            ranges={r["kafka_partition"]: (r["from_offset"], r["until_offset"]) for r in ranges},
-            landed={r["kafka_partition"]: (0, r["until_offset"]) for r in ends if r["until_offset"]},
+            ranges=own,
+            landed={partition: (0, end) for partition, end in until.items()},
             aggregate_columns=columns,
             aggregates=aggregates,
             companies=companies,
             days=days,
             before=[Landing(b["landed_at"], b["last_created_at"], own_ticks(b)) for b in reversed(before)],
+            corrections=corrections,
         )
 
     def _ticks(self, ledger: LedgerView) -> "pd.DataFrame":
@@ -444,22 +453,32 @@ def _price_ratios(
 
 
 def _books(ledger: LedgerView, ticks: int, dead_letters: int, kept_whole: int) -> dict[str, Any]:
-    """One row per batch: what the ledger says beside what the stores hold. Volume in shares."""
+    """One row per batch: what the ledger says beside what the stores hold. Volume in shares.
+
+    Ticks and volume are those that the batch landed; what its corrections change is told apart.
+    """
     batch, aggregates = ledger.batch, ledger.aggregates
+    corrected_ticks = sum(row.get("corrected_ticks") or 0 for row in aggregates)
+    corrected_volume = int(sum(row.get("corrected_volume") or 0 for row in aggregates))
+    parts = ("ticks_landed", "corrections", "dead_letters", "duplicates")
     return {
         "ticks_read": batch["ticks_read"],
-        "ticks_accounted_for": batch["ticks_landed"] + batch["dead_letters"] + batch["duplicates"],
+        "ticks_accounted_for": sum(batch.get(part) or 0 for part in parts),
         "ticks_landed": batch["ticks_landed"],
         "ticks_in_cassandra": ticks,
-        "ticks_in_aggregates": sum(row["ticks"] for row in aggregates),
+        "ticks_in_aggregates": sum(row["ticks"] for row in aggregates) - corrected_ticks,
         "volume": int(batch["volume"]),
-        "volume_in_aggregates": int(sum(row["total_volume"] for row in aggregates)),
+        "volume_in_aggregates": int(sum(row["total_volume"] for row in aggregates)) - corrected_volume,
+        "corrected_ticks": batch.get("corrected_ticks") or 0,
+        "corrected_ticks_in_aggregates": corrected_ticks,
+        "corrected_volume": int(batch.get("corrected_volume") or 0),
+        "corrected_volume_in_aggregates": corrected_volume,
         "dead_letters": batch["dead_letters"],
         "dead_letters_in_cassandra": dead_letters,
         "first_created_at": batch["first_created_at"],
-        "first_in_aggregates": min((row["first_created_at"] for row in aggregates), default=None),
+        "first_in_aggregates": _time_in_aggregates(ledger, "first_created_at"),
         "last_created_at": batch["last_created_at"],
-        "last_in_aggregates": max((row["last_created_at"] for row in aggregates), default=None),
+        "last_in_aggregates": _time_in_aggregates(ledger, "last_created_at"),
         "messages": batch["messages"],
         "offsets_covered": sum(until - start for start, until in ledger.ranges.values()),
         "minutes_behind": minutes_behind(batch, ledger.before, MOST_MINUTES_BEHIND),
@@ -471,15 +490,40 @@ def _books(ledger: LedgerView, ticks: int, dead_letters: int, kept_whole: int) -
     }
 
 
+def _has_landed_some(row: dict[str, Any]) -> bool:
+    """Whether a row of `aggregated_data` has ticks that its batch landed, and not only what it corrects."""
+    return row.get("corrected_ticks") is None or bool(row["ticks"] - row["corrected_ticks"])
+
+
+def _time_in_aggregates(ledger: LedgerView, name: str) -> datetime | None:
+    """The first or last created_at of the aggregates of what the batch landed; None of those that only correct.
+
+    A row of both has the times of the corrected ticks too: those of the ledger may then lie between.
+    """
+    rows = [row for row in ledger.aggregates if _has_landed_some(row)]
+    found: datetime | None = (min if name.startswith("first") else max)((row[name] for row in rows), default=None)
+    said: datetime | None = ledger.batch[name]
+    if found is None or said is None or all(row.get("corrected_ticks") is None for row in rows):
+        return found
+    lies_between = found <= said if name.startswith("first") else found >= said
+    return said if lies_between else found
+
+
 def _aggregates(ledger: LedgerView) -> "pd.DataFrame":
-    """The batch's rows of `aggregated_data` as they are, and `profile_sector`: the sector, if `profile` has it."""
+    """The batch's rows of `aggregated_data` as they are, and `profile_sector`: the sector, if `profile` has it.
+
+    What is corrected may be of a sector that it has no longer.
+    """
     sectors = {company.sector for company in ledger.companies.values()}
-    rows = [row | {"profile_sector": row["sector"] if row["sector"] in sectors else None} for row in ledger.aggregates]
+    rows = [
+        row | {"profile_sector": row["sector"] if row["sector"] in sectors or not _has_landed_some(row) else None}
+        for row in ledger.aggregates
+    ]
     return _frame(rows, (*ledger.aggregate_columns, "profile_sector"))
 
 
-def _books_by_sector(ledger: LedgerView, ticks: "pd.DataFrame") -> "pd.DataFrame":
-    """One row per date and sector that either store has. Volume in shares.
+def _books_by_sector(ledger: LedgerView, ticks: "pd.DataFrame", changed: Changed) -> "pd.DataFrame":
+    """One row per date and sector that either store has. Volume in shares, as corrected by the batch.
 
     The sector is the profile's: a tick that names another one is a finding of its own and does not move volumes.
     """
@@ -496,6 +540,10 @@ def _books_by_sector(ledger: LedgerView, ticks: "pd.DataFrame") -> "pd.DataFrame
     for (day, sector), count, volume in of_sector.agg(["size", "sum"]).itertuples(name=None):
         amounts = sums.setdefault((day, sector), [0, 0, 0, 0])
         amounts[0], amounts[2] = count, int(volume)
+    for key, (count, volume) in changed.items():
+        amounts = sums.setdefault(key, [0, 0, 0, 0])
+        amounts[0] += count
+        amounts[2] += volume
     names = ("ticks_in_cassandra", "ticks_in_aggregates", "volume_in_cassandra", "volume_in_aggregates")
     rows = [{"date": day, "sector": sector} | dict(zip(names, sums[day, sector], strict=True)) for day, sector in sums]
     return _frame(rows, ("date", "sector", *names))

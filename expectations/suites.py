@@ -125,10 +125,27 @@ def aggregates() -> Iterator[Expectation]:
 def books() -> Iterator[Expectation]:
     """Expectations of the batch's totals in ledger, aggregates and Cassandra, and of its rhythm. One row per batch."""
     for name, left, right, description in (
-        ("read_is_accounted_for", "ticks_read", "ticks_accounted_for", "read = landed + dead letters + duplicates"),
+        (
+            "read_is_accounted_for",
+            "ticks_read",
+            "ticks_accounted_for",
+            "read = landed + corrections + dead letters + duplicates",
+        ),
         ("ticks_are_in_cassandra", "ticks_in_cassandra", "ticks_landed", "every landed tick is in real_time_data"),
         ("ticks_are_aggregated", "ticks_in_aggregates", "ticks_landed", "every landed tick is in aggregated_data"),
         ("volume_is_aggregated", "volume_in_aggregates", "volume", "aggregated_data adds up to the ledger's volume"),
+        (
+            "corrected_ticks_are_aggregated",
+            "corrected_ticks_in_aggregates",
+            "corrected_ticks",
+            "aggregated_data adds up to the ticks that the ledger's corrections change",
+        ),
+        (
+            "corrected_volume_is_aggregated",
+            "corrected_volume_in_aggregates",
+            "corrected_volume",
+            "aggregated_data adds up to the volume that the ledger's corrections change",
+        ),
         (
             "dead_letters_are_in_cassandra",
             "dead_letters_in_cassandra",
@@ -186,7 +203,7 @@ def books_by_sector() -> Iterator[Expectation]:
             f"{what}_agree" if what == "ticks" else f"{what}_agrees",
             f"{what}_in_cassandra",
             f"{what}_in_aggregates",
-            f"{what} of the date and sector in real_time_data as in aggregated_data",
+            f"{what} of the date and sector in real_time_data, as corrected, as in aggregated_data",
         )
 
 

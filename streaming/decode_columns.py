@@ -12,17 +12,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streaming.tick_columns import TickColumns, numbers, objects, whole
-from tickledger.decode import DeadLetter, Decoder, Unreadable, elements_of
-from tickledger.row_rules import FIELD_RULES, RowRuleBroken, RowRules, has_every_field, moment_of, too_far_ahead
+from tickledger.decode import DeadLetter, Decoder, OneMoreRule, Unreadable, elements_of
+from tickledger.revisions import Revision
+from tickledger.row_rules import (
+    FIELD_RULES,
+    REVISION_FIELD,
+    RowRuleBroken,
+    RowRules,
+    has_every_field,
+    moment_of,
+    too_far_ahead,
+)
 from tickledger.tick import OWN_FIELDS, Tick, TickField
 from tickledger.trading_days import UTC_DAYS, TradingDays
 
 
 class DecodedColumns(NamedTuple):
-    """Messages taken apart: their valid ticks, and their dead letters by (offset, position in the message)."""
+    """Messages taken apart: valid ticks; dead letters and revisions by (offset, position in the message)."""
 
     ticks: TickColumns
     dead: dict[tuple[int, int], DeadLetter]
+    revisions: dict[tuple[int, int], Revision]
 
 
 class _NotPlain(Exception):
@@ -65,25 +75,49 @@ class ColumnDecoder:
                 others = set(messages[broken.rows].tolist())
                 plain = [number for number in plain if number not in others]
         if len(plain) == len(values):
-            return DecodedColumns(ticks, {})
+            return DecodedColumns(ticks, {}, {})
         rest = sorted(set(range(len(values))).difference(plain))
         return self._one_by_one(ticks, [(int(offsets[n]), int(times_ms[n]), values[n]) for n in rest])
 
-    def _one_by_one(self, ticks: TickColumns, messages: list[tuple[int, int, bytes | None]]) -> DecodedColumns:
+    def decode_again(
+        self, decoded: DecodedColumns, messages: list[tuple[int, int, bytes | None]], one_more_rule: OneMoreRule
+    ) -> DecodedColumns:
+        """The same, with one more rule for some of the messages: (offset, time in milliseconds, value) of each."""
+        ticks, dead, revisions = decoded
+        offsets = [offset for offset, _, _ in messages]
+        again = self._one_by_one(ticks.take(~np.isin(ticks.offset, offsets)), messages, one_more_rule)
+        gone = set(offsets)
+        dead = {place: letter for place, letter in dead.items() if place[0] not in gone}
+        revisions = {place: one for place, one in revisions.items() if place[0] not in gone}
+        return DecodedColumns(again.ticks, dead | again.dead, revisions | again.revisions)
+
+    def _one_by_one(
+        self,
+        ticks: TickColumns,
+        messages: list[tuple[int, int, bytes | None]],
+        one_more_rule: OneMoreRule | None = None,
+    ) -> DecodedColumns:
         others: list[tuple[Tick, int]] = []
         dead: dict[tuple[int, int], DeadLetter] = {}
+        revisions: dict[tuple[int, int], Revision] = {}
         for offset, time_ms, value in messages:
-            decoded = self._single.decode(value, time_ms)
+            decoded = self._single.decode(value, time_ms, one_more_rule)
             others.extend((tick, offset) for _, tick in decoded.ticks)
             dead.update(((offset, letter.position), letter) for letter in decoded.dead)
-        return DecodedColumns(ticks.merged(TickColumns.of(others)) if others else ticks, dead)
+            revisions.update(((offset, position), one) for position, one in decoded.revisions)
+        return DecodedColumns(ticks.merged(TickColumns.of(others)) if others else ticks, dead, revisions)
 
     def _columns(self, elements: list[Any], offsets: NDArray[np.int64], times_ms: NDArray[np.int64]) -> TickColumns:
-        """The columns of elements that break no rule. Raises _NotPlain with the first rule's offenders, never none."""
+        """The columns of elements that break no rule. Raises _NotPlain with the first rule's offenders, never none.
+
+        Revisions are few, so that what is made of one is said in one place: they go one by one too.
+        """
         try:
             columns = {rule.field.name: rule.values(elements) for rule in FIELD_RULES}
+            marks = [element.get(REVISION_FIELD) for element in elements]
         except (LookupError, TypeError):
             raise _NotPlain([n for n, element in enumerate(elements) if not has_every_field(element)]) from None
+        _require(marks, lambda some: not any(mark is not None for mark in some))
         for rule in FIELD_RULES:
             _require(columns[rule.field.name], rule.holds)
         _require(list(zip(columns["ticker"], columns["sector"], strict=True)), self._rules.are_companies)

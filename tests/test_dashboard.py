@@ -28,7 +28,7 @@ from streaming.tick_sink import TickSink
 from tests.support.exchanges import JAKARTA, NEW_YORK, NEW_YORK_FACTS, SEEDED, put_exchange
 from tests.support.gate import Gate
 from tests.support.healthy_batch import dead_offset, first_offset, land_ticks
-from tests.support.page_data import empty, land, tick
+from tests.support.page_data import empty, land, revision, tick
 from tests.support.pipeline import Pipeline
 from tickledger import contract
 from tickledger.decode import DeadLetter
@@ -320,6 +320,91 @@ def test_quotes_tell_the_change_since_the_days_first_price(pipeline: Pipeline, c
     assert found[["first_price", "price", "market_cap"]].values.tolist() == [[0, 0, 1], [500, 550, 1]]
     assert found.change["TMAS.JK"] == pytest.approx(0.1)
     assert pd.isna(found.change["DWGL.JK"])
+
+
+@pytest.mark.integration
+def test_candles_are_those_of_the_ticks_as_they_hold(pipeline: Pipeline, cassandra: CassandraReader) -> None:
+    seconds = {0: 10, 10: 15, 20: 12, 30: 11, 60: 20, 70: 21, 120: 30, 180: 40, 190: 41, 200: 39}
+    for second, price in seconds.items():
+        tick(pipeline, "TMAS.JK", NINE + timedelta(seconds=second), str(price), second)
+
+    def revise(second: int, price: str | None, minute: int = 1, **more: Any) -> None:
+        at = NINE + timedelta(seconds=second)
+        revision(pipeline, "TMAS.JK", at, price, second, revised_at=at + timedelta(minutes=minute), **more)
+
+    # An extreme that was none; a first tick that was none; a whole candle; and one that is not read again.
+    revise(10, None)
+    revise(20, "13", volume=70)
+    revise(60, None)
+    revise(120, None)
+    revise(200, "38")
+    revise(200, "42", minute=2, volume=1)
+    revise(200, None, minute=0)
+    # Of a tick that has not come.
+    revise(500, None)
+    found = queries.candles(cassandra, JAKARTA, ["DWGL.JK", "TMAS.JK"], MINUTES, NINE + timedelta(minutes=5)).rows
+    columns = ["ticker", "open", "high", "low", "close", "volume", "ticks"]
+    assert found[columns].values.tolist() == [
+        ["TMAS.JK", 10, 13, 10, 11, 270, 3],
+        ["TMAS.JK", 21, 21, 21, 21, 100, 1],
+        ["TMAS.JK", 40, 42, 40, 42, 201, 3],
+    ]
+    for second, price in ((300, 5), (310, 9), (320, 7), (330, 6)):
+        tick(pipeline, "TMAS.JK", NINE + timedelta(seconds=second), str(price), second)
+    revise(320, "10", volume=3)
+    found = queries.candles(cassandra, JAKARTA, ["TMAS.JK"], MINUTES, NINE + timedelta(minutes=6)).rows
+    assert found[columns].values.tolist()[-1] == ["TMAS.JK", 5, 10, 5, 6, 303, 4]
+
+
+@pytest.mark.integration
+def test_quotes_are_of_the_ticks_as_they_hold(pipeline: Pipeline, cassandra: CassandraReader) -> None:
+    for minute, price in enumerate(("500", "501", "900", "550", "560")):
+        for ticker in ("DWGL.JK", "TMAS.JK"):
+            tick(pipeline, ticker, NINE + timedelta(minutes=minute), price, minute)
+    tick(pipeline, "ALTO.JK", NINE, "7", 9)
+    for minute, corrected in ((0, None), (1, "502"), (3, "555"), (4, None)):
+        revision(pipeline, "TMAS.JK", NINE + timedelta(minutes=minute), corrected, minute)
+    revision(pipeline, "ALTO.JK", NINE, None, 9)
+    found = queries.quotes(cassandra, ["ALTO.JK", "DWGL.JK", "TMAS.JK"], NINE.date()).set_index("ticker")
+    assert found[["first_price", "price"]].to_dict("index") == {
+        "DWGL.JK": {"first_price": 500, "price": 560},
+        "TMAS.JK": {"first_price": 502, "price": 555},
+    }
+    assert found.created_at["TMAS.JK"] == pd.Timestamp(NINE + timedelta(minutes=3), tz="UTC")
+
+
+@pytest.mark.integration
+def test_a_company_without_a_correction_costs_one_question(
+    pipeline: Pipeline, cassandra: CassandraReader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tick(pipeline, "TMAS.JK", NINE, "500")
+    asked: list[int] = []
+    rows = CassandraReader.rows
+
+    def counting(reader: CassandraReader, statement: str, parameters: Sequence[tuple[Any, ...]]) -> list[Any]:
+        asked.append(len(parameters))
+        return rows(reader, statement, parameters)
+
+    monkeypatch.setattr(CassandraReader, "rows", counting)
+    queries.quotes(cassandra, ["TMAS.JK", "DWGL.JK"], NINE.date())
+    assert asked == [1, 2, 2]
+    asked.clear()
+    queries.candles(cassandra, JAKARTA, ["TMAS.JK"], MINUTES, NINE + timedelta(minutes=5))
+    assert asked == [1, 1, 1]
+
+
+@pytest.mark.integration
+def test_no_part_of_a_bar_is_below_zero(pipeline: Pipeline, mysql: MySQLReader, now: datetime) -> None:
+    land(pipeline, 1, now, {"Coal": 100, "Machinery": 30}, "passed")
+    land(pipeline, 2, now, {"Coal": 20}, "failed")
+    land(pipeline, 3, now, {"Coal": 0}, "warned")
+    pipeline.execute("UPDATE aggregated_data SET total_volume = -70 WHERE batch_id = 3")
+    found = queries.volume_by_verdict(mysql)
+    assert list(found.itertuples(index=False, name=None)) == [
+        ("Coal", "failed", 20.0),
+        ("Coal", "passed", 30.0),
+        ("Machinery", "passed", 30.0),
+    ]
 
 
 @pytest.mark.integration
@@ -663,6 +748,32 @@ def test_a_new_batch_and_another_choice_appear(pipeline: Pipeline, now: datetime
     assert [metric.label for metric in drawn.metric if ".JK" in metric.label] == ["TMAS.JK · Logistics & Deliveries"]
     drawn.multiselect(key="tickers").set_value([]).run()
     assert any("Choose at least one ticker" in info.value for info in drawn.info)
+
+
+@pytest.mark.integration
+@pytest.mark.usefixtures("environment")
+def test_a_bar_that_shrinks_says_why(pipeline: Pipeline, now: datetime) -> None:
+    land(pipeline, 1, now, {"Logistics & Deliveries": 300})
+    land(pipeline, 2, now, {"Logistics & Deliveries": 0})
+    pipeline.execute("UPDATE aggregated_data SET total_volume = -130, corrected_volume = -130 WHERE batch_id = 2")
+    pipeline.execute("INSERT INTO landed_offsets VALUES (1, 0, 0, 1), (2, 0, 1, 5)")
+    for tick_id in (1, 2, 3):
+        tick(pipeline, "TMAS.JK", now, "550", tick_id)
+    revision(pipeline, "TMAS.JK", now, None, 1, offset=1, revised_at=now + timedelta(seconds=1))
+    revision(pipeline, "TMAS.JK", now, "551", 2, offset=2, volume=70)
+    # One that has not landed.
+    revision(pipeline, "TMAS.JK", now, None, 3, offset=9)
+    drawn = page()
+    assert not drawn.exception
+    assert metrics(drawn)["Volume today (shares)"] == "170"
+    assert any(
+        "**Corrected today** · 2 ticks, 1 of them cancelled: volume -130 shares" in one.value for one in drawn.markdown
+    )
+    (table,) = (one.value for one in drawn.dataframe if "holds" in one.value)
+    assert table[["ticker", "came", "holds", "change", "batch"]].values.tolist() == [
+        ["TMAS.JK", "100 at 550.00", "cancelled", -100, 2],
+        ["TMAS.JK", "100 at 550.00", "70 at 551.00", -30, 2],
+    ]
 
 
 @pytest.mark.integration

@@ -19,6 +19,7 @@ from tests.support.exchanges import JAKARTA, NEW_YORK, NEW_YORK_FACTS, SEEDED
 from tests.support.hostile import HOSTILE
 from tests.support.pipeline import Database
 from tickledger.contract import SEEDS
+from tickledger.contract_drift import mysql_differences
 from tickledger.errors import ConfigurationError
 from tickledger.exchange import Exchange, rows_of
 from tickledger.settings import PROJECT_ROOT, Settings
@@ -34,6 +35,7 @@ STREAMED_TABLES = (
     "company_hours",
     "landed_batches",
     "landed_offsets",
+    "waiting_revisions",
     "skipped_offsets",
     "batch_findings",
     "profile_versions",
@@ -254,6 +256,8 @@ def test_the_unit_tests_find_a_view_that_counts_otherwise(database: Database, tm
             f"{marts}/batch_health.sql": replaced("batches.duplicates /", "batches.dead_letters /"),
             f"{marts}/volume_by_hour.sql": replaced("count(*)", "count(distinct hour)"),
             f"{marts}/volume_by_company.sql": replaced("days.last_at", "days.first_at"),
+            f"{marts}/corrections_by_day.sql": replaced("count(distinct batch_id)", "count(*)"),
+            f"{marts}/volume_by_day_as_seen.sql": replaced("total_volume - coalesce(", "total_volume + coalesce("),
         },
     )
 
@@ -262,7 +266,9 @@ def test_the_unit_tests_find_a_view_that_counts_otherwise(database: Database, tm
     assert done.returncode == 1
     assert set(re.findall(r"FAIL 1 (\w+)::(\w+)", done.stdout)) == {
         ("batch_health", "a_batchs_shares_are_of_the_ticks_it_read"),
+        ("corrections_by_day", "corrections_are_of_the_day_that_they_correct"),
         ("volume_by_company", "a_day_opens_with_its_first_hour_and_closes_so"),
+        ("volume_by_day_as_seen", "a_day_is_told_as_seen_and_as_corrected"),
         ("volume_by_hour", "an_hour_adds_up_its_companies"),
         ("volume_by_day", "a_rolled_up_day_adds_up_with_later_batches"),
         ("volume_today", "volume_today_has_no_row_before_the_days_first_batch"),
@@ -366,8 +372,6 @@ def test_the_server_refuses_rows_that_break_a_contract(client: Client) -> None:
         ("landed_batches", {"ticks_read": 6}),
         ("landed_batches", {"verdict": "Passed"}),
         ("landed_batches", {"batch_id": 1}),
-        ("aggregated_data", {"total_volume": -1}),
-        ("aggregated_data", {"ticks": 0}),
         ("aggregated_data", {"processing_id": 1, "sector": "Beverages"}),
         ("aggregated_data", {}),
         ("landed_offsets", {"until_offset": 7}),
@@ -376,8 +380,6 @@ def test_the_server_refuses_rows_that_break_a_contract(client: Client) -> None:
         ("landed_offsets", {"batch_id": 1}),
         ("batch_findings", {"severity": "severe"}),
         ("batch_findings", {"batch_id": 1}),
-        ("daily_volume", {"total_volume": -1}),
-        ("daily_volume", {"ticks": 0}),
         ("daily_volume", {"batches": 0}),
         ("daily_volume", {"sector": "Coal"}),
         ("filled_days", {"date": FILLED["date"]}),
@@ -460,7 +462,8 @@ def test_volume_by_day_sums_each_day_and_sector(client: Client) -> None:
     aggregate(client, 3, 0, "Beverages", 5)
     aggregate(client, 4, 1, "Coal", 7)
     client.query(
-        "INSERT INTO daily_volume SELECT UTC_DATE() - INTERVAL 1 DAY, 'Coal', 40, 2, 1, 1, 1, NOW(), NOW(), NOW()"
+        "INSERT INTO daily_volume SELECT UTC_DATE() - INTERVAL 1 DAY, 'Coal', 40, 2, 1, 1, 1, NOW(), NOW(), NOW(),"
+        " NULL, NULL"
     )
     today = client.query("SELECT UTC_DATE() AS today")[0]["today"]
     found = {
@@ -482,8 +485,8 @@ def test_a_sum_over_days_reads_an_index_and_no_row(client: Client, view: str, ex
     for doubling in range(1, 10):
         client.query(
             f"INSERT INTO aggregated_data SELECT processing_id + {5 * 2 ** (doubling - 1)}, processed_at, sector,"
-            f" total_volume, date, batch_id + {2 ** (doubling - 1)}, ticks, first_created_at, last_created_at"
-            " FROM aggregated_data"
+            f" total_volume, date, batch_id + {2 ** (doubling - 1)}, ticks, first_created_at, last_created_at,"
+            " corrected_volume, corrected_ticks FROM aggregated_data"
         )
     client.query("ANALYZE TABLE aggregated_data")
     if client.query("SHOW VARIABLES LIKE 'explain_format'"):
@@ -544,7 +547,8 @@ def test_batch_health_gives_shares_of_what_was_read(client: Client) -> None:
     assert [health[2][name] for name in shares] == [Decimal("0.2"), Decimal("0.2"), 0, 1]
     assert [health[3][name] for name in shares] == [1, 0, 0, 0]
     assert [health[4][name] for name in shares] == [None, None, None, 0]
-    for row in client.rows("landed_batches"):
+    nothing_corrected = dict.fromkeys(("corrections", "corrected_ticks", "corrected_volume"), 0)
+    for row in (row | nothing_corrected for row in client.rows("landed_batches")):
         assert {name: health[row["batch_id"]][name] for name in row if name in health[1]} == {
             name: value for name, value in row.items() if name in health[1]
         }
@@ -617,6 +621,65 @@ def test_a_change_that_landed_rows_cannot_follow_is_refused(database: Database, 
         ):
             assert reason in refusal.stdout
     assert {table: (client.rows(table), client.definition(table)) for table in STREAMED_TABLES} == before
+
+
+#: A check that the contracts had before there were corrections, and what it stands beside.
+FORMER_CHECK = (
+    "        constraints: *not_null\n        data_tests: [not_null]\n      - name: {next}\n",
+    "        constraints:\n          - {{type: not_null, warn_unsupported: false}}\n"
+    "          - {{type: check, expression: {check}, warn_unsupported: false}}\n"
+    "        data_tests: [not_null]\n      - name: {next}\n",
+)
+
+
+def _before_corrections(text: str, checks: dict[str, str]) -> str:
+    """A model's YAML as it was: without the columns of corrections, with checks on the columns before those named."""
+    text = text[: text.index("      - name: corrected_volume\n")]
+    for before, check in checks.items():
+        now, then = (part.format(next=before, check=check) for part in FORMER_CHECK)
+        assert text.count(now) == 1
+        text = text.replace(now, then)
+    return text
+
+
+def test_tables_from_before_corrections_take_them(database: Database, tmp_path: Path) -> None:
+    older = edited_project(
+        tmp_path,
+        {
+            "models/landed/aggregated_data.yml": lambda text: _before_corrections(
+                text, {"date": "total_volume >= 0", "first_created_at": "ticks > 0"}
+            ),
+            "models/landed/daily_volume.yml": lambda text: _before_corrections(
+                text, {"ticks": "total_volume >= 0", "batches": "ticks > 0"}
+            ),
+            "models/landed/landed_batches.yml": lambda text: text[: text.index("      - name: corrections\n")].replace(
+                " + coalesce(corrections, 0)", ""
+            ),
+        },
+    )
+    succeed(database, "seed", *within(older))
+    succeed(database, "run", "--select", "landed", *within(older))
+    with closing(Client(database.settings)) as client:
+        land(client)
+        tables = ("aggregated_data", "daily_volume", "landed_batches")
+        before = {table: client.rows(table) for table in tables}
+        for refused in ({"total_volume": -1}, {"ticks": 0}):
+            with pytest.raises(mysql.connector.Error):
+                client.insert("aggregated_data", **AGGREGATE | refused)
+
+        assert "ALTERED" in succeed(database, "run")
+
+        new = {"corrected_ticks": None, "corrected_volume": None}
+        after = {table: client.rows(table) for table in tables}
+        before["landed_batches"] = [row | {"corrections": None} for row in before["landed_batches"]]
+        assert after == {table: [row | new for row in rows] for table, rows in before.items()}
+        assert list(mysql_differences(database.settings)) == []
+        assert "ALTERED" not in succeed(database, "run", "--select", "landed")
+        corrected = {"ticks": -1, "total_volume": -100, "corrected_ticks": -1, "corrected_volume": -100}
+        client.insert("aggregated_data", **AGGREGATE | corrected | {"processing_id": 2, "batch_id": 3})
+        client.insert("landed_batches", **DEAD_BATCH | {"batch_id": 4, "ticks_read": 2, "corrections": 1})
+        with pytest.raises(mysql.connector.Error):
+            client.insert("landed_batches", **DEAD_BATCH | {"batch_id": 5, "ticks_read": 2, "corrections": 2})
 
 
 def test_an_alter_gives_up_while_a_transaction_holds_the_table(

@@ -27,7 +27,7 @@ OURS = ("make", "python", "tickledger", "dbt", "spark-submit", "great_expectatio
 OTHERS = ("git", "docker", "pre-commit", "cp", "echo", "install")
 #: What a command may end with here: the rest is another command, or a file that its output goes to.
 SEPARATORS = {"&&", "||", "|", ";", ">", "<"}
-SETTING = r"(?:KAFKA|CASSANDRA|MYSQL|DBT_MYSQL|PRODUCER|STREAM|CHECKS|FEED|DASHBOARD)_[A-Z_]+"
+SETTING = r"(?:CORRECTIONS|KAFKA|CASSANDRA|MYSQL|DBT_MYSQL|PRODUCER|STREAM|CHECKS|FEED|DASHBOARD)_[A-Z_]+"
 
 
 def text_of(doc: str) -> str:

@@ -18,7 +18,7 @@ def test_the_table_ends_with_sums_that_leave_out_rounds() -> None:
         console.print(table_of(rows))
 
     last = [cell.strip() for cell in shown.get().splitlines()[-2].strip("│").split("│")]
-    assert last == ["all", "2", "2,200", "2,000", "80", "120", "2", "0", "14", "2.5"]
+    assert last == ["all", "2", "2,200", "2,000", "0", "80", "120", "2", "0", "14", "2.5"]
 
 
 def test_a_run_is_appended_to_the_file_that_is_named(tmp_path: Path) -> None:

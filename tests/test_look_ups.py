@@ -8,6 +8,7 @@ import pytest
 from cassandra.cluster import Session
 
 from streaming.tick_columns import TickColumns
+from streaming.tick_packing import pack_decimal
 from streaming.tick_sink import ROWS_A_TIME, TIMES_A_REQUEST, Moments, StoredTick, TickSink
 from tests.support.pipeline import Pipeline
 from tickledger.tick import MS_A_DAY, Tick
@@ -30,7 +31,10 @@ def store(sink: TickSink, *keys: tuple[str, int, int]) -> set[StoredTick]:
     for some in TickColumns.of((tick, offset) for offset, tick in enumerate(ticks)).by_company_and_day():
         sink.write(some, 0)
     sink.drain()
-    return {StoredTick(*key, 0, offset) for offset, key in enumerate(keys)}
+    return {
+        StoredTick(*key, 0, offset, (100, pack_decimal(1000), pack_decimal(10), "Coal"))
+        for offset, key in enumerate(keys)
+    }
 
 
 @contextmanager

@@ -139,6 +139,8 @@ MAY = {
         "batch_health",
         "volume_by_hour",
         "volume_by_company",
+        "corrections_by_day",
+        "volume_by_day_as_seen",
     ),
     DBT: ("profile", "aggregated_data", "landed_batches", "volume_today"),
 }

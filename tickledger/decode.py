@@ -2,12 +2,13 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import orjson
 
-from tickledger.row_rules import RowRuleBroken, RowRules, has_every_field, json_kind
+from tickledger.revisions import Revision
+from tickledger.row_rules import RowRuleBroken, RowRules, has_every_field, is_revision, json_kind
 from tickledger.tick import WHOLE_MESSAGE, Tick
 from tickledger.trading_days import UTC_DAYS, TradingDays
 
@@ -19,12 +20,15 @@ BYTES_A_DEAD_LETTER = 100
 MOST_DEAD_LETTERS = 100
 #: The reason of a message that is kept whole since more of its elements are broken.
 TOO_MANY_BROKEN = "too_many_broken"
+#: Raises RowRuleBroken for a tick that must not land although it keeps all rules.
+OneMoreRule = Callable[[Tick], None]
 
 
 class DeadLetter(NamedTuple):
     """What could not land. `position` counts from 0 in the message's array; -1 is the message itself.
 
-    `ticks` are those that only `profile` stands against: they would land once the company is seeded.
+    `ticks` are those that only `profile` stands against: they would land once the company is seeded. `revisions` are
+    such corrections, each with its position.
     """
 
     position: int
@@ -32,13 +36,18 @@ class DeadLetter(NamedTuple):
     reason: str
     detail: str
     ticks: tuple[Tick, ...] = ()
+    revisions: tuple[tuple[int, Revision], ...] = ()
 
 
 class Decoded(NamedTuple):
-    """One message taken apart; ticks come with their position in the array. read = len(ticks) + len(dead)."""
+    """One message taken apart; ticks and revisions come with their position in the array.
+
+    read = len(ticks) + len(dead) + len(revisions).
+    """
 
     ticks: list[tuple[int, Tick]]
     dead: list[DeadLetter]
+    revisions: list[tuple[int, Revision]]
 
 
 class Unreadable(Exception):
@@ -56,8 +65,10 @@ class Decoder:
     def __init__(self, sectors: Mapping[str, str], days: TradingDays = UTC_DAYS) -> None:
         self._rules = RowRules(sectors, days)
 
-    def decode(self, value: bytes | None, message_ms: int) -> Decoded:
+    def decode(self, value: bytes | None, message_ms: int, one_more_rule: OneMoreRule | None = None) -> Decoded:
         """Take one message apart. `message_ms` is Kafka's timestamp of it, in milliseconds since 1970-01-01 UTC.
+
+        `one_more_rule` is asked of each tick that keeps all others.
 
         Never raises: what cannot be read or breaks a rule comes back as a dead letter with its reason. There are at
         most as many dead letters as :func:`most_dead_letters` says, or one, the message itself.
@@ -65,19 +76,25 @@ class Decoder:
         try:
             elements = elements_of(value)
         except Unreadable as error:
-            return Decoded([], [DeadLetter(WHOLE_MESSAGE, value or b"", error.reason, error.detail)])
+            return Decoded([], [DeadLetter(WHOLE_MESSAGE, value or b"", error.reason, error.detail)], [])
         assert value is not None
         ticks: list[tuple[int, Tick]] = []
+        revisions: list[tuple[int, Revision]] = []
         broken = _Broken(most_dead_letters(value))
         for position, element in enumerate(elements):
-            if broken.are_many and not has_every_field(element):
-                broken.number += 1
-                continue
             try:
-                ticks.append((position, self._rules.tick(element, message_ms)))
+                if is_revision(element):
+                    revisions.append((position, self._rules.revision(element, message_ms)))
+                elif broken.are_many and not has_every_field(element):
+                    broken.number += 1
+                else:
+                    tick = self._rules.tick(element, message_ms)
+                    if one_more_rule is not None:
+                        one_more_rule(tick)
+                    ticks.append((position, tick))
             except RowRuleBroken as rule:
                 broken.add(position, rule)
-        return Decoded(ticks, broken.dead_letters(value, len(elements)))
+        return Decoded(ticks, broken.dead_letters(value, len(elements)), revisions)
 
 
 class _Broken:
@@ -87,8 +104,10 @@ class _Broken:
         self._most = most
         self.number = 0
         self._reasons: Counter[str] = Counter()
-        self._first: list[tuple[int, str, str, Tick | None]] = []
-        self._ticks: list[Tick] = []
+        self._first: list[tuple[int, str, str]] = []
+        #: By position, of those that only `profile` stands against.
+        self._ticks: dict[int, Tick] = {}
+        self._revisions: dict[int, Revision] = {}
 
     @property
     def are_many(self) -> bool:
@@ -100,25 +119,34 @@ class _Broken:
         self._reasons[rule.reason] += 1
         if self.number <= self._most:
             # Not the exception itself, which holds on to frames.
-            self._first.append((position, rule.reason, rule.detail, rule.tick))
+            self._first.append((position, rule.reason, rule.detail))
         if rule.tick is not None:
-            self._ticks.append(rule.tick)
+            self._ticks[position] = rule.tick
+        if rule.revision is not None:
+            self._revisions[position] = rule.revision
 
     def dead_letters(self, value: bytes, elements: int) -> list[DeadLetter]:
         if not self.number:
             return []
         if self.are_many:
-            at, _, detail, _ = self._first[0]
+            at, _, detail = self._first[0]
             unread = Counter({"not looked at": self.number - self._reasons.total()})
             counts = [*self._reasons.most_common(), *(+unread).items()]
             reasons = ", ".join(f"{count:,} {name}" for name, count in counts)
             detail = f"{self.number:,} of {elements:,} elements cannot land ({reasons}); element {at}: {detail}"
-            return [DeadLetter(WHOLE_MESSAGE, value, TOO_MANY_BROKEN, detail, tuple(self._ticks))]
+            ticks, revisions = tuple(self._ticks.values()), tuple(self._revisions.items())
+            return [DeadLetter(WHOLE_MESSAGE, value, TOO_MANY_BROKEN, detail, ticks, revisions)]
         raw = list(element_bytes(value))
         return [
-            DeadLetter(at, raw[at], reason, detail, () if tick is None else (tick,))
-            for at, reason, detail, tick in self._first
+            DeadLetter(
+                at, raw[at], reason, detail, _of(self._ticks, at), tuple((at, one) for one in _of(self._revisions, at))
+            )
+            for at, reason, detail in self._first
         ]
+
+
+def _of(by_position: Mapping[int, Any], position: int) -> tuple[Any, ...]:
+    return (by_position[position],) if position in by_position else ()
 
 
 def broken_elements(reason: str, detail: str) -> int:

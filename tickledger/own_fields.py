@@ -4,8 +4,8 @@ import re
 from collections.abc import Collection, Iterable
 
 from tickledger.errors import ConfigurationError
-from tickledger.row_rules import FieldRule, RowRuleBroken, moment_of, rule_of
-from tickledger.tick import CORE_FIELDS, LANDING_COLUMNS, MAX_BIGINT, OWN_FIELDS, TickField
+from tickledger.row_rules import REVISION_FIELD, FieldRule, RowRuleBroken, moment_of, rule_of
+from tickledger.tick import CORE_FIELDS, LANDING_COLUMNS, MAX_BIGINT, OWN_FIELDS, TickField, revision_columns
 
 #: What the checks call columns of their own, beside a tick's (expectations/read_back.py).
 CHECKS_COLUMNS = ("profile_sector", "created_on", "market_cap_error", "price_ratio")
@@ -16,6 +16,7 @@ MOST_CHARACTERS = 4_000
 def check_own_fields(fields: Iterable[TickField] = OWN_FIELDS) -> None:
     """Raises ConfigurationError with the first thing that is wrong with one of them."""
     taken = {*(field.name for field in CORE_FIELDS), *(name for name, _ in LANDING_COLUMNS), *CHECKS_COLUMNS}
+    taken |= {*revision_columns().keys() - {field.name for field in OWN_FIELDS}, REVISION_FIELD}
     for field in fields:
         if problem := _name_problem(field.name, taken) or _value_problem(rule_of(field)):
             raise ConfigurationError(f"field {field.name!r} of tickledger/tick.py: {problem}")

@@ -7,6 +7,7 @@ in words. Pure functions, no server needed.
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from tickledger.revisions import Revision, RevisionKind, TickValues
 from tickledger.tick import (
     CORE_FIELDS,
     EARLIEST_MS,
@@ -20,6 +21,10 @@ from tickledger.tick import (
 )
 from tickledger.trading_days import UTC_DAYS, TradingDays
 
+#: What marks an element as no new tick, with one of :class:`tickledger.revisions.RevisionKind`; null is no mark.
+REVISION_FIELD = "revision"
+#: When the feed made the correction or cancellation, spelt as created_at is.
+REVISED_AT_FIELD = "revised_at"
 #: A detail may quote the input; this bounds it.
 MAX_QUOTE = 80
 
@@ -30,14 +35,15 @@ _KIND_NAMES = {"whole": "a whole number", "decimal": "a number", "text": "a text
 class RowRuleBroken(Exception):
     """A tick that breaks a row rule: a stable reason, and a detail for people, of bounded length.
 
-    `tick` is there where only `profile` stands against it.
+    `tick`, or `revision`, is there where only `profile` stands against it.
     """
 
-    def __init__(self, reason: str, detail: str, tick: Tick | None = None) -> None:
+    def __init__(self, reason: str, detail: str, tick: Tick | None = None, revision: Revision | None = None) -> None:
         super().__init__(reason, detail)
         self.reason = reason
         self.detail = detail
         self.tick = tick
+        self.revision = revision
 
 
 class FieldRule(NamedTuple):
@@ -73,11 +79,11 @@ class FieldRule(NamedTuple):
         if value is None:
             return RowRuleBroken("null_field", f"{name} is null")
         if type(value) not in self.kinds:
-            found = json_kind(value) if type(value) in (dict, list) else f"{json_kind(value)} ({_quote(value)})"
+            found = json_kind(value) if type(value) in (dict, list) else f"{json_kind(value)} ({quote(value)})"
             return RowRuleBroken("wrong_type", f"{name} is {found}; it should be {_KIND_NAMES[self.field.kind]}")
         measure = " characters long" if self.field.kind == "text" else ""
         bounds = f"from {self.field.minimum} to {self.field.maximum}{measure}"
-        return RowRuleBroken("out_of_range", f"{name} is {_quote(value)}; it should be {bounds}")
+        return RowRuleBroken("out_of_range", f"{name} is {quote(value)}; it should be {bounds}")
 
 
 def rule_of(field: TickField) -> FieldRule:
@@ -90,11 +96,18 @@ FIELD_RULES = tuple(map(rule_of, TICK_FIELDS))
 
 
 _REQUIRED = frozenset(field.name for field in TICK_FIELDS if not field.optional)
+#: All that a cancellation says of its tick.
+_KEY_RULES = tuple(rule for rule in FIELD_RULES if rule.field.name in ("ticker", "created_at", "id"))
 
 
 def has_every_field(element: Any) -> bool:
     """Whether an element is an object with all fields that are not optional; whatever is not breaks a rule."""
     return type(element) is dict and element.keys() >= _REQUIRED
+
+
+def is_revision(element: Any) -> bool:
+    """Whether an element is marked as a correction or cancellation, or as something of that kind."""
+    return type(element) is dict and element.get(REVISION_FIELD) is not None
 
 
 def too_far_ahead(created_ms: Any, message_ms: Any) -> Any:
@@ -110,9 +123,9 @@ def moment_of(text: str, name: str = "created_at") -> int:
     try:
         moment = parse_created_at(text)
     except BadTime as error:
-        raise RowRuleBroken("bad_time", f"{name} is {_quote(text)}; {error}") from None
+        raise RowRuleBroken("bad_time", f"{name} is {quote(text)}; {error}") from None
     if not EARLIEST_MS <= moment <= LATEST_MS:
-        raise RowRuleBroken("out_of_range", f"{name} is {_quote(text)}; it should lie from 1970 to 2199")
+        raise RowRuleBroken("out_of_range", f"{name} is {quote(text)}; it should lie from 1970 to 2199")
     return moment
 
 
@@ -132,17 +145,7 @@ class RowRules:
         """The tick of one element of a message's array. Raises RowRuleBroken with the first rule that it breaks."""
         if type(element) is not dict:
             raise RowRuleBroken("not_an_object", f"the element is {json_kind(element)}; it should be an object")
-        values: list[Any] = []
-        for rule in FIELD_RULES:
-            name = rule.field.name
-            value: Any = element.get(name)
-            if value is None:
-                value = rule.field.default
-            if not rule.holds((value,)):
-                raise rule.why(element)
-            if rule.field.kind == "time" and value is not None:
-                value = _created_ms(value, message_ms) if name == "created_at" else moment_of(value, name)
-            values.append(value)
+        values = [_value(rule, element, message_ms) for rule in FIELD_RULES]
         ticker, created_ms, id_, volume, market_cap, price, sector = values[: len(CORE_FIELDS)]
         day, own = self._days.day_of(created_ms), tuple(values[len(CORE_FIELDS) :])
         tick = Tick(ticker, created_ms, id_, volume, market_cap, price, sector, day, own)
@@ -150,17 +153,72 @@ class RowRules:
             raise self._why_no_company(tick)
         return tick
 
+    def revision(self, element: dict[str, Any], message_ms: int) -> Revision:
+        """The correction or cancellation that one element is. Raises RowRuleBroken with the first rule that it breaks.
+
+        A correction keeps all rules of a tick. Of a cancellation only the key is read, and its company may be one that
+        is no longer in `profile`. One without `revised_at` was made when its message was.
+        """
+        mark = element[REVISION_FIELD]
+        if mark not in list(RevisionKind):
+            known = " or ".join(map(repr, map(str, RevisionKind)))
+            raise RowRuleBroken("bad_revision", f"{REVISION_FIELD} is {quote(mark)}; it should be {known}")
+        revised_ms = _revised_ms(element, message_ms)
+        if mark == RevisionKind.CANCELLATION:
+            ticker, created_ms, id_ = (_value(rule, element, message_ms) for rule in _KEY_RULES)
+            day = self._days.day_of(created_ms)
+            return Revision(RevisionKind.CANCELLATION, ticker, created_ms, id_, day, revised_ms, None)
+        try:
+            return _correction(self.tick(element, message_ms), revised_ms)
+        except RowRuleBroken as broken:
+            if broken.tick is None:
+                raise
+            refused = _correction(broken.tick, revised_ms)
+            raise RowRuleBroken(broken.reason, broken.detail, revision=refused) from None
+
     def _why_no_company(self, tick: Tick) -> RowRuleBroken:
         known = self._sectors.get(tick.ticker)
         if known is None:
-            return RowRuleBroken("unknown_ticker", f"ticker {_quote(tick.ticker)} is not in profile", tick)
-        return RowRuleBroken("wrong_sector", f"sector is {_quote(tick.sector)}; profile says {_quote(known)}", tick)
+            return RowRuleBroken("unknown_ticker", f"ticker {quote(tick.ticker)} is not in profile", tick)
+        return RowRuleBroken("wrong_sector", f"sector is {quote(tick.sector)}; profile says {quote(known)}", tick)
+
+
+def _correction(tick: Tick, revised_ms: int) -> Revision:
+    values = TickValues(tick.volume, tick.market_cap, tick.price, tick.sector, tick.own)
+    kind = RevisionKind.CORRECTION
+    return Revision(kind, tick.ticker, tick.created_ms, tick.id, tick.trade_day, revised_ms, values)
+
+
+def _value(rule: FieldRule, element: dict[str, Any], message_ms: int) -> Any:
+    """A field's value, times in milliseconds since 1970. Raises RowRuleBroken."""
+    name = rule.field.name
+    value: Any = element.get(name)
+    if value is None:
+        value = rule.field.default
+    if not rule.holds((value,)):
+        raise rule.why(element)
+    if rule.field.kind == "time" and value is not None:
+        return _created_ms(value, message_ms) if name == "created_at" else moment_of(value, name)
+    return value
+
+
+def _revised_ms(element: dict[str, Any], message_ms: int) -> int:
+    text = element.get(REVISED_AT_FIELD)
+    if text is None:
+        return message_ms
+    if type(text) is not str:
+        found = json_kind(text)
+        raise RowRuleBroken("wrong_type", f"{REVISED_AT_FIELD} is {found}; it should be {_KIND_NAMES['time']}")
+    revised_ms = moment_of(text, REVISED_AT_FIELD)
+    if too_far_ahead(revised_ms, message_ms):
+        raise RowRuleBroken("out_of_range", f"{REVISED_AT_FIELD} is {quote(text)}; its message is over a day older")
+    return revised_ms
 
 
 def _created_ms(text: str, message_ms: int) -> int:
     created_ms = moment_of(text)
     if too_far_ahead(created_ms, message_ms):
-        raise RowRuleBroken("out_of_range", f"created_at is {_quote(text)}; its message is over a day older")
+        raise RowRuleBroken("out_of_range", f"created_at is {quote(text)}; its message is over a day older")
     return created_ms
 
 
@@ -172,7 +230,8 @@ def json_kind(value: Any) -> str:
     return kinds[type(value)]
 
 
-def _quote(value: Any) -> str:
+def quote(value: Any) -> str:
+    """A value as a detail shows it, of at most :data:`MAX_QUOTE` characters."""
     # Cut first: what nobody reads is not spelled out.
     text = repr(value[:MAX_QUOTE] if isinstance(value, str) else value)
     whole = len(text) <= MAX_QUOTE and (not isinstance(value, str) or len(value) <= MAX_QUOTE)

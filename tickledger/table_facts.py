@@ -6,8 +6,8 @@ view; tickledger/contract_drift.py asks for everybody else.
 """
 
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -31,12 +31,14 @@ class TableFacts:
     """Columns by name, each with its definition; keys and checks without their names, each with its kind; options.
 
     A definition lacks what every column of ours has: the character set and collation of utf8mb4_bin, and the width
-    that some servers show of whole numbers. `NOT NULL` is in it, `DEFAULT NULL` is not.
+    that some servers show of whole numbers. `NOT NULL` is in it, `DEFAULT NULL` is not. `drops` has for each check the
+    clause of an ALTER that takes it away.
     """
 
     columns: dict[str, str]
     rules: dict[str, Kind]
     options: str
+    drops: dict[str, str] = field(default_factory=dict)
 
 
 class Difference(NamedTuple):
@@ -79,22 +81,25 @@ def is_addition(one: Difference, found: list[Difference]) -> bool:
 def table_facts(definition: str) -> TableFacts:
     """What SHOW CREATE TABLE says of a table."""
     _, *lines, last = definition.split("\n")
-    columns, rules = {}, {}
+    columns, rules, drops = {}, {}, {}
     for line in (line.strip().rstrip(",") for line in lines):
-        rule = line
+        rule, drop = line, f"drop constraint `{named[1]}`" if (named := _NAMED.match(line)) else ""
         if line.startswith("`"):
             _, name, whole = line.split("`", 2)
             # MariaDB shows a column's check beside the column.
             text, _, rule = whole.strip().partition(" CHECK ")
             text = re.sub(" CHARACTER SET utf8mb4| COLLATE utf8mb4_bin| DEFAULT NULL", "", text)
             columns[name] = re.sub(r"int\(\d+\)", "int", text)
-            rule = f"CHECK {rule}" if rule else ""
+            rule, drop = f"CHECK {rule}" if rule else "", f"modify column `{name}` {columns[name]}"
         rule = re.sub(r"^(?:CONSTRAINT `[^`]*` )?(CHECK|(?:UNIQUE )?KEY)(?: `[^`]*`)? ", r"\1 ", rule)
         if rule:
             rules[rule] = _KINDS[rule.split()[0]]
-    return TableFacts(columns, rules, " ".join(re.findall(r"ENGINE=\w+|CHARSET=\w+|COLLATE=\w+", last)))
+            if rules[rule] == Kind.CHECK:
+                drops[rule] = drop
+    return TableFacts(columns, rules, " ".join(re.findall(r"ENGINE=\w+|CHARSET=\w+|COLLATE=\w+", last)), drops)
 
 
+_NAMED = re.compile(r"CONSTRAINT `([^`]*)` CHECK ")
 _KINDS = {"PRIMARY": Kind.PRIMARY_KEY, "UNIQUE": Kind.UNIQUE_KEY, "KEY": Kind.INDEX, "CHECK": Kind.CHECK}
 
 
@@ -158,24 +163,36 @@ def _holds(wide: re.Match[str], narrow: re.Match[str]) -> bool:
 class Changes(NamedTuple):
     """What brings a live table to its contract: the clauses of one ALTER; or why none can, and the clauses by hand."""
 
-    additions: list[str]
+    clauses: list[str]
     problems: list[str]
     by_hand: list[str]
 
 
-def changes_to(contract: TableFacts, live: TableFacts) -> Changes:
-    """New nullable columns, the checks and unique keys on them, and indexes are added; landed rows follow no other."""
+def changes_to(contract: TableFacts, live: TableFacts, former_checks: Collection[str] = ()) -> Changes:
+    """New nullable columns, the checks and unique keys on them, and indexes are added; landed rows follow no other.
+
+    A check that an earlier contract had goes, since all rows that it let in may stay: `former_checks` are those that it
+    says itself. Of another that the live table has more, somebody may rely on it.
+    """
     found = list(differences_of("", contract, live))
-    changes = Changes([], [], [])
+    changes, former = Changes([], [], []), {_plain_check(check) for check in former_checks}
     for one in found:
         clause = f"add column `{one.name}` {one.contract}" if one.kind == Kind.COLUMN else f"add {one.contract}"
         if one.live == MISSING and (one.kind == Kind.INDEX or is_addition(one, found)):
-            changes.additions.append(clause)
+            changes.clauses.append(clause)
+            continue
+        if one.contract == MISSING and one.kind == Kind.CHECK and _plain_check(one.live) in former:
+            changes.clauses.append(live.drops[one.live])
             continue
         problem, by_hand = _by_hand(one, clause)
         changes.problems.append(problem)
         changes.by_hand.append(by_hand)
     return changes
+
+
+def _plain_check(check: str) -> str:
+    """A check without what servers add to it, each in its own way."""
+    return re.sub(r"^CHECK|[`()\s]", "", check)
 
 
 def _by_hand(one: Difference, clause: str) -> tuple[str, str]:

@@ -78,6 +78,7 @@ LATEST_MS = (date(2200, 1, 1).toordinal() - EPOCH_ORDINAL) * MS_A_DAY - 1
 MAX_TIME_LENGTH = 64
 
 RAW_TABLE = "real_time_data"
+REVISION_TABLE = "tick_revisions"
 DEAD_LETTER_TABLE = "dead_letters"
 #: Dead letters of this many offsets share one Cassandra partition.
 DEAD_LETTER_BUCKET = 10_000
@@ -163,6 +164,15 @@ DEAD_LETTER_COLUMNS = {
 }
 
 
+def revision_columns() -> dict[str, str]:
+    """Columns of `tick_revisions` and their CQL types. One row per correction or cancellation of a tick.
+
+    A cancellation has no values besides its key. `position` is the element's place in its message.
+    """
+    own = {"kind": "text", "revised_at": "timestamp", "position": "int"}
+    return {field.name: field.cassandra_type for field in TICK_FIELDS} | own | dict(LANDING_COLUMNS)
+
+
 class CassandraTable(NamedTuple):
     """A table of the keyspace: its columns with their CQL types, and its primary key as CQL writes it."""
 
@@ -172,6 +182,10 @@ class CassandraTable(NamedTuple):
 
 CASSANDRA_TABLES = {
     RAW_TABLE: CassandraTable(raw_columns(), "(ticker, trade_date), created_at, id"),
+    REVISION_TABLE: CassandraTable(
+        revision_columns(),
+        "(ticker, trade_date), created_at, id, revised_at, kafka_partition, kafka_offset, position",
+    ),
     DEAD_LETTER_TABLE: CassandraTable(
         DEAD_LETTER_COLUMNS, "(topic, kafka_partition, offset_bucket), kafka_offset, position"
     ),

@@ -127,9 +127,9 @@ class TickledgerAdapter(MySQLAdapter):
     ConnectionManager = TickledgerConnectionManager
 
     @available
-    def contract_changes(self, contract: str, live: str) -> dict[str, list[str]]:
+    def contract_changes(self, contract: str, live: str, former_checks: list[str]) -> dict[str, list[str]]:
         """What brings a live table to its contract, from what SHOW CREATE TABLE says of each."""
-        return changes_to(table_facts(contract), table_facts(live))._asdict()
+        return changes_to(table_facts(contract), table_facts(live), former_checks)._asdict()
 
     @available
     def view_misfits(self, contract: str, query: str) -> list[str]:

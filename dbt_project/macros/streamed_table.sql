@@ -2,9 +2,10 @@
   A table that the stream fills: dbt makes the table, never a row of it.
 
   If it is missing it is created from the model's YAML: columns, constraints, and `indexes` of its config.
-  If it exists, with or without --full-refresh, the only change is one additive ALTER: new nullable columns, the
-  checks and unique keys on them, new indexes. Everything else that the YAML asks for (a removed or retyped column, a
-  new NOT NULL column, another key or check) ends in a compilation error that says so: landed rows cannot follow it.
+  If it exists, with or without --full-refresh, the only change is one ALTER that every landed row follows: new nullable
+  columns, the checks and unique keys on them, new indexes, and without the `former_checks` of the config's `meta`.
+  Everything else that the YAML asks for (a removed or retyped column, a new NOT NULL column, another key or check) ends
+  in a compilation error that says so.
 #}
 {% materialization streamed_table, adapter='mysql' %}
   {%- set target = this.incorporate(type='table') -%}
@@ -22,10 +23,10 @@
     {% do run_query('create table if not exists ' ~ target ~ ' ' ~ contract_table_definition()) %}
     {% call noop_statement('main', 'CREATED', 'CREATED', 0) %}{% endcall %}
   {%- else -%}
-    {%- set additions = contract_additions(target) -%}
-    {%- if additions -%}
+    {%- set clauses = contract_clauses(target) -%}
+    {%- if clauses -%}
       {% do take_alter_lock(target) %}
-      {% do run_query('alter table ' ~ target ~ ' ' ~ additions | join(', ')) %}
+      {% do run_query('alter table ' ~ target ~ ' ' ~ clauses | join(', ')) %}
       {% do run_query("do release_lock('" ~ alter_lock_name(target) ~ "')") %}
       {% call noop_statement('main', 'ALTERED', 'ALTERED', 0) %}{% endcall %}
     {%- else -%}
@@ -89,12 +90,12 @@
 
 
 {#
-  The ALTER clauses that bring the live table to the contract; a compilation error if additions are not enough.
+  The ALTER clauses that bring the live table to the contract; a compilation error if landed rows cannot follow it.
   tickledger/table_facts.py compares the two as the server itself writes them, the contract through a temporary table.
 #}
-{% macro contract_additions(target) %}
+{% macro contract_clauses(target) %}
   {%- set wanted = definition_of(contract_table_definition()) -%}
-  {%- set changes = adapter.contract_changes(wanted, show_create_table(target)) -%}
+  {%- set changes = adapter.contract_changes(wanted, show_create_table(target), former_checks()) -%}
   {%- if changes.problems -%}
     {% do exceptions.raise_compiler_error(
       target ~ " holds streamed rows and differs from its contract in more than additions:\n  - "
@@ -106,7 +107,13 @@
       ~ "\n  4. start the stream"
     ) %}
   {%- endif -%}
-  {{ return(changes.additions) }}
+  {{ return(changes.clauses) }}
+{% endmacro %}
+
+
+{#- Checks that an earlier contract of the table had, as it said them. -#}
+{% macro former_checks() %}
+  {{ return((config.get('meta') or {}).get('former_checks', [])) }}
 {% endmacro %}
 
 

@@ -1,9 +1,15 @@
 {#- The current trading day, whatever the time zone of the reader's session. A unit test says which it is. -#}
 {% macro today() -%}
+  {{ trading_day_of('utc_timestamp(3)') }}
+{%- endmacro %}
+
+
+{#- The trading day in which a moment lies, an expression in UTC. -#}
+{% macro trading_day_of(moment) -%}
   (
-    select cast(utc_timestamp(3) + interval day_shift_seconds second as date)
+    select cast({{ moment }} + interval day_shift_seconds second as date)
     from {{ ref('exchange') }}
-    where from_at <= utc_timestamp(3)
+    where from_at <= {{ moment }}
     order by from_at desc
     limit 1
   )

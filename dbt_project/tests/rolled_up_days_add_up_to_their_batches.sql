@@ -4,9 +4,9 @@ select *
 from (
     select
         (select coalesce(sum(total_volume), 0) from {{ ref('daily_volume') }}) as volume_of_days,
-        coalesce(sum(case when rolled_up_at is not null then volume end), 0) as volume_of_batches,
+        coalesce(sum(case when rolled_up_at is not null then volume + coalesce(corrected_volume, 0) end), 0) as volume_of_batches,
         (select coalesce(sum(ticks), 0) from {{ ref('daily_volume') }}) as ticks_of_days,
-        coalesce(sum(case when rolled_up_at is not null then ticks_landed end), 0) as ticks_of_batches,
+        coalesce(sum(case when rolled_up_at is not null then ticks_landed + coalesce(corrected_ticks, 0) end), 0) as ticks_of_batches,
         max(case when rolled_up_at is not null then batch_id end) as newest_rolled_up,
         min(case when rolled_up_at is null then batch_id end) as oldest_left
     from {{ ref('landed_batches') }}

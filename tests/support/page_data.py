@@ -46,9 +46,31 @@ def tick(
     )
 
 
+def revision(
+    pipeline: Pipeline,
+    ticker: str,
+    at: datetime,
+    price: str | None,
+    tick_id: int = 1,
+    *,
+    volume: int = 100,
+    revised_at: datetime | None = None,
+    offset: int = 0,
+) -> None:
+    """Write a correction of a tick as the stream writes it; with no price a cancellation."""
+    kind, values = (
+        ("correction", f"{volume}, 1, {price}, 'Coal'") if price else ("cancellation", "null, null, null, null")
+    )
+    pipeline.cassandra.execute(
+        "INSERT INTO tick_revisions (volume, market_cap, price, sector, ticker, trade_date, created_at, id, revised_at,"
+        f" kafka_partition, kafka_offset, position, kind) VALUES ({values}, %s, %s, %s, %s, %s, 0, %s, 0, %s)",
+        (ticker, at.date(), at, tick_id, revised_at or at, offset, kind),
+    )
+
+
 def empty(pipeline: Pipeline) -> None:
     """Take out of both stores what has landed."""
     for table in CONTRACT_TABLES:
         pipeline.execute(f"DELETE FROM {table}")
-    for table in ("real_time_data", "dead_letters"):
+    for table in ("real_time_data", "tick_revisions", "dead_letters"):
         pipeline.cassandra.execute(f"TRUNCATE {table}")

@@ -14,6 +14,9 @@ select
     batches.duplicates,
     batches.late_ticks,
     batches.volume,
+    coalesce(batches.corrections, 0) as corrections,
+    coalesce(batches.corrected_ticks, 0) as corrected_ticks,
+    coalesce(batches.corrected_volume, 0) as corrected_volume,
     -- The factor's digits are those of the quotient, whatever the reader's session says of divisions.
     cast(1.000000 * batches.dead_letters / nullif(batches.ticks_read, 0) as decimal(7,6)) as dead_letter_share,
     cast(1.000000 * batches.duplicates / nullif(batches.ticks_read, 0) as decimal(7,6)) as duplicate_share,
