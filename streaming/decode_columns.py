@@ -13,17 +13,20 @@ from numpy.typing import NDArray
 
 from streaming.tick_columns import TickColumns, numbers, objects, whole
 from tickledger.decode import DeadLetter, Decoder, Unreadable, elements_of
+from tickledger.numbers import has_long_numbers
 from tickledger.revisions import Revision
 from tickledger.row_rules import (
     FIELD_RULES,
     REVISION_FIELD,
     RowRuleBroken,
     RowRules,
+    extra_of,
     has_every_field,
+    may_have_extra,
     moment_of,
     too_far_ahead,
 )
-from tickledger.tick import OWN_FIELDS, Tick, TickField
+from tickledger.tick import MAX_BIGINT, OWN_FIELDS, Tick, TickField
 from tickledger.trading_days import UTC_DAYS, TradingDays
 
 
@@ -69,7 +72,9 @@ class ColumnDecoder:
             messages = np.repeat(plain, [len(arrays[number]) for number in plain])
             elements = list(chain.from_iterable(arrays[number] for number in plain))
             try:
-                ticks = self._columns(elements, offsets[messages], times_ms[messages])
+                columns = self._columns(elements, offsets[messages], times_ms[messages])
+                self._require_all_digits(columns, messages, values)
+                ticks = columns
                 break
             except _NotPlain as broken:
                 others = set(messages[broken.rows].tolist())
@@ -112,7 +117,23 @@ class ColumnDecoder:
             numbers(columns["market_cap"]), numbers(columns["price"]), objects(columns["sector"]),
             self._days.days_of(created), offsets,
             tuple([self._own(field, columns[field.name]) for field in OWN_FIELDS]),
+            _extra(elements) if may_have_extra(elements) else None,
         )  # fmt: skip
+
+    @staticmethod
+    def _require_all_digits(ticks: TickColumns, messages: NDArray[np.int64], values: Sequence[bytes | None]) -> None:
+        """Raises _NotPlain with the ticks of messages that hold a number with more digits than were read.
+
+        Only numbers that became floats can have lost some, and those of fields that nobody described.
+        """
+        columns = [column.tolist() for column in (ticks.market_cap, ticks.price, *ticks.own) if column.dtype == object]
+        floats = [column for column in columns if float in set(map(type, column))]
+        if not floats and ticks.extra is None:
+            return
+        whole = ticks.extra is not None or any(max(filter(None, column), default=0) > MAX_BIGINT for column in floats)
+        some = np.unique(messages).tolist()
+        if long := [number for number in some if has_long_numbers(values[number] or b"", whole=whole)]:
+            raise _NotPlain(np.flatnonzero(np.isin(messages, long)).tolist())
 
     def _own(self, field: TickField, values: list[Any]) -> NDArray[Any]:
         if field.kind != "time":
@@ -134,6 +155,19 @@ class ColumnDecoder:
         times = list(map(self._times.__getitem__, texts))
         _require(times, lambda some: None not in some)
         return whole(times)  # type: ignore[arg-type]
+
+
+def _extra(elements: list[Any]) -> NDArray[Any]:
+    found: list[str | None] = []
+    broken: list[int] = []
+    for place, element in enumerate(elements):
+        try:
+            found.append(extra_of(element))
+        except RowRuleBroken:
+            broken.append(place)
+    if broken:
+        raise _NotPlain(broken)
+    return objects(found)
 
 
 def _array(value: bytes | None) -> list[Any]:

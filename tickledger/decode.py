@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
+from tickledger.numbers import exact_json, has_long_numbers
 from tickledger.revisions import Revision
 from tickledger.row_rules import RowRuleBroken, RowRules, has_every_field, is_revision, json_kind
 from tickledger.tick import WHOLE_MESSAGE, Tick
@@ -74,6 +75,8 @@ class Decoder:
         except Unreadable as error:
             return Decoded([], [DeadLetter(WHOLE_MESSAGE, value or b"", error.reason, error.detail)], [])
         assert value is not None
+        if has_long_numbers(value):
+            elements = exact_json(value)
         ticks: list[tuple[int, Tick]] = []
         revisions: list[tuple[int, Revision]] = []
         broken = _Broken(most_dead_letters(value))
