@@ -123,6 +123,7 @@ class BatchLander:
         task = LandingTask(
             settings=self._settings,
             sectors={ticker: company.sector for ticker, company in self._companies.items()},
+            shares={ticker: company.shares for ticker, company in self._companies.items()},
             days=self._days,
             ends=self.progress.head.ends,
             not_landed=self.progress.head.not_landed,

@@ -111,7 +111,7 @@ class LandingTask:
     created_at landed so far: only ticks up to it can be duplicates of an earlier batch. `losers` are, by partition, the
     ticks of which a lower partition of the batch has a copy: however many of them a partition brings, none lands. By
     partition, `room` is how many bytes of messages the batch takes; what comes behind them is left alone. `summed_by`
-    is that of the ledger.
+    is that of the ledger. `shares` are those of `profile`, by ticker.
     """
 
     settings: Settings
@@ -125,6 +125,7 @@ class LandingTask:
     losers: Mapping[int, frozenset[TickKey]] = field(default_factory=dict)
     not_landed: tuple[tuple[int, int, int], ...] = ()
     summed_by: tuple[str, ...] = ()
+    shares: Mapping[str, int] = field(default_factory=dict)
 
     def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         """Land what Spark hands over; yields one row of :data:`REPORT_SCHEMA` for each Kafka partition met."""
@@ -134,7 +135,7 @@ class LandingTask:
         gc.disable()
         try:
             sink = TickSink(session_of_this_process(self.settings))
-            decoder = ColumnDecoder(self.sectors, self.days)
+            decoder = ColumnDecoder(self.sectors, self.days, self.settings.feed_file, self.shares)
             for batch in batches:
                 for partition in pc.unique(batch.column("partition")).to_pylist():
                     part = batch.filter(pc.equal(batch.column("partition"), partition))

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from tests.support.poison import BAD_TICKS, GOOD, ODD_BUT_GOOD, UNREADABLE, message, mutated
 from tests.support.shapes import MESSAGE_TIMES, SPELT_TIMES, messages
-from tickledger.decode import BYTES_A_DEAD_LETTER, MOST_DEAD_LETTERS, Decoder, element_bytes
+from tickledger.decode import BYTES_A_DEAD_LETTER, MOST_DEAD_LETTERS, Decoder
+from tickledger.elements import element_bytes
 from tickledger.tick import (
     WHOLE_MESSAGE,
     Tick,

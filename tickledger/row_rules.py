@@ -86,14 +86,14 @@ class FieldRule(NamedTuple):
         if value is None:
             return RowRuleBroken("null_field", f"{name} is null")
         if type(value) not in self.kinds:
-            found = json_kind(value) if type(value) in (dict, list) else f"{json_kind(value)} ({_quote(value)})"
+            found = json_kind(value) if type(value) in (dict, list) else f"{json_kind(value)} ({quote(value)})"
             return RowRuleBroken("wrong_type", f"{name} is {found}; it should be {_KIND_NAMES[self.field.kind]}")
         if not is_short(value):
             digits = f"at most {MOST_DIGITS} digits, and as many behind its point"
-            return RowRuleBroken("out_of_range", f"{name} is {_quote(value)}; it should have {digits}")
+            return RowRuleBroken("out_of_range", f"{name} is {quote(value)}; it should have {digits}")
         measure = " characters long" if self.field.kind == "text" else ""
         bounds = f"from {self.field.minimum} to {self.field.maximum}{measure}"
-        return RowRuleBroken("out_of_range", f"{name} is {_quote(value)}; it should be {bounds}")
+        return RowRuleBroken("out_of_range", f"{name} is {quote(value)}; it should be {bounds}")
 
 
 def rule_of(field: TickField) -> FieldRule:
@@ -113,6 +113,13 @@ _KEY_RULES = tuple(rule for rule in FIELD_RULES if rule.field.name in ("ticker",
 def has_every_field(element: Any) -> bool:
     """Whether an element is an object with all fields that are not optional; whatever is not breaks a rule."""
     return type(element) is dict and element.keys() >= _REQUIRED
+
+
+class Broken(NamedTuple):
+    """An element that cannot be read as its feed's description says: a stable reason, and a detail for people."""
+
+    reason: str
+    detail: str
 
 
 class Unknown(dict[str, Any]):
@@ -154,7 +161,7 @@ def _spelt(number: Decimal) -> orjson.Fragment:
 
 
 def _too_much(unknown: Mapping[str, Any], why: str) -> RowRuleBroken:
-    some = ", ".join(_quote(name) for name in sorted(unknown)[:3])
+    some = ", ".join(quote(name) for name in sorted(unknown)[:3])
     return RowRuleBroken("too_much_extra", f"fields that nobody described ({some}) cannot be kept: {why}")
 
 
@@ -176,9 +183,9 @@ def moment_of(text: str, name: str = "created_at") -> int:
     try:
         moment = parse_created_at(text)
     except BadTime as error:
-        raise RowRuleBroken("bad_time", f"{name} is {_quote(text)}; {error}") from None
+        raise RowRuleBroken("bad_time", f"{name} is {quote(text)}; {error}") from None
     if not EARLIEST_MS <= moment <= LATEST_MS:
-        raise RowRuleBroken("out_of_range", f"{name} is {_quote(text)}; it should lie from 1970 to 2199")
+        raise RowRuleBroken("out_of_range", f"{name} is {quote(text)}; it should lie from 1970 to 2199")
     return moment
 
 
@@ -196,6 +203,8 @@ class RowRules:
 
     def tick(self, element: Any, message_ms: int) -> Tick:
         """The tick of one element of a message's array. Raises RowRuleBroken with the first rule that it breaks."""
+        if type(element) is Broken:
+            raise RowRuleBroken(*element)
         if type(element) is not dict:
             raise RowRuleBroken("not_an_object", f"the element is {json_kind(element)}; it should be an object")
         values = [_value(rule, element, message_ms) for rule in FIELD_RULES]
@@ -215,7 +224,7 @@ class RowRules:
         mark = element[REVISION_FIELD]
         if mark not in list(RevisionKind):
             known = " or ".join(map(repr, map(str, RevisionKind)))
-            raise RowRuleBroken("bad_revision", f"{REVISION_FIELD} is {_quote(mark)}; it should be {known}")
+            raise RowRuleBroken("bad_revision", f"{REVISION_FIELD} is {quote(mark)}; it should be {known}")
         revised_ms = _revised_ms(element, message_ms)
         if mark == RevisionKind.CANCELLATION:
             ticker, created_ms, id_ = (_value(rule, element, message_ms) for rule in _KEY_RULES)
@@ -233,8 +242,8 @@ class RowRules:
     def _why_no_company(self, tick: Tick) -> RowRuleBroken:
         known = self._sectors.get(tick.ticker)
         if known is None:
-            return RowRuleBroken("unknown_ticker", f"ticker {_quote(tick.ticker)} is not in profile", tick)
-        return RowRuleBroken("wrong_sector", f"sector is {_quote(tick.sector)}; profile says {_quote(known)}", tick)
+            return RowRuleBroken("unknown_ticker", f"ticker {quote(tick.ticker)} is not in profile", tick)
+        return RowRuleBroken("wrong_sector", f"sector is {quote(tick.sector)}; profile says {quote(known)}", tick)
 
 
 def _correction(tick: Tick, revised_ms: int) -> Revision:
@@ -265,14 +274,14 @@ def _revised_ms(element: dict[str, Any], message_ms: int) -> int:
         raise RowRuleBroken("wrong_type", f"{REVISED_AT_FIELD} is {found}; it should be {_KIND_NAMES['time']}")
     revised_ms = moment_of(text, REVISED_AT_FIELD)
     if too_far_ahead(revised_ms, message_ms):
-        raise RowRuleBroken("out_of_range", f"{REVISED_AT_FIELD} is {_quote(text)}; its message is over a day older")
+        raise RowRuleBroken("out_of_range", f"{REVISED_AT_FIELD} is {quote(text)}; its message is over a day older")
     return revised_ms
 
 
 def _created_ms(text: str, message_ms: int) -> int:
     created_ms = moment_of(text)
     if too_far_ahead(created_ms, message_ms):
-        raise RowRuleBroken("out_of_range", f"created_at is {_quote(text)}; its message is over a day older")
+        raise RowRuleBroken("out_of_range", f"created_at is {quote(text)}; its message is over a day older")
     return created_ms
 
 
@@ -289,7 +298,8 @@ def json_kind(value: Any) -> str:
     return _JSON_KINDS[type(value)]
 
 
-def _quote(value: Any) -> str:
+def quote(value: Any) -> str:
+    """A value as a detail shows it."""
     # Cut first: what nobody reads is not spelled out.
     text = str(value) if type(value) is Decimal else repr(value[:MAX_QUOTE] if isinstance(value, str) else value)
     whole = len(text) <= MAX_QUOTE and (not isinstance(value, str) or len(value) <= MAX_QUOTE)
