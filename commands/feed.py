@@ -14,7 +14,7 @@ from typing import IO, Annotated, Any
 import typer
 from rich.table import Table
 
-from tickledger.command_line import AsJson, print_json
+from tickledger.command_line import print_json
 from tickledger.counted import counted
 from tickledger.decode import DeadLetter, Decoder
 from tickledger.errors import ConfigurationError, TickledgerError
@@ -156,7 +156,7 @@ def try_command(
         Path, typer.Option(help="The companies: a CSV with ticker, sector and shares.", show_default="the seed")
     ] = PROFILE,
     limit: Annotated[int, typer.Option(min=1, help="Show at most so many elements; all are counted.")] = 50,
-    as_json: AsJson = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object an element, a line each.")] = False,
 ) -> None:
     """Show what messages would become, before anything is landed. Asks no server.
 

@@ -2,16 +2,21 @@
 
 import json
 import pickle
+import sys
 from decimal import Decimal
 from pathlib import Path
 from random import Random
 from typing import Any
 
+import orjson
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from commands.feed import PROFILE, outcomes, seeded_companies
+from commands.main import main
+from producer.feed_replay import FeedFile
+from producer.market import Company as producer_company
 from streaming.decode_columns import ColumnDecoder
 from streaming.tick_columns import whole
 from tests.support.poison import BAD_TICKS, GOOD, ODD_BUT_GOOD, UNREADABLE, message, mutated
@@ -19,7 +24,7 @@ from tickledger.decode import Decoded, Decoder
 from tickledger.errors import ConfigurationError
 from tickledger.feed import Feed, read_feed
 from tickledger.feed_file import LINES_A_MESSAGE, file_messages
-from tickledger.settings import PROJECT_ROOT
+from tickledger.settings import ENV_FILE_VARIABLE, PROJECT_ROOT, load_settings
 from tickledger.tick import Tick, ms_to_datetime, parse_created_at
 
 FEEDS = PROJECT_ROOT / "feeds"
@@ -469,7 +474,7 @@ WRONG: dict[str, tuple[str, int, str]] = {
         9,
         "reads 'p', which is none of csv.columns",
     ),
-    "a tag": (BASE + "ignored: !!python/object:os.system x\n", 11, "is no value"),
+    "a tag": (BASE + "ignored: !!python/object:os.system x\n", 11, "is not read"),
     "a number without end": (BASE.replace("constant: 0", "constant: " + "9" * 5_000), 8, "is no value"),
     "a key that is a list": (BASE + "[a]: b\n", 11, "a key should be a text"),
 }
@@ -513,3 +518,105 @@ def test_a_tick_of_a_company_that_is_seeded_later_is_known_by_its_dead_letter() 
 
 def test_the_message_as_such_is_a_message() -> None:
     assert decode(ready("lab"), message()).dead == []
+
+
+def tried(
+    arguments: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> tuple[int, str, str]:
+    """Exit code, stdout and stderr of `tickledger feed`, in this process and without any settings."""
+    monkeypatch.setattr(sys, "argv", ["tickledger", "feed", *arguments])
+    monkeypatch.setenv(ENV_FILE_VARIABLE, "/nowhere/.env")
+    monkeypatch.setenv("COLUMNS", "240")
+    with pytest.raises(SystemExit) as ended:
+        main()
+    return int(ended.value.code or 0), *capsys.readouterr()
+
+
+def test_trying_shows_what_messages_would_become(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code, out, err = tried(["try", str(FEEDS / "binance.yml"), str(SAMPLES / "binance.jsonl")], capsys, monkeypatch)
+
+    assert (code, err) == (1, "error: 2 dead letters: 1 wrong_type, 1 no_ticks\n")
+    assert "binance: 4 messages would become 2 ticks, 2 dead letters" in out
+    assert "fields that nobody described, kept in the column extra: 2 m" in out
+
+
+def test_trying_prints_a_line_of_json_for_each_element(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with (SAMPLES / "lab.jsonl").open() as stdin:
+        monkeypatch.setattr(sys, "stdin", stdin)
+        code, out, err = tried(["try", str(FEEDS / "lab.yml"), "-", "--json"], capsys, monkeypatch)
+
+    found = [json.loads(line) for line in out.splitlines()]
+    assert (code, err) == (0, "")
+    assert [(one["line"], one["position"], one["becomes"]) for one in found] == [
+        (1, 0, "tick"), (1, 1, "tick"), (2, 0, "correction"), (3, 0, "cancellation")
+    ]  # fmt: skip
+    assert found[1]["extra"] == '{"board":"RG"}'
+
+
+def test_a_bad_description_is_one_line_and_exit_code_2(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "bad.yml").write_text(BASE + "\x1b[31m: 7\n")
+    (tmp_path / "worse.yml").write_text(BASE + '"a\\e[31m\\nb": 7\n')
+
+    for name, line in {"bad.yml": 11, "worse.yml": 11}.items():
+        code, out, err = tried(["try", str(tmp_path / name), str(SAMPLES / "lab.jsonl")], capsys, monkeypatch)
+        assert (code, out, err.count("\n")) == (2, "", 1)
+        assert f"{name}, line {line}: " in err
+        assert "\x1b" not in err
+
+
+def test_the_ready_descriptions_are_listed(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    code, out, _ = tried(["list"], capsys, monkeypatch)
+
+    assert code == 0
+    assert [f"feeds/{path.name}" in out for path in FEEDS.glob("*.yml")] == [True] * 5
+
+
+def test_the_settings_file_names_a_feed_whose_rules_hold_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    example = (PROJECT_ROOT / ".env.example").read_text()
+    (tmp_path / ".env").write_text(
+        example.replace("FEED_FILE=none", "FEED_FILE=feeds/one-object.yml").replace(
+            "FEED_RULES=none", "FEED_RULES=size_is_usual"
+        )
+    )
+    (tmp_path / "bad.yml").write_text(BASE + "tick: a\n")
+
+    settings_of_it = load_settings(tmp_path / ".env")
+
+    assert settings_of_it.feed_file == ready("one-object")
+    assert settings_of_it.feed_rules == ("size_is_usual", "id_is_unique")
+    assert pickle.loads(pickle.dumps(settings_of_it)) == settings_of_it  # noqa: S301  # our own
+    assert hash(settings_of_it)
+    monkeypatch.setenv("FEED_FILE", str(tmp_path / "bad.yml"))
+    with pytest.raises(ConfigurationError, match=r"^FEED_FILE: .*bad.yml, line 11: 'tick' is unknown"):
+        load_settings(tmp_path / ".env")
+    monkeypatch.setenv("FEED_FILE", "none")
+    assert load_settings(tmp_path / ".env").feed_file is None
+
+
+@pytest.mark.parametrize("name", ["one-object", "vendor-csv", "binance", "lab"])
+def test_a_file_is_replayed_by_its_description(tmp_path: Path, name: str) -> None:
+    (sample,) = SAMPLES.glob(f"{name}.*")
+    path = tmp_path / sample.name
+    path.write_bytes(sample.read_bytes())
+    companies = {ticker: producer_company(ticker, one.sector, one.shares) for ticker, one in COMPANIES.items()}
+    feed = ready(name)
+
+    named = FeedFile(path, feed, companies, lambda _: None)
+    elements = [element for _, element in named]
+    as_it_is = FeedFile(path, feed, companies, lambda _: None, as_it_is=True)
+    values = [value for _, value in as_it_is]
+
+    # The ledger judges what depends on the profile.
+    lands = [one for one in OUTCOMES[sample.name] if one in ("tick", "correction", "cancellation", "unknown_ticker")]
+    assert (named.ticks, as_it_is.ticks) == (len(lands), len(lands))
+    assert named.bad.counts.total() == len(OUTCOMES[sample.name]) - len(lands)
+    by_name = Decoder(SECTORS).decode(orjson.dumps(elements), NOW_MS)
+    as_they_are = [decode(feed, value) for value in values]
+    assert [tick for _, tick in by_name.ticks] == [tick for one in as_they_are for _, tick in one.ticks]
+    assert [one for _, one in by_name.revisions] == [one for some in as_they_are for _, one in some.revisions]

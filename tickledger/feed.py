@@ -189,6 +189,8 @@ def _read_yaml(text: str) -> tuple[Any, dict[tuple[Any, ...], int]]:
             depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
             if isinstance(event, yaml.AliasEvent):
                 raise _NotRead(begins.line + 1, f"the alias *{event.anchor} should be written out")
+            if tag := getattr(event, "tag", None):
+                raise _NotRead(begins.line + 1, f"the tag {tag[:80]!r} is not read")
             if depth > MOST_DEPTH:
                 raise _NotRead(begins.line + 1, "this is nested too deep")
         node = yaml.compose(text, yaml.SafeLoader)
