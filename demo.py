@@ -42,6 +42,8 @@ DASHBOARD_PORT = 8501
 STREAM_START_SECONDS = 300
 CATCH_UP_SECONDS = 120
 STOP_SECONDS = 60
+#: The share of the ticks that the producer corrects or cancels later.
+CORRECTIONS = 0.01
 
 console = Console(highlight=False)
 
@@ -130,13 +132,17 @@ class Demo:
         say("stream: Spark reads Kafka and lands each micro-batch")
         stream = self._start("stream", [_script("spark-submit"), "streaming/stream_ticks.py"], ready_line="landing ")
         self._wait_for(stream, STREAM_START_SECONDS)
-        say(f"producer: {self._rounds_per_second:g} rounds a second, one tick a company")
+        say(
+            f"producer: {self._rounds_per_second:g} rounds a second, one tick a company;"
+            f" {CORRECTIONS:.0%} of the ticks are corrected or cancelled later"
+        )
         self._summary_file.unlink(missing_ok=True)
         self._start(
             "producer",
             [
                 *(sys.executable, "-m", "producer", settings.kafka_topic),
                 *("--rounds-per-second", f"{self._rounds_per_second:g}"),
+                *("--corrections", f"{CORRECTIONS:g}"),
                 *("--summary", str(self._summary_file)),
             ],
         )

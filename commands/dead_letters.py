@@ -1,7 +1,8 @@
 """`tickledger dead-letters list|replay`: see what could not land, and land what has become valid since.
 
 A replay sends the element itself, alone, to the topic again; the running stream lands it. A tick counts once however
-often it is sent, so a replay that was killed and is repeated lands nothing twice: the copy counts as a duplicate.
+often it is sent, so a replay that was killed and is repeated lands nothing twice: the copy counts as a duplicate. What
+says something else than the tick that landed is sent as its correction, if a person says so.
 """
 
 import json
@@ -17,6 +18,9 @@ from kafka import KafkaProducer
 from kafka.errors import KafkaError, MessageSizeTooLargeError
 from rich.table import Table
 
+from streaming.conflicts import CONFLICT, says_otherwise
+from streaming.tick_columns import TickColumns
+from streaming.tick_sink import TickSink, moments_of
 from tickledger.counted import counted
 from tickledger.decode import TOO_MANY_BROKEN, Decoded, Decoder, broken_elements
 from tickledger.errors import ConfigurationError, StoreUnavailable
@@ -79,23 +83,32 @@ def raw_value(session: Session, letter: StoredDeadLetter) -> bytes:
 
 @dataclass
 class Replay:
-    """What a replay did: dead letters sent again, and their valid ticks; those still not valid; those too large."""
+    """What a replay did: dead letters sent again, their ticks and corrections; those not valid; those too large."""
 
     sent: int = 0
     ticks: int = 0
+    corrections: int = 0
     still_dead: int = 0
     too_large: int = 0
 
 
-def replay(settings: Settings, letters: list[StoredDeadLetter], session: Session) -> Replay:
+def replay(
+    settings: Settings, letters: list[StoredDeadLetter], session: Session, *, as_correction: bool = False
+) -> Replay:
     """Send every dead letter that is valid by now to the topic again; the rest keep their newest reason.
 
+    With `as_correction`, ticks that say something else than what landed are sent as corrections, made when they are
+    sent; else they stay, for they would die again.
     A message that was kept whole is sent as soon as more of its ticks are valid: what is not dies again, and what had
     landed is a duplicate. A letter of which only the beginning is kept, or which is larger than the topic takes, stays
     as it is. Raises StoreUnavailable where Kafka does not acknowledge; what was sent before is marked as replayed.
     """
     describe_topic(settings)
-    sectors = Ledger(settings).sectors()
+    ledger = Ledger(settings)
+    companies, feed = ledger.companies(), settings.feed_file
+    sectors = {ticker: company.sector for ticker, company in companies.items()}
+    shares = {ticker: company.shares for ticker, company in companies.items()}
+    decoder = Decoder(sectors, ledger.exchange().days, feed, shares)
     done = Replay()
     producer = KafkaProducer(
         bootstrap_servers=settings.kafka_bootstrap_servers.split(","),
@@ -110,10 +123,17 @@ def replay(settings: Settings, letters: list[StoredDeadLetter], session: Session
             if letter.reason == TOO_LARGE_TO_KEEP:
                 done.too_large += 1
                 continue
+            if letter.reason == CONFLICT and not as_correction:
+                done.still_dead += 1
+                continue
             value = raw_value(session, letter)
-            value = value if letter.position == WHOLE_MESSAGE else b"[" + value + b"]"
+            if letter.position != WHOLE_MESSAGE:
+                value = decoder.message_of(value)
             now_ms = int(datetime.now(UTC).timestamp() * 1000)
-            decoded = Decoder(sectors).decode(value, now_ms)
+            decoded = decoder.decode(value, now_ms)
+            if as_correction and decoded.ticks:
+                value = decoder.as_corrections(value, _saying_otherwise(session, decoded))
+                decoded = decoder.decode(value, now_ms)
             if decoded.dead and not _more_are_valid(letter, decoded):
                 _note_reason(session, letter, decoded.dead[0].reason, decoded.dead[0].detail)
                 done.still_dead += 1
@@ -126,6 +146,7 @@ def replay(settings: Settings, letters: list[StoredDeadLetter], session: Session
             _mark_replayed(session, letter)
             done.sent += 1
             done.ticks += len(decoded.ticks)
+            done.corrections += len(decoded.revisions)
     except KafkaError as error:
         raise StoreUnavailable(
             f"Kafka does not acknowledge ({type(error).__name__}); sent before: {counted(done.sent, 'dead letter')}"
@@ -133,6 +154,17 @@ def replay(settings: Settings, letters: list[StoredDeadLetter], session: Session
     finally:
         producer.close()
     return done
+
+
+def _saying_otherwise(session: Session, decoded: Decoded) -> set[int]:
+    """The positions of a message's ticks that say something else than what is stored."""
+    ticks = TickColumns.of((tick, 0) for _, tick in decoded.ticks)
+    stored = {one[:3]: one for one in TickSink(session).stored(map(moments_of, ticks.by_company_and_day()))}
+    return {
+        position
+        for (position, tick), key in zip(decoded.ticks, ticks.keys(), strict=True)
+        if key in stored and says_otherwise(tick, stored[key])
+    }
 
 
 def _more_are_valid(letter: StoredDeadLetter, decoded: Decoded) -> bool:
@@ -197,11 +229,21 @@ def replay_command(
     reason: Reason = None,
     since: Since = None,
     everything: Annotated[bool, typer.Option("--all", help="All that were not replayed yet.")] = False,
+    as_correction: Annotated[
+        bool,
+        typer.Option("--as-correction", help=f"Those of {CONFLICT}: what they say corrects the tick that landed."),
+    ] = False,
 ) -> None:
     """Send the dead letters that are valid by now to the topic again; the running stream lands each once.
 
     Name them by --reason, by --since, or take --all. Those that are still not valid stay, with their newest reason.
     """
+    if as_correction:
+        if reason not in (None, CONFLICT):
+            raise ConfigurationError(
+                f"--reason is {reason!r}; with --as-correction it should be {CONFLICT!r}, or left out"
+            )
+        reason = CONFLICT
     if not (reason or since or everything):
         raise ConfigurationError("nothing is chosen; name --reason, --since or --all")
     settings = load_settings()
@@ -210,9 +252,10 @@ def replay_command(
             read_dead_letters(session, reason=reason, since=since, replayed=False),
             key=lambda one: (one.partition, one.offset, one.position),
         )
-        done = replay(settings, letters, session)
+        done = replay(settings, letters, session, as_correction=as_correction)
     too_large = f"; too large to be sent: {done.too_large:,}" if done.too_large else ""
-    print(f"sent {counted(done.ticks, 'tick')} again; still not valid: {done.still_dead:,}{too_large}")
+    corrections = f" and {counted(done.corrections, 'correction')}" if done.corrections else ""
+    print(f"sent {counted(done.ticks, 'tick')}{corrections} again; still not valid: {done.still_dead:,}{too_large}")
 
 
 def _print(letters: list[tuple[StoredDeadLetter, bytes]]) -> None:

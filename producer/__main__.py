@@ -19,6 +19,7 @@ from producer.pace import rounds
 from producer.progress import Progress
 from producer.publish import Publisher
 from producer.replay import TickFile, messages_in_time
+from producer.revise import Reviser
 from producer.tick_ids import tick_ids
 from producer.watch import watch
 from tickledger.command_line import run_app
@@ -74,6 +75,10 @@ def send(
     seed: Annotated[
         int | None, typer.Option(help="The same seed makes the same prices and volumes.", show_default=False)
     ] = None,
+    corrections: Annotated[
+        float,
+        typer.Option(min=0, max=1, metavar="SHARE", help="The share of ticks that are corrected or cancelled later."),
+    ] = 0.0,
     summary: Summary = None,
 ) -> None:
     """Send made-up ticks; the default command.
@@ -85,10 +90,13 @@ def send(
     stopping = stop_on_signals(threading.Event(), second_ends=True)
     profile = CompanyWatch(settings, stopping)
     market, ids = Market(profile.companies, read_ladder(settings), seed), tick_ids()
+    reviser = Reviser(corrections, seed) if corrections else None
 
     def trade() -> list[dict[str, Any]]:
         market.follow(profile.companies)
-        return market.trade(_now(), ids)
+        now = _now()
+        ticks = market.trade(now, ids)
+        return ticks if reviser is None else reviser.revise(ticks, now)
 
     messages = (trade() for _ in rounds(rounds_per_second, rounds_to_send, stopping))
     _deliver(settings, topic, messages, stopping, summary)

@@ -41,7 +41,7 @@ from tickledger.ledger import StreamLock, utc_now
 from tickledger.plain_text import plain
 from tickledger.settings import Settings
 from tickledger.stores import cassandra, fetch_rows, first_sentence, mysql
-from tickledger.tick import CASSANDRA_TABLES, DEAD_LETTER_TABLE, RAW_TABLE
+from tickledger.tick import CASSANDRA_TABLES, DEAD_LETTER_TABLE, RAW_TABLE, REVISION_TABLE
 
 #: What a file of rows looks like, and which there are. A later tickledger that changes either counts on.
 FORMAT = 1
@@ -63,7 +63,11 @@ class _Pace(NamedTuple):
 
 
 # A dead letter may have megabytes, and a page of many more than a node's memory.
-_PACES = {RAW_TABLE: _Pace(5000, 200, 32), DEAD_LETTER_TABLE: _Pace(1, 1, 4)}
+_PACES = {
+    RAW_TABLE: _Pace(5000, 200, 32),
+    REVISION_TABLE: _Pace(5000, 100, 32),
+    DEAD_LETTER_TABLE: _Pace(1, 1, 4),
+}
 #: How a value comes back from JSON, by CQL type; others are as JSON has them.
 _FROM_JSON: dict[str, Callable[[str], object]] = {
     "blob": bytes.fromhex,

@@ -224,6 +224,7 @@ def _line(batch: LandedBatch, lag: int | None, verdict: str) -> str:
         f"batch {batch.batch_id}",
         counted(batch.messages, "message"),
         counted(batch.ticks_landed, "tick"),
+        *([counted(batch.corrections, "correction")] if batch.corrections else []),
         counted(batch.dead_letters, "dead letter"),
         counted(batch.duplicates, "duplicate"),
         f"{batch.landing_seconds:.2f} s",

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streaming.tick_columns import TickColumns, numbers, objects, whole
-from tickledger.decode import DeadLetter, Decoder
+from tickledger.decode import DeadLetter, Decoder, OneMoreRule
 from tickledger.elements import Unreadable, elements_of
 from tickledger.feed import Feed
 from tickledger.feed_reader import FeedReader
@@ -104,12 +104,29 @@ class ColumnDecoder:
         except Unreadable:
             return []
 
-    def _one_by_one(self, ticks: TickColumns, messages: list[tuple[int, int, bytes | None]]) -> DecodedColumns:
+    def decode_again(
+        self, decoded: DecodedColumns, messages: list[tuple[int, int, bytes | None]], one_more_rule: OneMoreRule
+    ) -> DecodedColumns:
+        """The same, with one more rule for some of the messages: (offset, time in milliseconds, value) of each."""
+        ticks, dead, revisions = decoded
+        offsets = [offset for offset, _, _ in messages]
+        again = self._one_by_one(ticks.take(~np.isin(ticks.offset, offsets)), messages, one_more_rule)
+        gone = set(offsets)
+        dead = {place: letter for place, letter in dead.items() if place[0] not in gone}
+        revisions = {place: one for place, one in revisions.items() if place[0] not in gone}
+        return DecodedColumns(again.ticks, dead | again.dead, revisions | again.revisions)
+
+    def _one_by_one(
+        self,
+        ticks: TickColumns,
+        messages: list[tuple[int, int, bytes | None]],
+        one_more_rule: OneMoreRule | None = None,
+    ) -> DecodedColumns:
         others: list[tuple[Tick, int]] = []
         dead: dict[tuple[int, int], DeadLetter] = {}
         revisions: dict[tuple[int, int], Revision] = {}
         for offset, time_ms, value in messages:
-            decoded = self._single.decode(value, time_ms)
+            decoded = self._single.decode(value, time_ms, one_more_rule)
             others.extend((tick, offset) for _, tick in decoded.ticks)
             dead.update(((offset, letter.position), letter) for letter in decoded.dead)
             revisions.update(((offset, position), one) for position, one in decoded.revisions)

@@ -1,10 +1,11 @@
-"""Landing one micro-batch: the Spark job, the settling of duplicates between partitions, and the ledger's commit."""
+"""Landing one micro-batch: the Spark job, the settling of duplicates and corrections, and the ledger's commit."""
 
 import pickle
 import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from datetime import datetime
 
 import numpy as np
 from py4j.protocol import Py4JJavaError
@@ -13,10 +14,12 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from streaming.landing_task import REPORT_SCHEMA, LandingTask, PartitionReport, SectorSum, SumKey
+from streaming.settle_revisions import RevisionSettler, Settled
 from streaming.tick_columns import TickKey
 from tickledger import fault_points
 from tickledger.errors import ConfigurationError, LedgerMoved
 from tickledger.ledger import (
+    Corrected,
     LandedBatch,
     Ledger,
     LedgerHead,
@@ -78,12 +81,15 @@ class BatchLander:
         self._confirm_topic = confirm_topic
         self._companies = ledger.companies()
         self._days = ledger.exchange().days
+        self._revisions = RevisionSettler(settings, ledger)
         head = ledger.head()
         #: What the ledger skips as it begins, until its first batch has landed.
         self._before = [] if head.topic else _before_the_ledger(topic)
         self.progress = Progress(begun(settings, head, topic), {})
         self.progress.recover_until = {one: end for one, (_, end) in self.progress.ranges(topic.ends).items()}
         self._ended: float | None = None
+        # A stream may have died between the ledger, which calls them dead letters, and Cassandra.
+        retry_policy.call(self._revisions.bury)
 
     def land(self, frame: DataFrame, reached: Mapping[int, int]) -> LandedBatch | None:
         """Land one micro-batch of the Kafka source, or its beginning, and return what went into the ledger.
@@ -110,11 +116,19 @@ class BatchLander:
         if not reports:
             self._skip([_nothing_to_read(*one, reached) for one in ranges.items()])
             return None
-        batch = replace(self._batch(reports, ranges, started), phases={"waiting": waiting, "job": job_seconds})
+        ranges, landed_at = self._ranges_of(reports, ranges), utc_now()
+        settled = self._retry_policy.call(
+            lambda: self._revisions.settle(reports, self.progress.head, ranges, landed_at)
+        )
+        batch = self._batch(reports, ranges, settled, landed_at)
+        seconds = {"waiting": waiting, "job": job_seconds}
+        batch = replace(batch, landing_seconds=time.monotonic() - started, phases=seconds)
         commit_started = time.monotonic()
         self._retry_policy.call(lambda: self._ledger.commit(batch))
         self._ended = time.monotonic()
         self._advance(batch)
+        self._revisions.landed(settled, landed_at)
+        self._retry_policy.call(self._revisions.bury)
         return replace(batch, phases={**batch.phases, "commit": self._ended - commit_started})
 
     def run(self, frame: DataFrame, ranges: Mapping[int, tuple[int, int]]) -> list[PartitionReport]:
@@ -136,8 +150,12 @@ class BatchLander:
         reports = run_task(frame := in_ledger_offsets(frame, self.progress.head.shifts), task)
         if losers := losing_keys(reports):
             # Rare: the same tick in two partitions of one batch. The second pass leaves the losing copies out, and
-            # its upserts put the winners' rows over theirs.
-            reports = run_task(frame, replace(task, losers=losers))
+            # its upserts put the winners' rows over theirs; what the first one made dead letters of is decided anew.
+            ends = {partition: until for partition, (_, until) in ranges.items()}
+            task = replace(task, losers=losers, recover_until=task.recover_until | ends)
+            run_task(frame, task)
+            # Now each winner stands in Cassandra, and the third one can tell which of the copies say something else.
+            reports = run_task(frame, replace(task, winners_stand=True))
         return reports
 
     def _skip(self, skips: list[Skip]) -> None:
@@ -146,7 +164,10 @@ class BatchLander:
             ends = {skip.kafka_partition: skip.until_offset for skip in skips}
             self.progress.head = replace(self.progress.head, ends=self.progress.head.ends | ends)
 
-    def _batch(self, reports: list[PartitionReport], ranges: dict[int, tuple[int, int]], started: float) -> LandedBatch:
+    def _ranges_of(
+        self, reports: list[PartitionReport], ranges: dict[int, tuple[int, int]]
+    ) -> dict[int, tuple[int, int]]:
+        """The ranges of the batch's offsets, as far as its tasks came. Raises LedgerMoved if they went elsewhere."""
         for report in reports:
             start, until = ranges.get(report.partition, (self.progress.start_of(report.partition),) * 2)
             if not start <= report.first_offset <= report.last_offset < until:
@@ -156,6 +177,15 @@ class BatchLander:
                 )
             if report.left:
                 ranges = ranges | {report.partition: (start, report.last_offset + 1)}
+        return ranges
+
+    def _batch(
+        self,
+        reports: list[PartitionReport],
+        ranges: dict[int, tuple[int, int]],
+        settled: Settled,
+        landed_at: datetime,
+    ) -> LandedBatch:
         return LandedBatch(
             batch_id=self.progress.head.batch_id + 1,
             topic=self._settings.kafka_topic,
@@ -166,16 +196,20 @@ class BatchLander:
             dead_letters=sum(report.dead_letters for report in reports),
             duplicates=sum(report.duplicates for report in reports),
             late_ticks=sum(report.late_ticks for report in reports),
-            sectors=sector_volumes(reports),
-            landed_at=utc_now(),
-            landing_seconds=time.monotonic() - started,
+            sectors=sector_volumes(reports, settled.corrected),
+            landed_at=landed_at,
+            landing_seconds=0,
             companies=self._companies,
             days=self._days,
+            corrections=sum(len(report.revisions) for report in reports),
+            waiting=settled.waiting,
+            found=settled.found,
+            expired=settled.expired,
         )
 
     def _advance(self, batch: LandedBatch) -> None:
         head = self.progress.head
-        created = [sector.last_created_at for sector in batch.sectors]
+        created = [sector.last_created_at for sector in batch.sectors if sector.last_created_at is not None]
         if head.newest_created_at is not None:
             created.append(head.newest_created_at)
         self.progress.head = replace(
@@ -261,21 +295,23 @@ def losing_keys(reports: list[PartitionReport]) -> dict[int, frozenset[TickKey]]
     return losers
 
 
-def sector_volumes(reports: list[PartitionReport]) -> list[SectorVolume]:
-    """The tasks' sums added up: one row per date and sector, and what else they are summed by, in this order."""
+def sector_volumes(
+    reports: list[PartitionReport], corrected: Mapping[SumKey, Corrected] | None = None
+) -> list[SectorVolume]:
+    """The tasks' sums added up, and what is corrected: one row per date, sector, and what else they are summed by."""
     totals: dict[SumKey, SectorSum] = {}
     for report in reports:
         for key, part in report.sums.items():
             totals.setdefault(key, SectorSum()).merge(part)
-    return [
-        SectorVolume(
-            day_to_date(trade_day),
-            sector,
-            one.ticks,
-            one.volume,
-            ms_to_datetime(one.first_ms),
-            ms_to_datetime(one.last_ms),
-            own,
-        )
-        for (trade_day, sector, own), one in sorted(totals.items(), key=lambda one: sum_order(one[0]))
-    ]
+    corrected = corrected or {}
+    keys = sorted(totals.keys() | corrected.keys(), key=sum_order)
+    return [_sector_volume(key, totals.get(key), corrected.get(key)) for key in keys]
+
+
+def _sector_volume(key: SumKey, landed: SectorSum | None, corrected: Corrected | None) -> SectorVolume:
+    trade_day, sector, own = key
+    day = day_to_date(trade_day)
+    if landed is None:
+        return SectorVolume(day, sector, 0, 0, None, None, own, corrected)
+    first, last = ms_to_datetime(landed.first_ms), ms_to_datetime(landed.last_ms)
+    return SectorVolume(day, sector, landed.ticks, landed.volume, first, last, own, corrected)

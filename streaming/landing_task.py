@@ -6,8 +6,8 @@ of the attempt that Spark counts reaches the driver.
 
 import gc
 import pickle
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,11 +16,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from streaming.conflicts import conflict_rule, offsets_of_conflicts
 from streaming.decode_columns import ColumnDecoder, DecodedColumns
 from streaming.tick_columns import KeyColumns, TickColumns, TickKey
-from streaming.tick_sink import Moments, TickSink, session_of_this_process
+from streaming.tick_sink import StoredTick, TickSink, moments_of, session_of_this_process
 from tickledger.decode import DeadLetter
 from tickledger.errors import TickledgerError
+from tickledger.ledger import has_landed
+from tickledger.revisions import Place, Revision
 from tickledger.settings import Settings
 from tickledger.trading_days import TradingDays
 
@@ -54,6 +57,8 @@ class SectorSum:
 class PartitionReport:
     """What a task did with one Kafka partition. `keys` are the ticks that it landed.
 
+    `revisions` are the corrections and cancellations that it has written, and where they stand.
+
     Where it `left` messages to the next batch, since this one has no more room, it ends with its last offset.
     If there is an `error` of a store, nothing else counts.
     """
@@ -70,6 +75,7 @@ class PartitionReport:
     late_ticks: int = 0
     sums: dict[SumKey, SectorSum] = field(default_factory=lambda: defaultdict(SectorSum))
     keys: KeyColumns = field(default_factory=KeyColumns)
+    revisions: list[tuple[Place, Revision]] = field(default_factory=list)
     error: TickledgerError | None = None
 
     def taken(self, messages: pa.RecordBatch, room: float) -> pa.RecordBatch:
@@ -90,7 +96,7 @@ class PartitionReport:
         self.first_offset = min(self.first_offset, int(offsets.min()))
         self.last_offset = max(self.last_offset, int(offsets.max()))
         self.messages += len(offsets)
-        self.ticks_read += len(decoded.ticks) + len(decoded.dead)
+        self.ticks_read += len(decoded.ticks) + len(decoded.dead) + len(decoded.revisions)
         self.dead_letters += len(decoded.dead)
 
     def sum_up(self, ticks: TickColumns, own: tuple[Any, ...] = ()) -> None:
@@ -109,7 +115,8 @@ class LandingTask:
     `not_landed`, in one of those (partition, from, until): there a batch died whose messages were lost then. Up to
     `recover_until`, an attempt that died may have left rows that no longer belong. `newest_landed_ms` is the latest
     created_at landed so far: only ticks up to it can be duplicates of an earlier batch. `losers` are, by partition, the
-    ticks of which a lower partition of the batch has a copy: however many of them a partition brings, none lands. By
+    ticks of which a lower partition of the batch has a copy: however many of them a partition brings, none lands. Once
+    the lower partitions' `winners_stand` in Cassandra, the losers are held against them. By
     partition, `room` is how many bytes of messages the batch takes; what comes behind them is left alone. `summed_by`
     is that of the ledger. `shares` are those of `profile`, by ticker.
     """
@@ -123,6 +130,7 @@ class LandingTask:
     today: int
     room: Mapping[int, float]
     losers: Mapping[int, frozenset[TickKey]] = field(default_factory=dict)
+    winners_stand: bool = False
     not_landed: tuple[tuple[int, int, int], ...] = ()
     summed_by: tuple[str, ...] = ()
     shares: Mapping[str, int] = field(default_factory=dict)
@@ -141,8 +149,7 @@ class LandingTask:
                     part = batch.filter(pc.equal(batch.column("partition"), partition))
                     report = reports.setdefault(partition, PartitionReport(partition))
                     if len(part := report.taken(part, self.room.get(partition, 0))):
-                        ticks = self._take_apart(part, decoder, sink, report)
-                        self._write_ticks(ticks, landed[partition], sink, report)
+                        self._land(part, decoder, landed[partition], sink, report)
             sink.drain()
         # A store's failure travels as a value: raised here, it would come with Spark's traces and its task retries.
         except TickledgerError as error:
@@ -152,29 +159,55 @@ class LandingTask:
         rows = [pickle.dumps(report) for report in reports.values()]
         yield pa.RecordBatch.from_arrays([pa.array(rows, pa.binary())], names=["report"])
 
-    def _take_apart(
-        self, messages: pa.RecordBatch, decoder: ColumnDecoder, sink: TickSink, report: PartitionReport
-    ) -> TickColumns:
+    def _land(
+        self,
+        messages: pa.RecordBatch,
+        decoder: ColumnDecoder,
+        landed: set[TickKey],
+        sink: TickSink,
+        report: PartitionReport,
+    ) -> None:
+        """Land some messages of a partition; `landed` are the keys that the task has written of it."""
         offsets, times_ms = (messages.column(name).to_numpy() for name in ("offset", "time_ms"))
-        decoded = decoder.decode(offsets, times_ms, messages.column("value").to_pylist())
+        values = messages.column("value").to_pylist()
+        decoded = decoder.decode(offsets, times_ms, values)
+        before = self._landed_before(decoded.ticks, sink)
+        new, keys = self._new(decoded.ticks, landed, before, report.partition)
+        landed |= keys
+        self._write_ticks(new, sink, report)
+        if len(new) < len(decoded.ticks):
+            copied = before | self._landed_now(decoded.ticks, keys, before, sink, report.partition)
+            places = np.flatnonzero(np.isin(offsets, offsets_of_conflicts(decoded.ticks, copied))).tolist()
+            odd = [(int(offsets[one]), int(times_ms[one]), values[one]) for one in places]
+            decoded = decoder.decode_again(decoded, odd, conflict_rule(copied)) if odd else decoded
+        report.duplicates += len(decoded.ticks) - len(new)
         report.add(offsets, decoded)
+        self._write_others(decoded, sink, report)
+        self._forget_what_died(report.partition, offsets, decoded.dead, sink)
+
+    def _write_others(self, decoded: DecodedColumns, sink: TickSink, report: PartitionReport) -> None:
         for (offset, _), letter in decoded.dead.items():
             sink.write_dead(self.settings.kafka_topic, report.partition, offset, letter)
-        self._forget_what_died(report.partition, offsets, decoded.dead, sink)
-        return decoded.ticks
+        for element, revision in decoded.revisions.items():
+            place = Place(report.partition, *element)
+            sink.write_revision(place, revision)
+            # The driver asks Cassandra for the values, which may be many: of which ticks is all that it needs to know.
+            report.revisions.append((place, revision._replace(values=None)))
 
-    def _write_ticks(self, ticks: TickColumns, landed: set[TickKey], sink: TickSink, report: PartitionReport) -> None:
-        """Write those that are no copies; `landed` are the keys that the task has written of this partition."""
+    def _new(
+        self, ticks: TickColumns, landed: set[TickKey], before: Mapping[TickKey, StoredTick], partition: int
+    ) -> tuple[TickColumns, set[TickKey]]:
+        """Those that are no copies, of several the first one, and their keys."""
         keys = ticks.keys()
         new = set(keys) - landed
-        new -= self._landed_before(ticks, sink)
-        new -= self.losers.get(report.partition, frozenset())
-        if len(new) < len(keys):
-            # Of several copies, the first one lands.
-            places = {key: place for place, key in reversed(list(enumerate(keys))) if key in new}
-            ticks = ticks.take(sorted(places.values()))
-        report.duplicates += len(keys) - len(new)
-        landed |= new
+        new -= before.keys()
+        new -= self.losers.get(partition, frozenset())
+        if len(new) == len(keys):
+            return ticks, new
+        places = {key: place for place, key in reversed(list(enumerate(keys))) if key in new}
+        return ticks.take(sorted(places.values())), new
+
+    def _write_ticks(self, ticks: TickColumns, sink: TickSink, report: PartitionReport) -> None:
         report.late_ticks += int((ticks.trade_day < self.today).sum())
         report.keys.add(ticks)
         for some in ticks.by_company_and_day():
@@ -182,21 +215,38 @@ class LandingTask:
                 report.sum_up(ticks_of_it, own)
             sink.write(some, report.partition)
 
-    def _landed_before(self, ticks: TickColumns, sink: TickSink) -> set[TickKey]:
-        """The keys of ticks that an earlier batch has landed: stored, with an offset before the ledger's end."""
+    def _landed_now(
+        self,
+        ticks: TickColumns,
+        new: Collection[TickKey],
+        before: Mapping[TickKey, StoredTick],
+        sink: TickSink,
+        partition: int,
+    ) -> dict[TickKey, StoredTick]:
+        """What this very batch has landed of which some ticks are copies, as it is stored; `new` are its first ones."""
+        left = Counter(ticks.keys())
+        left.subtract(new)
+        wanted = {key for key, copies in left.items() if copies} - before.keys()
+        if not self.winners_stand:
+            # Of the others' winners nobody knows yet whether they stand there: they are written at the same time.
+            wanted -= self.losers.get(partition, frozenset())
+        if not wanted:
+            return {}
+        sink.drain()
+        asked = ticks.take([place for place, key in enumerate(ticks.keys()) if key in wanted])
+        stored = sink.stored(map(moments_of, asked.by_company_and_day()))
+        return {key: one for one in stored if (key := one[:3]) in wanted}
+
+    def _landed_before(self, ticks: TickColumns, sink: TickSink) -> dict[TickKey, StoredTick]:
+        """What of some ticks an earlier batch has landed: stored, with an offset before the ledger's end."""
         if self.newest_landed_ms is None:
-            return set()
+            return {}
         old = ticks.take(ticks.created_ms <= self.newest_landed_ms)
         return {
-            (stored.ticker, stored.created_ms, stored.id)
-            for stored in sink.stored(map(_moments_of, old.by_company_and_day()))
-            if self._has_landed(stored.partition, stored.offset)
+            one[:3]: one
+            for one in sink.stored(map(moments_of, old.by_company_and_day()))
+            if has_landed(self.ends, self.not_landed, one.partition, one.offset)
         }
-
-    def _has_landed(self, partition: int, offset: int) -> bool:
-        return offset < self.ends.get(partition, 0) and not any(
-            partition == skipped and start <= offset < until for skipped, start, until in self.not_landed
-        )
 
     def _forget_what_died(
         self, partition: int, offsets: NDArray[np.int64], dead: dict[Element, DeadLetter], sink: TickSink
@@ -217,11 +267,9 @@ class LandingTask:
             (tick.ticker, tick.created_ms, tick.id, partition, offset): tick
             for tick, offset in zip(refused.ticks(), refused.offset.tolist(), strict=True)
         }
-        for stored in sink.stored(map(_moments_of, refused.by_company_and_day())):
-            if tick := mine.get(stored):
+        for stored in sink.stored(map(moments_of, refused.by_company_and_day())):
+            if tick := mine.get(stored[:5]):
                 sink.forget_tick(tick)
-
-
-def _moments_of(ticks: TickColumns) -> Moments:
-    """When the ticks of one company and day were made."""
-    return Moments([ticks.ticker[0]], int(ticks.trade_day[0]), sorted(set(ticks.created_ms.tolist())))
+        for (offset, _), letter in dead.items():
+            for position, revision in letter.revisions if first <= offset <= last else ():
+                sink.forget_revision(Place(partition, offset, position), revision)

@@ -24,6 +24,7 @@ class Metrics:
                 "batches": "Batches landed",
                 "messages": "Kafka messages landed",
                 "ticks_landed": "Ticks that the batches added to the stores",
+                "corrections": "Corrections and cancellations of ticks",
                 "dead_letters": "Ticks or whole messages that could not land",
                 "duplicates": "Ticks that had landed before",
             }.items()

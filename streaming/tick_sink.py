@@ -1,6 +1,6 @@
-"""The Cassandra side of landing: idempotent upserts of ticks and dead letters, and a look at what is stored.
+"""The Cassandra side of landing: idempotent upserts of ticks, revisions and dead letters, and a look at what is stored.
 
-Everything here runs in Spark's Python workers. Writing a tick or a dead letter again leaves one row.
+Everything here runs in Spark's Python workers. Writing a row again leaves one row.
 """
 
 import hashlib
@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from decimal import Decimal
 from functools import lru_cache
 from itertools import islice
 from typing import Any, NamedTuple
@@ -25,19 +26,25 @@ from streaming.tick_columns import TickColumns
 from streaming.tick_packing import BATCH_BYTES, PACKED_COLUMNS, PackedRows, pack_rows, pack_tick
 from tickledger.decode import DeadLetter
 from tickledger.errors import StoreUnavailable
+from tickledger.revisions import Place, Revision, TickValues
 from tickledger.settings import Settings
 from tickledger.stores import CASSANDRA_ERRORS, CASSANDRA_REQUEST_SECONDS, cassandra_error, connect_cassandra
 from tickledger.tick import (
     DEAD_LETTER_BUCKET,
     DEAD_LETTER_TABLE,
+    EXTRA_COLUMN,
     MOST_RAW_BYTES,
     OWN_FIELDS,
     RAW_TABLE,
+    REVISION_TABLE,
+    TICK_FIELDS,
     TOO_LARGE_TO_KEEP,
+    FieldKind,
     Tick,
     datetime_to_ms,
     day_to_date,
     ms_to_datetime,
+    revision_columns,
 )
 
 #: What the fields of one's own may add to a tick's row.
@@ -73,14 +80,20 @@ class Moments(NamedTuple):
     times: list[int]
 
 
+def moments_of(ticks: TickColumns) -> Moments:
+    """When the ticks of one company and day were made."""
+    return Moments([ticks.ticker[0]], int(ticks.trade_day[0]), sorted(set(ticks.created_ms.tolist())))
+
+
 class StoredTick(NamedTuple):
-    """A tick as it stands in Cassandra: its key and the message that it came with."""
+    """A tick as it stands in Cassandra: its key, the message that it came with, and what it says."""
 
     ticker: str
     created_ms: int
     id: int
     partition: int
     offset: int
+    values: TickValues
 
 
 class TickSink:
@@ -119,6 +132,19 @@ class TickSink:
         values = (*key, dead.raw_value, dead.reason, dead.detail, datetime.now(UTC))
         self._send(self._statements.insert_dead.bind(values), len(dead.raw_value) + LETTER_BYTES)
 
+    def write_revision(self, place: Place, revision: Revision) -> None:
+        """Upsert one correction or cancellation. Sent alone: they are few."""
+        values = revision_values(revision) | {
+            "kind": revision.kind.value,
+            "revised_at": ms_to_datetime(revision.revised_ms),
+            "trade_date": day_to_date(revision.trade_day),
+            "kafka_partition": place.partition,
+            "kafka_offset": place.offset,
+            "position": place.position,
+            EXTRA_COLUMN: revision.extra,
+        }
+        self._send(self._statements.insert_revision.bind(values), TICK_BYTES + len(revision.extra or ""))
+
     def drain(self) -> None:
         """Send what waits and return when all of it is stored. Raises TickledgerError, as the class says."""
         while self._waiting:
@@ -153,7 +179,7 @@ class TickSink:
                     self._session, queries, concurrency=LOOK_UPS_IN_FLIGHT, results_generator=True
                 )
                 for one, (_, rows) in zip(some, found, strict=True):
-                    yield one, [StoredTick(ticker, datetime_to_ms(at), *others) for ticker, at, *others in rows]
+                    yield one, list(map(_stored_tick, rows))
             except CASSANDRA_ERRORS as error:
                 raise cassandra_error(error) from None
 
@@ -174,6 +200,12 @@ class TickSink:
         """Delete a tick that an attempt which never reached the ledger had stored."""
         key = (tick.ticker, day_to_date(tick.trade_day), ms_to_datetime(tick.created_ms), tick.id)
         self._send(self._statements.delete_tick.bind(key), TICK_BYTES)
+
+    def forget_revision(self, place: Place, revision: Revision) -> None:
+        """Delete a correction or cancellation that an attempt which never reached the ledger had stored."""
+        tick = (revision.ticker, day_to_date(revision.trade_day), ms_to_datetime(revision.created_ms), revision.id)
+        values = (*tick, ms_to_datetime(revision.revised_ms), *place)
+        self._send(self._statements.delete_revision.bind(values), TICK_BYTES)
 
     def forget_dead(self, topic: str, partition: int, offset: int, position: int) -> None:
         """Delete a dead letter that an attempt which never reached the ledger had stored."""
@@ -300,14 +332,18 @@ class _Statements(NamedTuple):
     insert_dead: Any
     delete_dead: Any
     dead_between: Any
+    insert_revision: Any
+    delete_revision: Any
 
 
 @lru_cache(maxsize=4)
 def _prepare(session: Session) -> _Statements:
     tick_key = "ticker = ? AND trade_date = ?"
     dead_key = "topic = ? AND kafka_partition = ? AND offset_bucket = ?"
-    stored = f"SELECT ticker, created_at, id, kafka_partition, kafka_offset FROM {RAW_TABLE} WHERE"
+    values = ", ".join(field.name for field in TICK_FIELDS if field.name not in ("ticker", "created_at", "id"))
+    stored = f"SELECT ticker, created_at, id, kafka_partition, kafka_offset, {values} FROM {RAW_TABLE} WHERE"
     names, marks = ", ".join(PACKED_COLUMNS), ", ".join("?" * len(PACKED_COLUMNS))
+    revised = revision_columns()
     dead_columns = "topic, kafka_partition, offset_bucket, kafka_offset, position, raw_value, reason, detail, dead_at"
     try:
         return _Statements(
@@ -322,9 +358,46 @@ def _prepare(session: Session) -> _Statements:
                 f"SELECT kafka_offset, position, reason FROM {DEAD_LETTER_TABLE}"
                 f" WHERE {dead_key} AND kafka_offset >= ? AND kafka_offset <= ?"
             ),
+            session.prepare(
+                f"INSERT INTO {REVISION_TABLE} ({', '.join(revised)}) VALUES ({', '.join('?' * len(revised))})"
+            ),
+            session.prepare(
+                f"DELETE FROM {REVISION_TABLE} WHERE {tick_key} AND created_at = ? AND id = ? AND revised_at = ?"
+                " AND kafka_partition = ? AND kafka_offset = ? AND position = ?"
+            ),
         )
     except CASSANDRA_ERRORS as error:
         raise cassandra_error(error) from None
+
+
+def _stored_tick(row: Any) -> StoredTick:
+    ticker, created_at, id_, partition, offset, volume, market_cap, price, sector, *own = row
+    values = TickValues(volume, market_cap, price, sector, tuple(map(_as_landed, own)))
+    return StoredTick(ticker, datetime_to_ms(created_at), id_, partition, offset, values)
+
+
+def _as_landed(value: Any) -> Any:
+    """A value of one's own as a tick has it."""
+    return datetime_to_ms(value) if isinstance(value, datetime) else value
+
+
+def revision_values(revision: Revision) -> dict[str, Any]:
+    """The tick's fields as a revision has them and Cassandra takes them; all but the key null in a cancellation."""
+    key = (revision.ticker, revision.created_ms, revision.id)
+    values = revision.values
+    others = (None,) * (len(TICK_FIELDS) - len(key)) if values is None else (*values[:-1], *values.own)
+    return {
+        field.name: _as_stored(field.kind, value) for field, value in zip(TICK_FIELDS, (*key, *others), strict=True)
+    }
+
+
+def _as_stored(kind: FieldKind, value: Any) -> Any:
+    if value is None:
+        return None
+    if kind == "time":
+        return ms_to_datetime(value)
+    # As the ticks' own: the shortest decimal that reads back as the same float.
+    return Decimal(repr(value)) if type(value) is float else value
 
 
 def _is_slice(one: Moments) -> bool:

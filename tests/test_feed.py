@@ -24,6 +24,7 @@ from tickledger.decode import Decoded, Decoder
 from tickledger.errors import ConfigurationError
 from tickledger.feed import Feed, read_feed
 from tickledger.feed_file import LINES_A_MESSAGE, file_messages
+from tickledger.revisions import TickValues
 from tickledger.settings import ENV_FILE_VARIABLE, PROJECT_ROOT, load_settings
 from tickledger.tick import Tick, ms_to_datetime, parse_created_at
 
@@ -154,6 +155,24 @@ def test_what_a_dead_letter_keeps_can_be_sent_again(name: str) -> None:
         again = letter.raw_value if letter.position < 0 else feed.message_of(letter.raw_value)
         (found,) = decode(feed, again).dead
         assert (found.reason, found.detail) == (letter.reason, letter.detail)
+
+
+@pytest.mark.parametrize("name", ["lab", "one-object", "finnhub", "binance", "vendor-csv"])
+def test_a_person_may_say_that_a_tick_corrects_another_whatever_marks_one_in_its_feed(name: str) -> None:
+    decoder = Decoder(SECTORS, feed=ready(name), shares=SHARES)
+    value = sample_messages(name)[0]
+    before = decoder.decode(value, NOW_MS)
+    last, tick = before.ticks[-1]
+
+    after = decoder.decode(decoder.as_corrections(value, {last}), NOW_MS)
+
+    assert after.ticks == before.ticks[:-1]
+    assert after.dead == before.dead
+    assert len(after.revisions) == len(before.revisions) + 1
+    one = dict(after.revisions)[last]
+    assert (one.kind, one.ticker, one.created_ms, one.id) == ("correction", tick.ticker, tick.created_ms, tick.id)
+    assert (one.values, one.extra) == (TickValues(*tick[3:7], tick.own), tick.extra)
+    assert one.revised_ms == NOW_MS
 
 
 BASE = """\

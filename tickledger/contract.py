@@ -18,7 +18,8 @@ DBT_FOLDER = PROJECT_ROOT / "dbt_project"
 LANDED_TABLES = ("aggregated_data", "landed_batches", "landed_offsets", "profile_versions")
 CONTRACT_TABLES = (
     *LANDED_TABLES,
-    *("skipped_offsets", "batch_findings", "daily_volume", "filled_days", "company_hours", "stream_lock"),
+    *("skipped_offsets", "waiting_revisions", "batch_findings"),
+    *("daily_volume", "filled_days", "company_hours", "stream_lock"),
 )
 #: The seeds, whose types stand in their config.
 SEEDS = ("profile", "exchange")

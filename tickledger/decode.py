@@ -2,15 +2,15 @@
 
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple
 
-from tickledger.elements import Cut, Unreadable, array_spans, elements_of
+from tickledger.elements import Cut, Unreadable, array_spans, elements_of, with_marks
 from tickledger.feed import Feed
-from tickledger.feed_reader import FeedReader
+from tickledger.feed_reader import CSV_MARK, JSON_MARK, FeedReader
 from tickledger.numbers import exact_json, has_long_numbers
-from tickledger.revisions import Revision
-from tickledger.row_rules import RowRuleBroken, RowRules, has_every_field, is_revision
+from tickledger.revisions import Revision, RevisionKind
+from tickledger.row_rules import REVISION_FIELD, RowRuleBroken, RowRules, has_every_field, is_revision
 from tickledger.tick import WHOLE_MESSAGE, Tick
 from tickledger.trading_days import UTC_DAYS, TradingDays
 
@@ -22,6 +22,8 @@ MOST_DEAD_LETTERS = 100
 MOST_AROUND = 10_000
 #: The reason of a message that is kept whole since more of its elements are broken.
 TOO_MANY_BROKEN = "too_many_broken"
+#: Raises RowRuleBroken for a tick that must not land although it keeps all rules.
+OneMoreRule = Callable[[Tick], None]
 
 
 class DeadLetter(NamedTuple):
@@ -68,9 +70,12 @@ class Decoder:
         reader = None if feed is None else FeedReader(feed, sectors, shares)
         self._elements = _lab_elements if reader is None else reader.elements
         self._cut = _lab_cut if reader is None else reader.cut
+        self._feed = feed
 
-    def decode(self, value: bytes | None, message_ms: int) -> Decoded:
+    def decode(self, value: bytes | None, message_ms: int, one_more_rule: OneMoreRule | None = None) -> Decoded:
         """Take one message apart. `message_ms` is Kafka's timestamp of it, in milliseconds since 1970-01-01 UTC.
+
+        `one_more_rule` is asked of each tick that keeps all others.
 
         Never raises: what cannot be read or breaks a rule comes back as a dead letter with its reason. There are at
         most as many dead letters as :func:`most_dead_letters` says, or one, the message itself.
@@ -90,10 +95,28 @@ class Decoder:
                 elif broken.are_many and not has_every_field(element):
                     broken.number += 1
                 else:
-                    ticks.append((position, self._rules.tick(element, message_ms)))
+                    tick = self._rules.tick(element, message_ms)
+                    if one_more_rule is not None:
+                        one_more_rule(tick)
+                    ticks.append((position, tick))
             except RowRuleBroken as rule:
                 broken.add(position, rule)
         return Decoded(ticks, broken.dead_letters(value, len(elements), self._cut), revisions)
+
+    def message_of(self, raw_value: bytes) -> bytes:
+        """The message that holds one element alone, from what its dead letter keeps of it."""
+        return b"[" + raw_value + b"]" if self._feed is None else self._feed.message_of(raw_value)
+
+    def as_corrections(self, value: bytes, positions: Collection[int]) -> bytes:
+        """The message with a mark on some of its elements that they correct a tick, whatever marks one in its feed."""
+        if self._feed is None:
+            return with_marks(value, self._cut(value), positions, LAB_MARK)
+        mark = self._feed.csv.delimiter.encode() + CSV_MARK if self._feed.messages == "csv" else JSON_MARK
+        return with_marks(value, self._cut(value), positions, mark)
+
+
+#: The mark of the lab's messages, behind an object's last field.
+LAB_MARK = f', "{REVISION_FIELD}": "{RevisionKind.CORRECTION}"'.encode()
 
 
 def _lab_elements(value: bytes | None) -> list[Any]:

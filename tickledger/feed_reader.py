@@ -56,6 +56,11 @@ _KEY = ("ticker", "created_at", "id")
 #: Computes with all digits that a number may have; decimals' own context rounds to 28.
 _EXACT = Context(prec=400)
 
+#: What a replay of dead letters puts into an element that a person has said is a correction, whatever the feed's marks.
+MARKED = "tickledger.revision"
+JSON_MARK = f', "{MARKED}": "{RevisionKind.CORRECTION}"'.encode()
+CSV_MARK = f"{MARKED}={RevisionKind.CORRECTION}".encode()
+
 #: A value out of an element and the message around it; None where there is none. Raises RowRuleBroken.
 Getter = Callable[[Any, Any], Any]
 
@@ -214,6 +219,9 @@ class FeedReader:
         found[UNKNOWN] = Unknown(unknown)
 
     def _revision(self, element: Any, around: Any, found: dict[str, Any]) -> RevisionKind | None:
+        if element.get(MARKED) == RevisionKind.CORRECTION or (type(around) is dict and MARKED in around):
+            found[REVISION_FIELD] = str(RevisionKind.CORRECTION)
+            return RevisionKind.CORRECTION
         marks = self.feed.revision
         if marks is None or self._mark is None:
             return None
@@ -297,7 +305,8 @@ def _csv_values(
         first = False
         if header or not "".join(row).strip():
             continue
-        if len(row) != len(columns):
+        marked = len(row) == len(columns) + 1 and row[-1] == CSV_MARK.decode()
+        if len(row) != len(columns) and not marked:
             why = f"it has {len(row):,} values for {len(columns):,} columns"
             yield Broken("other_columns", why), (begins, reader.line_num)
             continue
@@ -306,7 +315,8 @@ def _csv_values(
 
 def _cells(columns: Sequence[str], row: Sequence[str]) -> dict[str, str]:
     """The cells of a row that are not empty."""
-    return {name: text for name, cell in zip(columns, row, strict=True) if (text := cell.strip())}
+    cells = {name: text for name, cell in zip(columns, row, strict=False) if (text := cell.strip())}
+    return cells | {MARKED: RevisionKind.CORRECTION} if len(row) > len(columns) else cells
 
 
 def _columns_needed(feed: Feed) -> Iterator[str]:
@@ -525,6 +535,7 @@ def _named_paths(feed: Feed) -> tuple[dict[str, Any], dict[str, Any]]:
         _name(around if outside else inside, [path] if feed.messages == "csv" else path.removeprefix("/").split("."))
     if feed.ticks:
         _name(around, feed.ticks.split("."))
+    inside[MARKED] = around[MARKED] = None
     return inside, around
 
 

@@ -23,6 +23,7 @@ from tickledger.contract import TableContract, contract_hash, insert_statement, 
 from tickledger.errors import ConfigurationError, LedgerMoved, StoreUnavailable, TickledgerError
 from tickledger.exchange import DAYS_QUERY, Exchange, days_of_rows, read_exchange, same_days
 from tickledger.plain_text import plain
+from tickledger.revisions import Place
 from tickledger.settings import Settings
 from tickledger.stores import close_quietly, connect_mysql, fetch_rows, mysql, mysql_errors
 from tickledger.tick import OWN_FIELDS, TickField
@@ -88,6 +89,19 @@ class LedgerHead:
         """Where each partition goes on, in Kafka's own offsets. One that is not here begins at 0."""
         return {partition: end - self.shifts.get(partition, 0) for partition, end in self.ends.items()}
 
+    def has_landed(self, partition: int, offset: int) -> bool:
+        """Whether what the stores hold of a message counts."""
+        return has_landed(self.ends, self.not_landed, partition, offset)
+
+
+def has_landed(
+    ends: Mapping[int, int], not_landed: Sequence[tuple[int, int, int]], partition: int, offset: int
+) -> bool:
+    """Whether a message lies before a ledger's `ends`, and in none of the ranges (partition, from, until) skipped."""
+    return offset < ends.get(partition, 0) and not any(
+        partition == skipped and start <= offset < until for skipped, start, until in not_landed
+    )
+
 
 class Company(NamedTuple):
     """What `profile` says of a ticker: its sector and its shares outstanding."""
@@ -96,20 +110,48 @@ class Company(NamedTuple):
     shares: int
 
 
+class Corrected(NamedTuple):
+    """What a batch's corrections change of a sum: ticks, shares; first and last created_at (UTC) of their ticks."""
+
+    ticks: int
+    volume: int
+    first_created_at: datetime
+    last_created_at: datetime
+
+
 @dataclass(frozen=True)
 class SectorVolume:
     """One row per date and sector of a batch: ticks, their volume in shares, first and last created_at (UTC).
 
-    Where :func:`summed_by` names fields, one row per date, sector and `own` values of these.
+    Where :func:`summed_by` names fields, one row per date, sector and `own` values of these. The figures are those of
+    the ticks that the batch landed; the times are None if it landed none, and then it has `corrected` some.
     """
 
     date: date
     sector: str
     ticks: int
     volume: int
-    first_created_at: datetime
-    last_created_at: datetime
+    first_created_at: datetime | None
+    last_created_at: datetime | None
     own: tuple[Any, ...] = ()
+    corrected: Corrected | None = None
+
+
+class WaitingRevision(NamedTuple):
+    """A correction or cancellation whose tick (ticker, created_at, id) has not landed: a row of `waiting_revisions`.
+
+    `batch_id` brought it. `date` is the tick's trading day. It `expired_at` a time and is a dead letter since then.
+    """
+
+    place: Place
+    ticker: str
+    date: date
+    created_at: datetime
+    tick_id: int
+    revised_at: datetime
+    batch_id: int
+    waits_since: datetime
+    expired_at: datetime | None = None
 
 
 #: What a batch goes through: it waits for the one before it (a stream's first does not), Spark's job, the ledger's
@@ -122,7 +164,9 @@ class LandedBatch:
     """What a batch brings to the ledger. `ranges` maps a partition to its offsets [from, until).
 
     `companies` is the profile, by ticker, that its ticks were held against; the ledger keeps it for the batch's checks.
-    `days` are the trading days that its ticks are of.
+    `days` are the trading days that its ticks are of. `corrections` are the corrections and cancellations that it
+    keeps, of which `waiting` wait for their tick; `found` are those that waited for a tick that it lands. Those of
+    `expired` have waited for too long: they count as dead letters of their own batches from now on.
     `phases` are seconds by phase, as far as they have ended: those of :data:`PHASES`.
     """
 
@@ -141,6 +185,10 @@ class LandedBatch:
     phases: Mapping[str, float | None] = field(default_factory=dict)
     companies: Mapping[str, Company] = field(default_factory=dict)
     days: TradingDays = UTC_DAYS
+    corrections: int = 0
+    waiting: Sequence[WaitingRevision] = ()
+    found: Sequence[WaitingRevision] = ()
+    expired: Sequence[WaitingRevision] = ()
 
     @property
     def ticks_landed(self) -> int:
@@ -151,6 +199,16 @@ class LandedBatch:
     def volume(self) -> int:
         """Shares traded in the landed ticks."""
         return sum(sector.volume for sector in self.sectors)
+
+    @property
+    def corrected_ticks(self) -> int:
+        """By how many ticks corrections change those that hold."""
+        return sum(sector.corrected.ticks for sector in self.sectors if sector.corrected)
+
+    @property
+    def corrected_volume(self) -> int:
+        """By how many shares corrections change those that hold."""
+        return sum(sector.corrected.volume for sector in self.sectors if sector.corrected)
 
 
 def utc_now() -> datetime:
@@ -184,6 +242,19 @@ class Ledger:
         """The exchange as it is seeded. Raises ConfigurationError if it is not, StoreUnavailable."""
         with self._transaction() as connection:
             return read_exchange(connection)
+
+    def waiting(self) -> list[WaitingRevision]:
+        """The corrections that wait for their tick, or have expired and still stand here. Raises StoreUnavailable."""
+        query = f"SELECT {', '.join(_WAITING)} FROM waiting_revisions ORDER BY batch_id"
+        with self._transaction() as connection:
+            rows = fetch_rows(connection, query)
+        return [WaitingRevision(Place(*map(int, row[:3])), *row[3:]) for row in rows]
+
+    def forget_expired(self, expired: Sequence[WaitingRevision]) -> None:
+        """Delete the rows of expired corrections, which lie in `dead_letters` by now. Raises StoreUnavailable."""
+        with self._transaction() as connection:
+            _delete_waiting(connection, expired, "expired_at IS NOT NULL")
+            connection.commit()
 
     def unchecked(self) -> list[int]:
         """The batches that no check has seen, oldest first. Raises StoreUnavailable."""
@@ -385,6 +456,36 @@ def _insert(connection: MySQLConnectionAbstract, batch: LandedBatch) -> None:
         rows = [named | {"ticker": ticker, **company._asdict()} for ticker, company in batch.companies.items()]
         cursor.executemany(insert_into("profile_versions"), rows)
     cursor.close()
+    _settle_waiting(connection, batch)
+
+
+def _settle_waiting(connection: MySQLConnectionAbstract, batch: LandedBatch) -> None:
+    cursor = connection.cursor()
+    if batch.waiting:
+        rows: list[Any] = [dict(zip(_WAITING, (*one.place, *one[1:]), strict=True)) for one in batch.waiting]
+        cursor.executemany(insert_into("waiting_revisions"), rows)
+    if batch.found:
+        _delete_waiting(connection, batch.found, "expired_at IS NULL")
+    for one in batch.expired:
+        cursor.execute(
+            f"UPDATE waiting_revisions SET expired_at = %s WHERE {_PLACE} AND expired_at IS NULL",
+            (batch.landed_at, *one.place),
+        )
+        cursor.execute(
+            "UPDATE landed_batches SET corrections = corrections - 1, dead_letters = dead_letters + 1"
+            " WHERE batch_id = %s",
+            (one.batch_id,),
+        )
+    cursor.close()
+
+
+def _delete_waiting(connection: MySQLConnectionAbstract, gone: Sequence[WaitingRevision], which: str) -> None:
+    cursor = connection.cursor()
+    cursor.executemany(f"DELETE FROM waiting_revisions WHERE {_PLACE} AND {which}", [tuple(one.place) for one in gone])
+    cursor.close()
+
+
+_PLACE = "kafka_partition = %s AND kafka_offset = %s AND position = %s"
 
 
 def profile_version(companies: Mapping[str, Company]) -> str | None:
@@ -406,8 +507,8 @@ _OF_A_BATCH: dict[str, Callable[[LandedBatch], Any]] = {
     "duplicates": lambda batch: batch.duplicates,
     "late_ticks": lambda batch: batch.late_ticks,
     "volume": lambda batch: batch.volume,
-    "first_created_at": lambda batch: min((sector.first_created_at for sector in batch.sectors), default=None),
-    "last_created_at": lambda batch: max((sector.last_created_at for sector in batch.sectors), default=None),
+    "first_created_at": lambda batch: min(filter(None, (one.first_created_at for one in batch.sectors)), default=None),
+    "last_created_at": lambda batch: max(filter(None, (one.last_created_at for one in batch.sectors)), default=None),
     "landed_at": lambda batch: batch.landed_at,
     "landing_seconds": lambda batch: _rounded(batch.landing_seconds),
     "waiting_seconds": lambda batch: _rounded(batch.phases.get("waiting")),
@@ -415,13 +516,20 @@ _OF_A_BATCH: dict[str, Callable[[LandedBatch], Any]] = {
     "contract_hash": lambda _: contract_hash(),
     "profile_version": lambda batch: profile_version(batch.companies),
     "verdict": lambda _: "unchecked",
+    "corrections": lambda batch: batch.corrections,
+    "corrected_volume": lambda batch: batch.corrected_volume,
+    "corrected_ticks": lambda batch: batch.corrected_ticks,
 }
+_WAITING = (
+    *("kafka_partition", "kafka_offset", "position", "ticker", "date", "created_at", "tick_id", "revised_at"),
+    *("batch_id", "waits_since", "expired_at"),
+)
 #: The columns that the stream fills as it inserts a row, by table. What else a contract has must be nullable.
 #: In `aggregated_data` it also fills those of :func:`summed_by`.
 INSERTED = {
     "aggregated_data": (
         *("processing_id", "processed_at", "sector", "total_volume", "date", "batch_id", "ticks"),
-        *("first_created_at", "last_created_at"),
+        *("first_created_at", "last_created_at", "corrected_volume", "corrected_ticks"),
     ),
     "landed_batches": tuple(_OF_A_BATCH),
     "landed_offsets": ("batch_id", "kafka_partition", "from_offset", "until_offset"),
@@ -430,6 +538,7 @@ INSERTED = {
         *("topic", "topic_id", "batch_id", "skipped_at"),
     ),
     "profile_versions": ("profile_version", "ticker", "sector", "shares"),
+    "waiting_revisions": _WAITING,
 }
 #: Those and the ones that it fills later.
 FILLED = INSERTED | {
@@ -494,17 +603,22 @@ def sum_order(key: tuple[int, str, tuple[Any, ...]]) -> tuple[int, str, str]:
 
 
 def aggregate_row(batch_id: int, processed_at: datetime, sector: SectorVolume, processing_id: int) -> dict[str, Any]:
-    """One row of `aggregated_data`, by column name."""
+    """One row of `aggregated_data`, by column name: what landed, and what is corrected of what had landed."""
+    corrected = sector.corrected
+    firsts = (sector.first_created_at, corrected and corrected.first_created_at)
+    lasts = (sector.last_created_at, corrected and corrected.last_created_at)
     return {
         "processing_id": processing_id,
         "processed_at": processed_at,
         "sector": sector.sector,
-        "total_volume": sector.volume,
+        "total_volume": sector.volume + (corrected.volume if corrected else 0),
         "date": sector.date,
         "batch_id": batch_id,
-        "ticks": sector.ticks,
-        "first_created_at": sector.first_created_at,
-        "last_created_at": sector.last_created_at,
+        "ticks": sector.ticks + (corrected.ticks if corrected else 0),
+        "first_created_at": min(filter(None, firsts)),
+        "last_created_at": max(filter(None, lasts)),
+        "corrected_volume": corrected and corrected.volume,
+        "corrected_ticks": corrected and corrected.ticks,
         **dict(zip(summed_by(), sector.own, strict=True)),
     }
 

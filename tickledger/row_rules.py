@@ -299,7 +299,7 @@ def json_kind(value: Any) -> str:
 
 
 def quote(value: Any) -> str:
-    """A value as a detail shows it."""
+    """A value as a detail shows it, of at most :data:`MAX_QUOTE` characters."""
     # Cut first: what nobody reads is not spelled out.
     text = str(value) if type(value) is Decimal else repr(value[:MAX_QUOTE] if isinstance(value, str) else value)
     whole = len(text) <= MAX_QUOTE and (not isinstance(value, str) or len(value) <= MAX_QUOTE)

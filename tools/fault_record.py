@@ -14,10 +14,12 @@ from rich.table import Table
 from services.instance import SERVERS
 from tests.support.oracle import Judgement
 
-COUNTED = ("acknowledged", "landed", "dead", "duplicates", "lost", "double_counted", "volume_difference")
+COUNTED = (
+    *("acknowledged", "landed", "corrections", "dead", "duplicates", "lost", "double_counted", "volume_difference"),
+)
 HEADINGS = (
-    "fault", "times", "acknowledged", "landed", "dead", "duplicates", "lost", "double-counted", "volume difference",
-    "longest recovery (s)",
+    "fault", "times", "acknowledged", "landed", "corrections", "dead", "duplicates", "lost", "double-counted",
+    "volume difference", "longest recovery (s)",
 )  # fmt: skip
 
 

@@ -1,0 +1,304 @@
+"""What a batch's corrections and cancellations change of its sums, and which of them wait for their tick.
+
+Settled in the driver, between Spark's job and the ledger's commit. "Before the batch" is what the ledger's offsets
+cover, so a batch that dies and is landed again comes to the same. A batch without a revision, while none waits, costs
+nothing and opens no session.
+"""
+
+import json
+import weakref
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import date, datetime, timedelta
+from decimal import Decimal
+from itertools import islice
+from typing import Any, NamedTuple
+
+from cassandra.cluster import Session
+from cassandra.concurrent import execute_concurrent
+
+from streaming.landing_task import PartitionReport, SumKey
+from streaming.tick_columns import TickKey
+from streaming.tick_sink import TickSink
+from tickledger.decode import DeadLetter
+from tickledger.ledger import Corrected, Ledger, LedgerHead, WaitingRevision, summed_by
+from tickledger.revisions import Change, LandedRevision, LandedTick, Place, Revision, RevisionKind, TickValues, changes
+from tickledger.row_rules import REVISED_AT_FIELD, REVISION_FIELD
+from tickledger.settings import Settings
+from tickledger.stores import cassandra_errors, connect_cassandra
+from tickledger.tick import (
+    EPOCH_ORDINAL,
+    OWN_FIELDS,
+    RAW_TABLE,
+    REVISION_TABLE,
+    TICK_FIELDS,
+    datetime_to_ms,
+    day_to_date,
+    ms_to_datetime,
+    summed_value,
+)
+
+#: Why a correction is a dead letter whose tick has not come for CORRECTIONS_WAIT_DAYS.
+NO_TICK = "no_tick_to_correct"
+#: Corrections that expire with one batch at most; the others do with the next.
+MOST_EXPIRED = 1000
+#: Requests at the same time, and ticks whose answers are held.
+READS_IN_FLIGHT, READS_A_PORTION = 32, 256
+
+
+class Settled(NamedTuple):
+    """What a batch's revisions come to: by sum, what they correct; which wait for their tick; whose wait is over."""
+
+    corrected: Mapping[SumKey, Corrected] = {}
+    waiting: Sequence[WaitingRevision] = ()
+    found: Sequence[WaitingRevision] = ()
+    expired: Sequence[WaitingRevision] = ()
+
+
+class RevisionSettler:
+    """Settles the revisions of one batch after the other, and knows which wait.
+
+    Where a store is away its methods raise StoreUnavailable; calling again is the retry.
+    """
+
+    def __init__(self, settings: Settings, ledger: Ledger) -> None:
+        self._settings = settings
+        self._ledger = ledger
+        self._waiting = {one.place: one for one in ledger.waiting()}
+        self._store: _RevisionStore | None = None
+
+    def settle(
+        self,
+        reports: Sequence[PartitionReport],
+        head: LedgerHead,
+        ranges: Mapping[int, tuple[int, int]],
+        landed_at: datetime,
+    ) -> Settled:
+        """What the batch behind `head` changes that lands these ranges; its tasks have written all that they report."""
+        mine = {place: revision for report in reports for place, revision in report.revisions}
+        if not mine and not self._waiting:
+            return Settled()
+        batch = _Batch(head, ranges, mine)
+        waiting = self._waiting_by_key()
+        came = {key for report in reports for key in report.keys.among(waiting)}
+        days = {key: waiting[key][0].date for key in came}
+        days |= {_key(one): day_to_date(one.trade_day) for one in mine.values()}
+        sums = _CorrectedSums()
+        for key, tick, revisions in self._stored().read(days):
+            if (landed := batch.landed_tick(tick)) is None:
+                batch.wait(key)
+                continue
+            for change in changes(landed, list(batch.landed_revisions(revisions))):
+                if change.batch_id == batch.batch_id:
+                    sums.add(change, days[key], key[1])
+        found = [one for key in came for one in waiting[key]]
+        waits = [_waiting(place, mine[place], batch.batch_id, landed_at) for place in batch.waiting]
+        return Settled(sums.by_key(), waits, found, self._due(landed_at, found))
+
+    def landed(self, settled: Settled, landed_at: datetime) -> None:
+        """Note that the ledger has it; what has expired is left to :meth:`bury`."""
+        self._waiting |= {one.place: one for one in settled.waiting}
+        for one in settled.found:
+            del self._waiting[one.place]
+        self._waiting |= {one.place: one._replace(expired_at=landed_at) for one in settled.expired}
+
+    def bury(self) -> None:
+        """Make dead letters of the revisions that have expired by the ledger. Doing it again changes nothing."""
+        if expired := [one for one in self._waiting.values() if one.expired_at is not None]:
+            self._stored().bury(self._settings.kafka_topic, expired)
+            self._ledger.forget_expired(expired)
+            self._waiting = {place: one for place, one in self._waiting.items() if one.expired_at is None}
+
+    def _waiting_by_key(self) -> dict[TickKey, list[WaitingRevision]]:
+        by_key: dict[TickKey, list[WaitingRevision]] = {}
+        for one in self._waiting.values():
+            by_key.setdefault((one.ticker, datetime_to_ms(one.created_at), one.tick_id), []).append(one)
+        return by_key
+
+    def _due(self, now: datetime, found: Sequence[WaitingRevision]) -> list[WaitingRevision]:
+        since = now - timedelta(days=self._settings.corrections_wait_days)
+        over = (one for one in self._waiting.values() if one.waits_since <= since and one not in found)
+        return list(islice(over, MOST_EXPIRED))
+
+    def _stored(self) -> "_RevisionStore":
+        if self._store is None:
+            self._store = _RevisionStore(connect_cassandra(self._settings))
+        return self._store
+
+
+class _Batch:
+    """Of what Cassandra holds, what has landed: before the batch that is being settled, or with it."""
+
+    def __init__(
+        self, head: LedgerHead, ranges: Mapping[int, tuple[int, int]], revisions: Mapping[Place, Revision]
+    ) -> None:
+        self.batch_id = head.batch_id + 1
+        #: Places of revisions whose tick has not landed.
+        self.waiting: list[Place] = []
+        self._head = head
+        self._ranges = ranges
+        self._places: dict[TickKey, list[Place]] = {}
+        for place, one in revisions.items():
+            self._places.setdefault(_key(one), []).append(place)
+
+    def landed_tick(self, tick: "_StoredTick | None") -> LandedTick | None:
+        """The stored tick, if it has landed by now."""
+        if tick is None or (batch_id := self._batch_of(tick.partition, tick.offset)) is None:
+            return None
+        return LandedTick(batch_id, tick.values)
+
+    def landed_revisions(self, stored: Iterable["_StoredRevision"]) -> Iterator[LandedRevision]:
+        """Those of the stored revisions that have landed by now."""
+        for one in stored:
+            if (batch_id := self._batch_of(one.place.partition, one.place.offset)) is not None:
+                yield LandedRevision(batch_id, one.values, one.revised_ms, one.place)
+
+    def wait(self, key: TickKey) -> None:
+        """Let the batch's revisions of a tick wait for it."""
+        self.waiting.extend(self._places.get(key, ()))
+
+    def _batch_of(self, partition: int, offset: int) -> int | None:
+        """Of earlier batches any number below this one's is as good as their own."""
+        if self._head.has_landed(partition, offset):
+            return self._head.batch_id
+        start, until = self._ranges.get(partition, (0, 0))
+        return self.batch_id if start <= offset < until else None
+
+
+class _CorrectedSums:
+    """Changes added up by trading day, sector and own values."""
+
+    def __init__(self) -> None:
+        self._sums: dict[SumKey, list[int]] = {}
+
+    def add(self, change: Change, day: date, created_ms: int) -> None:
+        """Count a change of the tick in that was made then."""
+        values = change.values
+        chosen = (value for field, value in zip(OWN_FIELDS, values.own, strict=True) if field.name in summed_by())
+        key = (day.toordinal() - EPOCH_ORDINAL, values.sector, summed_value(chosen))
+        one = self._sums.setdefault(key, [0, 0, created_ms, created_ms])
+        one[0] += change.ticks
+        one[1] += change.volume
+        one[2:] = min(one[2], created_ms), max(one[3], created_ms)
+
+    def by_key(self) -> dict[SumKey, Corrected]:
+        """The sums."""
+        return {
+            key: Corrected(ticks, volume, ms_to_datetime(first), ms_to_datetime(last))
+            for key, (ticks, volume, first, last) in self._sums.items()
+        }
+
+
+class _StoredTick(NamedTuple):
+    partition: int
+    offset: int
+    values: TickValues
+
+
+class _StoredRevision(NamedTuple):
+    place: Place
+    revised_ms: int
+    values: TickValues | None
+
+
+class _RevisionStore:
+    """Cassandra as the driver reads it. The session is closed with the last reference to this."""
+
+    def __init__(self, session: Session) -> None:
+        weakref.finalize(self, session.cluster.shutdown)
+        self._session = session
+        values = ", ".join(field.name for field in TICK_FIELDS if field.name not in ("ticker", "created_at", "id"))
+        key = "ticker = ? AND trade_date = ? AND created_at = ? AND id = ?"
+        place = "kafka_partition, kafka_offset"
+        with cassandra_errors():
+            self._tick = session.prepare(f"SELECT {place}, {values} FROM {RAW_TABLE} WHERE {key}")
+            revision = f"SELECT {place}, position, kind, revised_at, {values} FROM {REVISION_TABLE} WHERE {key}"
+            self._revisions = session.prepare(revision)
+            self._revision = session.prepare(
+                f"{revision} AND revised_at = ? AND kafka_partition = ? AND kafka_offset = ? AND position = ?"
+            )
+
+    def read(self, days: Mapping[TickKey, date]) -> Iterator[tuple[TickKey, _StoredTick | None, list[_StoredRevision]]]:
+        """What is stored of ticks, given with their trading days: each tick, if there is one, and its revisions."""
+        keys = iter(days)
+        while some := list(islice(keys, READS_A_PORTION)):
+            bound = [(key[0], days[key], ms_to_datetime(key[1]), key[2]) for key in some]
+            with cassandra_errors():
+                ticks = self._ask([(self._tick, one) for one in bound])
+                revisions = self._ask([(self._revisions, one) for one in bound])
+                for key, tick, rows in zip(some, ticks, revisions, strict=True):
+                    found = [_StoredTick(row[0], row[1], _values(row[2:])) for row in tick]
+                    yield key, found[0] if found else None, [_stored_revision(row) for row in rows]
+
+    def bury(self, topic: str, expired: Iterable[WaitingRevision]) -> None:
+        """Let revisions lie in `dead_letters` in place of `tick_revisions`; both stand there if this dies between."""
+        sink = TickSink(self._session)
+        read = []
+        with cassandra_errors():
+            for one in expired:
+                tick = (one.ticker, one.date, one.created_at, one.tick_id)
+                read += [
+                    (one, row) for row in self._session.execute(self._revision, (*tick, one.revised_at, *one.place))
+                ]
+        for one, row in read:
+            sink.write_dead(topic, one.place.partition, one.place.offset, _dead_letter(one, row))
+        sink.drain()
+        for one, row in read:
+            key = (one.ticker, datetime_to_ms(one.created_at), one.tick_id, one.date.toordinal() - EPOCH_ORDINAL)
+            revision = Revision(RevisionKind(row.kind), *key, datetime_to_ms(one.revised_at), None)
+            sink.forget_revision(one.place, revision)
+        sink.drain()
+
+    def _ask(self, queries: list[Any]) -> list[Any]:
+        return [list(rows) for _, rows in execute_concurrent(self._session, queries, concurrency=READS_IN_FLIGHT)]
+
+
+def _key(revision: Revision) -> TickKey:
+    return revision.ticker, revision.created_ms, revision.id
+
+
+def _values(row: Any) -> TickValues:
+    volume, market_cap, price, sector, *own = row
+    return TickValues(volume, market_cap, price, sector, tuple(own))
+
+
+def _stored_revision(row: Any) -> _StoredRevision:
+    cancels = row.kind == RevisionKind.CANCELLATION
+    return _StoredRevision(Place(*row[:3]), datetime_to_ms(row.revised_at), None if cancels else _values(row[5:]))
+
+
+def _waiting(place: Place, revision: Revision, batch_id: int, landed_at: datetime) -> WaitingRevision:
+    return WaitingRevision(
+        place=place,
+        ticker=revision.ticker,
+        date=day_to_date(revision.trade_day),
+        created_at=ms_to_datetime(revision.created_ms),
+        tick_id=revision.id,
+        revised_at=ms_to_datetime(revision.revised_ms),
+        batch_id=batch_id,
+        waits_since=landed_at,
+    )
+
+
+def _dead_letter(one: WaitingRevision, row: Any) -> DeadLetter:
+    """The dead letter of an expired revision. Its raw value spells what is kept of it, as the lab's format does."""
+    element = {"ticker": one.ticker, "created_at": one.created_at, "id": one.tick_id}
+    element |= {name: value for name, value in row._asdict().items() if value is not None and name in _FIELD_NAMES}
+    element |= {REVISION_FIELD: row.kind, REVISED_AT_FIELD: one.revised_at}
+    raw = ", ".join(f"{json.dumps(name)}: {_as_json(value)}" for name, value in element.items())
+    detail = (
+        f"no tick {one.tick_id} of {one.ticker}, made at {_text(one.created_at)}, came since {_text(one.waits_since)}"
+    )
+    return DeadLetter(one.place.position, f"{{{raw}}}".encode(), NO_TICK, detail)
+
+
+_FIELD_NAMES = frozenset(field.name for field in TICK_FIELDS)
+
+
+def _as_json(value: Any) -> str:
+    if isinstance(value, Decimal):
+        return format(value, "f")
+    return json.dumps(_text(value) if isinstance(value, datetime) else value)
+
+
+def _text(moment: datetime) -> str:
+    return moment.isoformat(sep=" ", timespec="milliseconds")
