@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import re
 import sys
 from decimal import Decimal
 from pathlib import Path
@@ -79,6 +80,12 @@ def test_each_sample_becomes_what_its_description_says(sample: str) -> None:
         found = [one for _, some in outcomes(feed, messages, COMPANIES, NOW_MS) for one in some]
 
     assert [one.reason or one.becomes for one in found] == OUTCOMES[sample]
+
+
+def test_the_description_in_the_docs_holds(tmp_path: Path) -> None:
+    (text,) = re.findall(r"```yaml\n(.*?)```", (PROJECT_ROOT / "docs" / "feeds.md").read_text(), re.DOTALL)
+
+    assert described(tmp_path, text).name == "mine"
 
 
 def test_every_ready_description_has_a_sample() -> None:
