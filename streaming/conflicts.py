@@ -3,30 +3,36 @@
 Pure functions, no server needed.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
-import numpy as np
-
 from streaming.tick_columns import TickColumns, TickKey
-from streaming.tick_sink import StoredTick
+from streaming.tick_packing import unpack_decimal
+from streaming.tick_sink import VALUE_FIELDS, StoredTick
 from tickledger.decode import OneMoreRule
-from tickledger.revisions import TickValues
 from tickledger.row_rules import RowRuleBroken, quote
-from tickledger.tick import TICK_FIELDS, Tick
+from tickledger.tick import Tick, datetime_to_ms
 
 CONFLICT = "conflicts_with_landed"
-_NAMES = [field.name for field in TICK_FIELDS if field.name not in ("ticker", "created_at", "id")]
 
 
 def offsets_of_conflicts(ticks: TickColumns, stored: Mapping[TickKey, StoredTick]) -> list[int]:
     """The messages of ticks that say something else than what is stored under their key."""
-    keys = ticks.keys()
-    places = np.flatnonzero([key in stored for key in keys])
-    copies = ticks.take(places)
-    found = zip(places.tolist(), copies.ticks(), copies.offset.tolist(), strict=True)
-    return sorted({offset for place, tick, offset in found if says_otherwise(tick, stored[keys[place]])})
+    landed = list(map(stored.get, ticks.keys()))
+    if None in landed:
+        ticks = ticks.take([place for place, one in enumerate(landed) if one is not None])
+    kept_columns = zip(*[one.values for one in landed if one is not None], strict=True)
+    said_columns = (ticks.volume, ticks.market_cap, ticks.price, ticks.sector, *ticks.own)
+    differing: set[int] = set()
+    for said, kept in zip(said_columns, kept_columns, strict=False):
+        mine, theirs = _as_kept(said.tolist()), _as_said(kept)
+        # Whole columns first: hardly any differs.
+        if mine != theirs:
+            pairs = enumerate(zip(mine, theirs, strict=True))
+            differing.update(place for place, (one, other) in pairs if one != other)
+    return sorted(set(ticks.offset[sorted(differing)].tolist()))
 
 
 def conflict_rule(stored: Mapping[TickKey, StoredTick]) -> OneMoreRule:
@@ -34,7 +40,7 @@ def conflict_rule(stored: Mapping[TickKey, StoredTick]) -> OneMoreRule:
 
     def rule(tick: Tick) -> None:
         landed = stored.get((tick.ticker, tick.created_ms, tick.id))
-        if landed is not None and (differences := list(_differences(_values_of(tick), landed.values))):
+        if landed is not None and (differences := list(_differences(tick, landed))):
             place = f"partition {landed.partition}, offset {landed.offset}"
             raise RowRuleBroken(CONFLICT, f"{'; '.join(differences)}; the tick landed from {place}")
 
@@ -43,23 +49,39 @@ def conflict_rule(stored: Mapping[TickKey, StoredTick]) -> OneMoreRule:
 
 def says_otherwise(tick: Tick, landed: StoredTick) -> bool:
     """Whether a tick says something else than the landed one of its key."""
-    said, values = _values_of(tick), landed.values
-    return not (all(map(_equal, said[:-1], values[:-1])) and all(map(_equal, said.own, values.own)))
+    return any(True for _ in _differences(tick, landed))
 
 
-def _values_of(tick: Tick) -> TickValues:
-    return TickValues(tick.volume, tick.market_cap, tick.price, tick.sector, tick.own)
+def _differences(tick: Tick, landed: StoredTick) -> Iterator[str]:
+    said = (tick.volume, tick.market_cap, tick.price, tick.sector, *tick.own)
+    for field, value, mine, theirs in zip(
+        VALUE_FIELDS, said, _as_kept(said), map(_unpacked, landed.values), strict=True
+    ):
+        if mine != theirs:
+            yield f"{field.name} is {quote(value)}, landed was {_spelt(theirs)}"
 
 
-def _differences(said: TickValues, landed: TickValues) -> Iterator[str]:
-    for name, one, other in zip(_NAMES, (*said[:-1], *said.own), (*landed[:-1], *landed.own), strict=True):
-        if not _equal(one, other):
-            yield f"{name} is {_spelt(one)}, landed was {_spelt(other)}"
+def _as_kept(said: Sequence[Any]) -> Sequence[Any]:
+    """Values of ticks as Cassandra has them: of a float, the shortest decimal that reads back as the same one."""
+    if float not in set(map(type, said)):
+        return said
+    decimals = {one: Decimal(repr(one)) for one in set(said) if type(one) is float}
+    return [decimals.get(one, one) for one in said]
 
 
-def _equal(said: Any, landed: Any) -> bool:
-    # Cassandra keeps the shortest decimal that reads back as the same float.
-    return bool((Decimal(repr(said)) if type(said) is float else said) == landed)
+def _as_said(kept: Sequence[Any]) -> Sequence[Any]:
+    """What Cassandra has of a field, as ticks do: times in milliseconds, and numbers unpacked."""
+    if set(map(type, kept)) <= {int, str}:
+        return list(kept)
+    # Prices and the like are often the same.
+    known = {one: _unpacked(one) for one in set(kept)}
+    return [known[one] for one in kept]
+
+
+def _unpacked(value: Any) -> Any:
+    if isinstance(value, datetime):
+        return datetime_to_ms(value)
+    return unpack_decimal(value) if isinstance(value, bytes) else value
 
 
 def _spelt(value: Any) -> str:

@@ -224,9 +224,12 @@ class LandingTask:
         partition: int,
     ) -> dict[TickKey, StoredTick]:
         """What this very batch has landed of which some ticks are copies, as it is stored; `new` are its first ones."""
-        left = Counter(ticks.keys())
+        now = [key for key in ticks.keys() if key not in before]  # noqa: SIM118  # no dict
+        if len(now) == len(new):
+            return {}
+        left = Counter(now)
         left.subtract(new)
-        wanted = {key for key, copies in left.items() if copies} - before.keys()
+        wanted = {key for key, copies in left.items() if copies}
         if not self.winners_stand:
             # Of the others' winners nobody knows yet whether they stand there: they are written at the same time.
             wanted -= self.losers.get(partition, frozenset())

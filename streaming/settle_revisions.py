@@ -18,7 +18,7 @@ from cassandra.concurrent import execute_concurrent
 
 from streaming.landing_task import PartitionReport, SumKey
 from streaming.tick_columns import TickKey
-from streaming.tick_sink import TickSink
+from streaming.tick_sink import VALUE_FIELDS, TickSink
 from tickledger.decode import DeadLetter
 from tickledger.ledger import Corrected, Ledger, LedgerHead, WaitingRevision, summed_by
 from tickledger.revisions import Change, LandedRevision, LandedTick, Place, Revision, RevisionKind, TickValues, changes
@@ -206,7 +206,7 @@ class _RevisionStore:
     def __init__(self, session: Session) -> None:
         weakref.finalize(self, session.cluster.shutdown)
         self._session = session
-        values = ", ".join(field.name for field in TICK_FIELDS if field.name not in ("ticker", "created_at", "id"))
+        values = ", ".join(field.name for field in VALUE_FIELDS)
         key = "ticker = ? AND trade_date = ? AND created_at = ? AND id = ?"
         place = "kafka_partition, kafka_offset"
         with cassandra_errors():

@@ -54,6 +54,12 @@ def pack_decimal(value: int | float | Decimal) -> bytes:
     return _pack_int(scale) + unscaled.to_bytes(unscaled.bit_length() // 8 + 1, "big", signed=True)
 
 
+def unpack_decimal(packed: bytes) -> int | Decimal:
+    """The number that :func:`pack_decimal` has packed, or Cassandra."""
+    scale, unscaled = int.from_bytes(packed[:4], "big", signed=True), int.from_bytes(packed[4:], "big", signed=True)
+    return Decimal(f"{unscaled}e{-scale}") if scale else unscaled
+
+
 _PACK: dict[FieldKind, Callable[[Any], bytes]] = {
     "whole": _pack_bigint,
     "decimal": pack_decimal,

@@ -19,14 +19,15 @@ from typing import Any, NamedTuple
 from cassandra.cluster import NoHostAvailable, Session
 from cassandra.concurrent import execute_concurrent
 from cassandra.connection import ConnectionBusy
+from cassandra.cqltypes import BytesType, DecimalType
 from cassandra.pool import Host
-from cassandra.query import BatchStatement, BatchType, BoundStatement
+from cassandra.query import BatchStatement, BatchType, BoundStatement, PreparedStatement
 
 from streaming.tick_columns import TickColumns
 from streaming.tick_packing import BATCH_BYTES, PACKED_COLUMNS, PackedRows, pack_rows, pack_tick
 from tickledger.decode import DeadLetter
 from tickledger.errors import StoreUnavailable
-from tickledger.revisions import Place, Revision, TickValues
+from tickledger.revisions import Place, Revision
 from tickledger.settings import Settings
 from tickledger.stores import CASSANDRA_ERRORS, CASSANDRA_REQUEST_SECONDS, cassandra_error, connect_cassandra
 from tickledger.tick import (
@@ -47,6 +48,8 @@ from tickledger.tick import (
     revision_columns,
 )
 
+#: What of a tick is not its key.
+VALUE_FIELDS = tuple(field for field in TICK_FIELDS if field.name not in ("ticker", "created_at", "id"))
 #: What the fields of one's own may add to a tick's row.
 OWN_BYTES = sum(4 + (4 * field.maximum if field.kind == "text" else 16) for field in OWN_FIELDS)
 #: Ticks in one unlogged batch. About 110 bytes per tick stay well below Cassandra's default limit of 50 KiB per batch.
@@ -86,14 +89,17 @@ def moments_of(ticks: TickColumns) -> Moments:
 
 
 class StoredTick(NamedTuple):
-    """A tick as it stands in Cassandra: its key, the message that it came with, and what it says."""
+    """A tick as it stands in Cassandra: its key, the message that it came with, and its values as the driver has them.
+
+    `values` are in the order of :data:`VALUE_FIELDS`; decimals may be packed, for :func:`unpack_decimal`.
+    """
 
     ticker: str
     created_ms: int
     id: int
     partition: int
     offset: int
-    values: TickValues
+    values: tuple[Any, ...]
 
 
 class TickSink:
@@ -340,7 +346,7 @@ class _Statements(NamedTuple):
 def _prepare(session: Session) -> _Statements:
     tick_key = "ticker = ? AND trade_date = ?"
     dead_key = "topic = ? AND kafka_partition = ? AND offset_bucket = ?"
-    values = ", ".join(field.name for field in TICK_FIELDS if field.name not in ("ticker", "created_at", "id"))
+    values = ", ".join(field.name for field in VALUE_FIELDS)
     stored = f"SELECT ticker, created_at, id, kafka_partition, kafka_offset, {values} FROM {RAW_TABLE} WHERE"
     names, marks = ", ".join(PACKED_COLUMNS), ", ".join("?" * len(PACKED_COLUMNS))
     revised = revision_columns()
@@ -349,8 +355,8 @@ def _prepare(session: Session) -> _Statements:
         return _Statements(
             session.prepare(f"INSERT INTO {RAW_TABLE} ({names}) VALUES ({marks})"),
             session.prepare(f"DELETE FROM {RAW_TABLE} WHERE {tick_key} AND created_at = ? AND id = ?"),
-            session.prepare(f"{stored} ticker IN ? AND trade_date = ? AND created_at IN ?"),
-            session.prepare(f"{stored} {tick_key} AND created_at >= ? AND created_at <= ? LIMIT ?"),
+            _packed_decimals(session.prepare(f"{stored} ticker IN ? AND trade_date = ? AND created_at IN ?")),
+            _packed_decimals(session.prepare(f"{stored} {tick_key} AND created_at >= ? AND created_at <= ? LIMIT ?")),
             session.prepare(f"INSERT INTO {DEAD_LETTER_TABLE} ({dead_columns}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"),
             session.prepare(f"DELETE FROM {DEAD_LETTER_TABLE} WHERE {dead_key} AND kafka_offset = ? AND position = ?"),
             session.prepare(
@@ -371,14 +377,7 @@ def _prepare(session: Session) -> _Statements:
 
 
 def _stored_tick(row: Any) -> StoredTick:
-    ticker, created_at, id_, partition, offset, volume, market_cap, price, sector, *own = row
-    values = TickValues(volume, market_cap, price, sector, tuple(map(_as_landed, own)))
-    return StoredTick(ticker, datetime_to_ms(created_at), id_, partition, offset, values)
-
-
-def _as_landed(value: Any) -> Any:
-    """A value of one's own as a tick has it."""
-    return datetime_to_ms(value) if isinstance(value, datetime) else value
+    return StoredTick(row[0], datetime_to_ms(row[1]), row[2], row[3], row[4], row[5:])
 
 
 def revision_values(revision: Revision) -> dict[str, Any]:
@@ -398,6 +397,18 @@ def _as_stored(kind: FieldKind, value: Any) -> Any:
         return ms_to_datetime(value)
     # As the ticks' own: the shortest decimal that reads back as the same float.
     return Decimal(repr(value)) if type(value) is float else value
+
+
+def _packed_decimals(statement: PreparedStatement) -> PreparedStatement:
+    """Let a statement's decimals come as the bytes that they are: the driver takes microseconds for each.
+
+    They come as decimals again where it prepares the statement once more, as after a node's restart.
+    """
+    statement.result_metadata = [
+        (*column[:3], BytesType if issubclass(column[3], DecimalType) else column[3])
+        for column in statement.result_metadata
+    ]
+    return statement
 
 
 def _is_slice(one: Moments) -> bool:

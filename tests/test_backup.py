@@ -54,10 +54,23 @@ def run(section: str, folder: Path, pipeline: Pipeline, *options: str) -> "subpr
 
 
 def message(partition: int, offset: int) -> tuple[int, int, list[dict[str, Any]]]:
-    """A message of the topic, the same whenever it is read; one in a hundred has a tick that cannot land."""
+    """A message of the topic, the same whenever it is read; one in a hundred has a tick that cannot land.
+
+    One in seven corrects its first tick, and cancels a tick that comes much later, or in none.
+    """
     numbers = [2 * (2 * offset + one) + partition for one in (0, 1, -1)]
-    unknown = [tick(offset, ticker="NONE.JK")] if offset % 100 == 0 else []
-    return partition, offset, [tick(number) for number in numbers if number >= 0] + unknown
+    others = [tick(offset, ticker="NONE.JK")] if offset % 100 == 0 else []
+    if offset % 7 == 0:
+        marks = {"revision": "correction", "revised_at": "2026-03-02 05:30:00"}
+        others += [tick(numbers[0], volume=70, **marks)]
+        others += [tick(numbers[0] + 1000, **marks | {"revision": "cancellation"})]
+    return partition, offset, [tick(number) for number in numbers if number >= 0] + others
+
+
+def never_come() -> list[int]:
+    """The ticks that messages cancel and no message brings."""
+    cancelled = [4 * offset + partition + 1000 for offset in range(0, MESSAGES, 7) for partition in (0, 1)]
+    return [number for number in cancelled if number >= 4 * MESSAGES]
 
 
 def land_next(lander: Lander, size: int) -> None:
@@ -132,6 +145,9 @@ def test_what_was_backed_up_beside_a_stream_is_restored_and_lands_once(
     assert books.differences == []
     assert books.messages == 2 * MESSAGES
     assert (books.ticks_landed, books.duplicates) == (4 * MESSAGES, 2 * MESSAGES - 2)
+    corrected = "SELECT SUM(corrections), (SELECT COUNT(*) FROM waiting_revisions) FROM landed_batches"
+    sent = -(-MESSAGES // 7)
+    assert [tuple(map(int, row)) for row in pipeline.rows(corrected)] == [(4 * sent, len(never_come()))]
     assert books.cassandra == books.mysql
 
 

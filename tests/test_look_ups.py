@@ -10,7 +10,6 @@ from cassandra.cluster import Session
 from streaming.tick_columns import TickColumns
 from streaming.tick_sink import ROWS_A_TIME, TIMES_A_REQUEST, Moments, StoredTick, TickSink
 from tests.support.pipeline import Pipeline
-from tickledger.revisions import TickValues
 from tickledger.tick import MS_A_DAY, Tick
 
 pytestmark = pytest.mark.integration
@@ -31,7 +30,7 @@ def store(sink: TickSink, *keys: tuple[str, int, int]) -> set[StoredTick]:
     for some in TickColumns.of((tick, offset) for offset, tick in enumerate(ticks)).by_company_and_day():
         sink.write(some, 0)
     sink.drain()
-    return {StoredTick(*key, 0, offset, TickValues(100, 1000, 10, "Coal")) for offset, key in enumerate(keys)}
+    return {StoredTick(*key, 0, offset, (100, 1000, 10, "Coal")) for offset, key in enumerate(keys)}
 
 
 @contextmanager

@@ -8,6 +8,7 @@ import orjson
 import pytest
 
 from producer.market import DAILY_LIMIT, LOT_SHARES, MAX_LOTS, Company, Ladder, Market
+from producer.revise import LEAST_ROUNDS, MOST_ROUNDS, Reviser
 from producer.tick_ids import COUNTER_BITS, tick_ids
 from tests.support.exchanges import JAKARTA, NEW_YORK
 from tickledger.decode import Decoder
@@ -146,3 +147,27 @@ def test_ids_take_another_prefix_when_the_counter_is_used_up(monkeypatch: pytest
     numbers = list(itertools.islice(tick_ids(), 24))
     assert len(set(numbers)) == 24
     assert len({number >> 3 for number in numbers}) == 3
+
+
+def test_a_share_of_the_ticks_is_revised_some_rounds_later_and_keeps_the_row_rules() -> None:
+    decoder = Decoder({company.ticker: company.sector for company in COMPANIES})
+    reviser = Reviser(0.2, seed=3)
+    round_of: dict[int, int] = {}
+    kinds: list[str] = []
+    for number, ticks in enumerate(trade(3)):
+        message = reviser.revise(ticks, "2026-03-02 03:05:00.000")
+        decoded = decoder.decode(orjson.dumps(message), parse_created_at("2026-03-02 03:05:00"))
+        assert (message[: len(ticks)], len(decoded.ticks), decoded.dead) == (ticks, len(ticks), [])
+        round_of |= {tick.id: number for _, tick in decoded.ticks}
+        for _, one in decoded.revisions:
+            assert LEAST_ROUNDS <= number - round_of[one.id] <= MOST_ROUNDS
+            kinds.append(one.kind)
+    assert 0.17 < len(kinds) / len(round_of) < 0.23
+    assert 0.2 < kinds.count("cancellation") / len(kinds) < 0.3
+
+
+def test_the_same_seed_trades_the_same_with_corrections() -> None:
+    reviser = Reviser(1, seed=1)
+    revised = [reviser.revise(ticks, CREATED_AT) for ticks in trade(1, rounds=50)]
+    assert [message[: len(COMPANIES)] for message in revised] == trade(1, rounds=50)
+    assert sum(map(len, revised)) > 50 * len(COMPANIES)

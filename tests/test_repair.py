@@ -94,6 +94,38 @@ def test_one_that_is_still_not_valid_stays_with_its_newest_reason(lander: Lander
     assert topic_values(lander.pipeline) == []
 
 
+def test_what_says_something_else_is_replayed_as_a_correction_only(lander: Lander) -> None:
+    lander.land((0, 0, [tick(1), tick(2)]), (0, 1, [tick(1, volume=7), tick(3, **NEW)]))
+
+    plain = run_tickledger(lander.pipeline, "dead-letters", "replay", "--all")
+    other = run_tickledger(lander.pipeline, "dead-letters", "replay", "--as-correction", "--reason", "not_json")
+    done = run_tickledger(lander.pipeline, "dead-letters", "replay", "--as-correction")
+
+    assert plain.stdout == "sent 0 ticks again; still not valid: 2\n", plain.stderr
+    assert other.returncode == 2
+    assert done.stdout == "sent 0 ticks and 1 correction again; still not valid: 0\n", done.stderr
+    (message,) = topic_values(lander.pipeline)
+    assert message == [tick(1, volume=7, revision="correction")]
+    lander.land((0, 2, message))
+    query = "SELECT ticks, total_volume FROM aggregated_data ORDER BY batch_id"
+    assert [tuple(map(int, row)) for row in lander.pipeline.rows(query)] == [(2, 200), (0, -93)]
+
+
+def test_a_message_of_many_conflicts_is_replayed_with_a_mark_on_each(lander: Lander) -> None:
+    many = [tick(number) for number in range(200)]
+    lander.land((0, 0, many))
+    lander.land((0, 1, [*(tick(number, volume=7) for number in range(150)), *many[150:], tick(200, **NEW)]))
+
+    done = run_tickledger(lander.pipeline, "dead-letters", "replay", "--as-correction")
+
+    assert done.stdout == "sent 50 ticks and 150 corrections again; still not valid: 0\n", done.stderr
+    (message,) = topic_values(lander.pipeline)
+    batch = lander.land((0, 2, message))
+    assert counts(batch) == (201, 0, 1, 50)
+    assert batch is not None
+    assert (batch.corrections, batch.corrected_volume) == (150, -93 * 150)
+
+
 def test_the_list_shows_place_reason_and_bytes(lander: Lander) -> None:
     lander.land((1, 7, [tick(1), tick(2, volume=-5)]), (1, 8, b"nope"))
 
