@@ -87,6 +87,11 @@ def send(
     seconds. Ctrl-C sends what is waiting and ends.
     """
     settings = load_settings()
+    if topic == settings.kafka_topic and settings.feed_file is not None and not settings.feed_file.reads_the_labs:
+        raise ConfigurationError(
+            f"TOPIC is {topic!r}, whose messages are of the feed {settings.feed_file.name!r}: FEED_FILE should be none,"
+            " or replay a file of that feed"
+        )
     stopping = stop_on_signals(threading.Event(), second_ends=True)
     profile = CompanyWatch(settings, stopping)
     market, ids = Market(profile.companies, read_ladder(settings), seed), tick_ids()

@@ -202,6 +202,7 @@ class BatchLander:
             companies=self._companies,
             days=self._days,
             corrections=sum(len(report.revisions) for report in reports),
+            unknown_fields=frozenset[str]().union(*(report.unknown_fields for report in reports)),
             waiting=settled.waiting,
             found=settled.found,
             expired=settled.expired,

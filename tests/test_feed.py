@@ -625,6 +625,22 @@ def test_the_settings_file_names_a_feed_whose_rules_hold_too(tmp_path: Path, mon
     assert load_settings(tmp_path / ".env").feed_file is None
 
 
+def test_made_up_ticks_are_not_sent_to_a_topic_of_another_feed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    example = (PROJECT_ROOT / ".env.example").read_text()
+    (tmp_path / ".env").write_text(example.replace("FEED_FILE=none", "FEED_FILE=feeds/binance.yml"))
+    monkeypatch.setenv(ENV_FILE_VARIABLE, str(tmp_path / ".env"))
+    monkeypatch.setattr(sys, "argv", ["tickledger", "produce", "trading_data"])
+
+    with pytest.raises(SystemExit) as ended:
+        main()
+
+    assert ended.value.code == 2
+    assert "error: TOPIC is 'trading_data', whose messages are of the feed 'binance'" in capsys.readouterr().err
+    assert ready("lab").reads_the_labs
+
+
 @pytest.mark.parametrize("name", ["one-object", "vendor-csv", "binance", "lab"])
 def test_a_file_is_replayed_by_its_description(tmp_path: Path, name: str) -> None:
     (sample,) = SAMPLES.glob(f"{name}.*")

@@ -131,6 +131,11 @@ class Feed(_Part):
         return (source.number or ("text" if self.messages == "csv" else self.numbers)) == "text"
 
     @property
+    def reads_the_labs(self) -> bool:
+        """Whether the messages of `python -m producer` are such messages."""
+        return self.messages == "array" and all(one == Source(path=name) for name, one in self.fields.items())
+
+    @property
     def needs_profile(self) -> bool:
         """Whether a tick's values depend on its company's row of `profile`."""
         return any(source.computed for source in self.fields.values())
