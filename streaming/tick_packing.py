@@ -5,6 +5,7 @@ Layouts: Cassandra's native protocol, version 5, sections 4.1.7 (BATCH) and 6 (v
 
 import struct
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
@@ -139,8 +140,11 @@ def row_head(query_id: bytes) -> bytes:
 def pack_rows(query_id: bytes, ticks: TickColumns, partition: int, most: int) -> Iterator[tuple[int, bytes]]:
     """Ticks of one company and day as rows of a batch, at most `most` at once: how many, and their bytes."""
     head = row_head(query_id)
-    if ticks.extra is not None:
-        longest = max(len(one.encode()) for one in ticks.extra.tolist() if one is not None)
+    if ticks.extra is not None and not any(extras := ticks.extra.tolist()):
+        # Others of their messages have some.
+        ticks = replace(ticks, extra=None)
+    elif ticks.extra is not None:
+        longest = max(len(one.encode()) for one in extras if one is not None)
         most = max(1, min(most, BATCH_BYTES // (ROW_BYTES + longest)))
     for alike, last in _alike(ticks) if ticks.own or ticks.extra is not None else ((ticks, ()),):
         table = None if len(alike) <= FEW_TICKS else _table(head, alike, last, partition)

@@ -148,6 +148,16 @@ def test_fields_that_nobody_described_are_packed_beside_their_tick(number: int) 
         assert (tick.extra or "").encode() in sent_so
 
 
+@pytest.mark.parametrize("number", [2, 9])
+def test_ticks_beside_others_with_extra_fields_are_packed_as_if_alone(number: int) -> None:
+    ticks, query = some_ticks([200] * number), b"sixteen bytes.id"
+    with_one = TickColumns.of([*ticks, (ticks[0][0]._replace(extra='{"side":"B"}'), 9)])
+
+    assert list(pack_rows(query, with_one.take(range(number)), 3, 200)) == list(
+        pack_rows(query, TickColumns.of(ticks), 3, 200)
+    )
+
+
 def test_a_batch_of_long_extra_fields_is_as_large_as_cassandra_takes() -> None:
     ticks, query = some_ticks([200] * 50), b"sixteen bytes.id"
     ticks = [(tick._replace(extra="ü" * MOST_EXTRA), offset) for tick, offset in ticks]
