@@ -22,12 +22,10 @@ from streaming.conflicts import CONFLICT, says_otherwise
 from streaming.tick_columns import TickColumns
 from streaming.tick_sink import TickSink, moments_of
 from tickledger.counted import counted
-from tickledger.decode import TOO_MANY_BROKEN, Decoded, Decoder, broken_elements, element_bytes
+from tickledger.decode import TOO_MANY_BROKEN, Decoded, Decoder, broken_elements
 from tickledger.errors import ConfigurationError, StoreUnavailable
 from tickledger.ledger import Ledger
 from tickledger.plain_text import plain, print_table
-from tickledger.revisions import RevisionKind
-from tickledger.row_rules import REVISION_FIELD
 from tickledger.secured import kafka_options
 from tickledger.settings import Settings, load_settings
 from tickledger.stores import cassandra
@@ -107,7 +105,10 @@ def replay(
     """
     describe_topic(settings)
     ledger = Ledger(settings)
-    decoder = Decoder(ledger.sectors(), ledger.exchange().days)
+    companies, feed = ledger.companies(), settings.feed_file
+    sectors = {ticker: company.sector for ticker, company in companies.items()}
+    shares = {ticker: company.shares for ticker, company in companies.items()}
+    decoder = Decoder(sectors, ledger.exchange().days, feed, shares)
     done = Replay()
     producer = KafkaProducer(
         bootstrap_servers=settings.kafka_bootstrap_servers.split(","),
@@ -126,11 +127,12 @@ def replay(
                 done.still_dead += 1
                 continue
             value = raw_value(session, letter)
-            value = value if letter.position == WHOLE_MESSAGE else b"[" + value + b"]"
+            if letter.position != WHOLE_MESSAGE:
+                value = decoder.message_of(value)
             now_ms = int(datetime.now(UTC).timestamp() * 1000)
             decoded = decoder.decode(value, now_ms)
             if as_correction and decoded.ticks:
-                value = _as_corrections(session, value, decoded)
+                value = decoder.as_corrections(value, _saying_otherwise(session, decoded))
                 decoded = decoder.decode(value, now_ms)
             if decoded.dead and not _more_are_valid(letter, decoded):
                 _note_reason(session, letter, decoded.dead[0].reason, decoded.dead[0].detail)
@@ -154,19 +156,15 @@ def replay(
     return done
 
 
-def _as_corrections(session: Session, value: bytes, decoded: Decoded) -> bytes:
-    """The message with a mark on each of its ticks that says something else than what is stored."""
+def _saying_otherwise(session: Session, decoded: Decoded) -> set[int]:
+    """The positions of a message's ticks that say something else than what is stored."""
     ticks = TickColumns.of((tick, 0) for _, tick in decoded.ticks)
     stored = {one[:3]: one for one in TickSink(session).stored(map(moments_of, ticks.by_company_and_day()))}
-    marked = {
+    return {
         position
         for (position, tick), key in zip(decoded.ticks, ticks.keys(), strict=True)
         if key in stored and says_otherwise(tick, stored[key])
     }
-    # Not written anew: as it came, no number loses a digit.
-    mark = f', "{REVISION_FIELD}": "{RevisionKind.CORRECTION}"}}'.encode()
-    elements = enumerate(element_bytes(value))
-    return b"[" + b",".join(one[:-1] + mark if place in marked else one for place, one in elements) + b"]"
 
 
 def _more_are_valid(letter: StoredDeadLetter, decoded: Decoded) -> bool:

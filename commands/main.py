@@ -33,6 +33,7 @@ COMMANDS = {
     },
     "Run": {
         "services": Entry("commands.services", "Kafka, Cassandra, MySQL here: start, stop, back up."),
+        "feed": Entry("commands.feed", "What would a feed's messages become?"),
         "produce": Entry("producer.__main__", "Send ticks, replay a file, watch a topic."),
     },
 }

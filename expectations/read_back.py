@@ -38,6 +38,7 @@ from tickledger.tick import (
     day_to_date,
 )
 from tickledger.trading_days import TradingDays
+from tickledger.unknown_fields import fields_changed
 
 if TYPE_CHECKING:
     import numpy as np
@@ -68,6 +69,13 @@ _BATCHES_BEFORE = (
     "SELECT landed_at, last_created_at, ticks_read, duplicates, late_ticks FROM landed_batches"
     f" WHERE batch_id BETWEEN %(batch)s - {BATCHES_LOOKED_AT} AND %(batch)s - 1 AND late_ticks < ticks_landed"
     " ORDER BY batch_id DESC LIMIT %(most)s"
+)
+
+#: Of the newest batch before it that has a tick.
+_FIELDS_BEFORE = (
+    "SELECT unknown_fields FROM landed_batches"
+    f" WHERE batch_id BETWEEN %(batch)s - {BATCHES_LOOKED_AT} AND %(batch)s - 1 AND unknown_fields IS NOT NULL"
+    " ORDER BY batch_id DESC LIMIT 1"
 )
 
 #: Where each partition that had landed anything ended with a batch: offsets only grow. Read backwards from the newest.
@@ -137,6 +145,8 @@ class LedgerView:
     #: The landings before, oldest first.
     before: list[Landing]
     corrections: CorrectionsView
+    #: The fields that nobody described, of the newest batch before that has a tick, as the ledger keeps them.
+    fields_before: str | None = None
 
     def slices(self) -> Iterator[Slice]:
         """Where the batch's ticks must be: every company on every day of which the batch has landed some.
@@ -230,6 +240,9 @@ class ReadBack:
             aggregates, columns = _select(connection, query, (batch_id,))
             ends, _ = _select(connection, _ENDS_THEN, (batch_id,))
             companies, days = _companies(connection, batches[0]), read_exchange(connection).days
+            # A table from before the column lacks it until dbt adds it.
+            known = "unknown_fields" in batches[0]
+            fields = _select(connection, _FIELDS_BEFORE, {"batch": batch_id})[0] if known else []
             before, _ = _select(connection, _BATCHES_BEFORE, {"batch": batch_id, "most": USUAL_BATCHES + 1})
             own = {r["kafka_partition"]: (r["from_offset"], r["until_offset"]) for r in ranges}
             until = {r["kafka_partition"]: r["until_offset"] for r in ends if r["until_offset"]}
@@ -244,6 +257,7 @@ class ReadBack:
             days=days,
             before=[Landing(b["landed_at"], b["last_created_at"], own_ticks(b)) for b in reversed(before)],
             corrections=corrections,
+            fields_before=fields[0]["unknown_fields"] if fields else None,
         )
 
     def _ticks(self, ledger: LedgerView) -> "pd.DataFrame":
@@ -487,6 +501,7 @@ def _books(ledger: LedgerView, ticks: int, dead_letters: int, kept_whole: int) -
         "dead_letter_share": dead_letter_share(batch),
         "messages_kept_whole": kept_whole,
         "duplicate_share": duplicate_share(batch),
+        "fields_changed": fields_changed(ledger.fields_before, batch.get("unknown_fields")),
     }
 
 

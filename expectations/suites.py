@@ -191,6 +191,8 @@ def books() -> Iterator[Expectation]:
     for what, most in (("dead_letter", MOST_DEAD_LETTER_SHARE), ("duplicate", MOST_DUPLICATE_SHARE)):
         text = f"at most {most:.0%} of the ticks read are {what.replace('_', ' ')}s"
         yield _at_most(f"{what}s_are_few", f"{what}_share", most, text)
+    text = "the fields that nobody described, beside the ticks, are those of the batch before"
+    yield _at_most("unknown_fields_are_as_before", "fields_changed", 0, text)
     # However many elements broke, it is one dead letter, which no share tells from another.
     text = "no message with so many broken elements that it is kept whole"
     yield _at_most("no_message_is_kept_whole", "messages_kept_whole", 0, text)

@@ -12,7 +12,8 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from producer.companies import CompanyWatch, read_ladder
+from producer.companies import CompanyWatch, read_companies, read_ladder
+from producer.feed_replay import FeedFile
 from producer.market import Market
 from producer.pace import rounds
 from producer.progress import Progress
@@ -24,6 +25,7 @@ from producer.watch import watch
 from tickledger.command_line import run_app
 from tickledger.counted import counted
 from tickledger.errors import ConfigurationError, TickledgerError, TopicMissing
+from tickledger.feed import read_feed
 from tickledger.here import RUN
 from tickledger.settings import Account, Settings, load_settings
 from tickledger.stopping import stop_on_signals
@@ -85,6 +87,11 @@ def send(
     seconds. Ctrl-C sends what is waiting and ends.
     """
     settings = load_settings()
+    if topic == settings.kafka_topic and settings.feed_file is not None and not settings.feed_file.reads_the_labs:
+        raise ConfigurationError(
+            f"TOPIC is {topic!r}, whose messages are of the feed {settings.feed_file.name!r}: FEED_FILE should be none,"
+            " or replay a file of that feed"
+        )
     stopping = stop_on_signals(threading.Event(), second_ends=True)
     profile = CompanyWatch(settings, stopping)
     market, ids = Market(profile.companies, read_ladder(settings), seed), tick_ids()
@@ -115,18 +122,26 @@ def replay(
     as_fast_as_possible: Annotated[
         bool, typer.Option("--as-fast-as-possible", help="Do not wait at all.", show_default=False)
     ] = False,
+    feed: Annotated[
+        Path | None,
+        typer.Option(
+            help="The description to read FILE by, as in feeds/vendor-csv.yml. Else FEED_FILE, if it is set.",
+            show_default=False,
+        ),
+    ] = None,
     summary: Summary = None,
 ) -> None:
     """Send the ticks of a file.
 
     Columns: id, created_at, volume, market_cap, ticker, price, sector, in any order, with others beside them.
-    created_at is 2024-08-25 07:04:45.123 or ISO 8601, UTC where it names no offset. docs/replay.md has the rest.
+    created_at is 2024-08-25 07:04:45.123 or ISO 8601, UTC where it names no offset. docs/replay.md has the rest. With
+    --feed FILE is what that description says, and becomes such ticks; with FEED_FILE it is sent as it is.
 
     Ticks keep their id and created_at, so that a second replay of a file lands nothing twice. Bad rows are left out,
     counted by reason and kept in FILE.bad.jsonl; then the exit code is 1.
     """
     settings = load_settings()
-    ticks = TickFile(file, lambda line: print(line, file=sys.stderr, flush=True))
+    ticks = _tick_file(settings, file, feed)
     stopping = stop_on_signals(threading.Event(), second_ends=True)
     messages = messages_in_time(iter(ticks), None if as_fast_as_possible else speed, stopping)
     _deliver(settings, topic, messages, stopping, summary, ticks.progress)
@@ -160,10 +175,25 @@ def watch_topic(
             print(line, flush=True)
 
 
+def _tick_file(settings: Settings, file: Path, described: Path | None) -> TickFile | FeedFile:
+    def tell(line: str) -> None:
+        print(line, file=sys.stderr, flush=True)
+
+    feed = settings.feed_file if described is None else read_feed(described)
+    if feed is None:
+        return TickFile(file, tell)
+    if settings.feed_file not in (None, feed):
+        raise ConfigurationError(
+            f"--feed is {described}, and FEED_FILE describes another feed: the topic's messages are of that one"
+        )
+    companies = {company.ticker: company for company in read_companies(settings)} if feed.needs_profile else {}
+    return FeedFile(file, feed, companies, tell, as_it_is=settings.feed_file is not None)
+
+
 def _deliver(
     settings: Settings,
     topic: str,
-    messages: Iterable[list[dict[str, Any]]],
+    messages: Iterable[list[Any]],
     stopping: threading.Event,
     summary: Path | None,
     source: Callable[[], str] = str,
@@ -174,7 +204,11 @@ def _deliver(
     try:
         with Progress(publisher, source):
             for ticks in messages:
-                publisher.send(ticks)
+                if isinstance(ticks[0], bytes):
+                    for value in ticks:
+                        publisher.send_value(value, 1)
+                else:
+                    publisher.send(ticks)
             publisher.flush()
     finally:
         publisher.close()

@@ -100,7 +100,10 @@ class Publisher:
         A stop asked for during such a wait leaves the message out. Raises NotDelivered once any message was not
         delivered, and where the message is larger than Kafka takes.
         """
-        value = orjson.dumps(ticks)
+        self.send_value(orjson.dumps(ticks), len(ticks))
+
+    def send_value(self, value: bytes, ticks: int) -> None:
+        """Send one message as it is, which holds a number of ticks; otherwise as :meth:`send`."""
         if not self._wait_for_room(len(value)):
             return
         # The partition is chosen here: with a partitioner, kafka-python asks twice whenever a message opens a batch,
@@ -110,13 +113,13 @@ class Publisher:
             sending = self._producer.send(self._topic, value, partition=partition)
         except MessageSizeTooLargeError:
             raise NotDelivered(
-                f"a message of {counted(len(ticks), 'tick')} has {len(value):,} bytes: Kafka takes 1 MiB"
+                f"a message of {counted(ticks, 'tick')} has {len(value):,} bytes: Kafka takes 1 MiB"
             ) from None
         except KafkaError as error:
             raise NotDelivered(f"Kafka at {self._where} took no more messages: {_name(error)}") from None
         self.totals.messages += 1
-        self.totals.ticks += len(ticks)
-        sending.add_callback(self._acknowledged, len(ticks), len(value))
+        self.totals.ticks += ticks
+        sending.add_callback(self._acknowledged, ticks, len(value))
         sending.add_errback(self._failed, len(value))
 
     def flush(self, seconds: float = DELIVERY_MS / 1000) -> None:

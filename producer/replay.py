@@ -6,27 +6,33 @@ import time
 from collections.abc import Callable, Iterator
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import orjson
 
 from producer.bad_rows import BadRows
 from producer.pace import wait_until
 from producer.tick_file import FIELD_NAMES, NUMBERS, OpenFile, named
-from tickledger.row_rules import RowRuleBroken, RowRules
+from tickledger.row_rules import REVISED_AT_FIELD, REVISION_FIELD, RowRuleBroken, RowRules, is_revision
 
 #: Keeps a message well below the 1 MiB that Kafka takes: a tick has some hundred bytes, texts are bounded.
 MAX_TICKS_A_MESSAGE = 1_000
 #: Ticks that are due within this number of milliseconds share a message.
 SHARED_MS = 20
 
+#: The fields of an element that are sent.
+SENT = (*FIELD_NAMES, REVISION_FIELD, REVISED_AT_FIELD)
+_RULES = RowRules({})
 #: Below it each whole number is a float of its own: 100.0 is 100, while this one may have been the next, or 1e17 any.
 _INEXACT_FLOAT = 2**53
 MAX_UNSIGNED = 2**64 - 1
 
 
+_Sent = TypeVar("_Sent")
+
+
 class TickFile:
-    """The ticks of a CSV or JSON file.
+    """The ticks of a CSV or JSON file, and the corrections and cancellations in it.
 
     A tick keeps its id and created_at, so that the ledger counts a second replay of a file as duplicates. What breaks a
     row rule that needs no profile (not readable, a field missing, of the wrong type or out of range) is left out and
@@ -43,9 +49,9 @@ class TickFile:
     def __iter__(self) -> Iterator[tuple[int, dict[str, Any]]]:
         """The good ticks in the file's order, each with its created_at in milliseconds since 1970-01-01 UTC.
 
-        Raises TickledgerError where the rest of the file cannot be read.
+        Of a correction or cancellation it is when it was made. Raises TickledgerError where the rest of the file cannot
+        be read.
         """
-        rules = RowRules({})
         try:
             for place, content, broken in self._file.rows():
                 if broken:
@@ -53,15 +59,12 @@ class TickFile:
                     continue
                 element = _numbered(named(content)) if type(content) is dict else content
                 try:
-                    tick = rules.tick(element, time.time_ns() // 1_000_000)
+                    due_ms = due(element)
                 except RowRuleBroken as rule:
-                    # The ledger judges what depends on the profile; all else is for whoever wrote the file.
-                    if rule.tick is None:
-                        self.bad.add(place, rule.reason, rule.detail, content)
-                        continue
-                    tick = rule.tick
+                    self.bad.add(place, rule.reason, rule.detail, content)
+                    continue
                 self.ticks += 1
-                yield tick.created_ms, {name: element[name] for name in FIELD_NAMES if name in element}
+                yield due_ms, {name: element[name] for name in SENT if name in element}
         finally:
             self._file.close()
             self.bad.close()
@@ -70,6 +73,24 @@ class TickFile:
         """How much of the file was read, in words; empty where nobody knows. From any thread."""
         share = self._file.share_read
         return "" if share is None else f"{share:.0%} of the file"
+
+
+def due(element: Any) -> int:
+    """When an element was made, in milliseconds since 1970-01-01 UTC. Raises RowRuleBroken, but for what profile says.
+
+    The ledger judges what depends on the profile; all else is for whoever wrote the file.
+    """
+    now_ms = time.time_ns() // 1_000_000
+    try:
+        if is_revision(element):
+            return _RULES.revision(element, now_ms).revised_ms
+        return _RULES.tick(element, now_ms).created_ms
+    except RowRuleBroken as rule:
+        if rule.tick is not None:
+            return rule.tick.created_ms
+        if rule.revision is not None:
+            return rule.revision.revised_ms
+        raise
 
 
 def _numbered(element: dict[str, Any]) -> dict[str, Any]:
@@ -94,8 +115,8 @@ def _number(value: Any) -> Any:
 
 
 def messages_in_time(
-    ticks: Iterator[tuple[int, dict[str, Any]]], speed: float | None, stopping: threading.Event
-) -> Iterator[list[dict[str, Any]]]:
+    ticks: Iterator[tuple[int, _Sent]], speed: float | None, stopping: threading.Event
+) -> Iterator[list[_Sent]]:
     """Messages, each when it is due: neighbours that are due within 20 ms together, at most a thousand.
 
     `speed` 2 is twice as fast as the ticks were made; None does not wait. Ticks older than those before them follow

@@ -12,18 +12,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streaming.tick_columns import TickColumns, numbers, objects, whole
-from tickledger.decode import DeadLetter, Decoder, OneMoreRule, Unreadable, elements_of
+from tickledger.decode import DeadLetter, Decoder, OneMoreRule
+from tickledger.elements import Unreadable, elements_of
+from tickledger.feed import Feed
+from tickledger.feed_reader import FeedReader
+from tickledger.numbers import has_long_numbers
 from tickledger.revisions import Revision
 from tickledger.row_rules import (
     FIELD_RULES,
     REVISION_FIELD,
     RowRuleBroken,
     RowRules,
+    extra_of,
     has_every_field,
+    may_have_extra,
     moment_of,
     too_far_ahead,
 )
-from tickledger.tick import OWN_FIELDS, Tick, TickField
+from tickledger.tick import MAX_BIGINT, OWN_FIELDS, Tick, TickField
 from tickledger.trading_days import UTC_DAYS, TradingDays
 
 
@@ -46,11 +52,20 @@ class _NotPlain(Exception):
 class ColumnDecoder:
     """Decodes the messages of a Kafka partition against the companies of `profile` (ticker → sector).
 
-    Keep one for a micro-batch: it remembers the times that it has parsed.
+    Keep one for a micro-batch: it remembers the times that it has parsed. `feed` and `shares` are those of
+    :class:`Decoder`.
     """
 
-    def __init__(self, sectors: Mapping[str, str], days: TradingDays = UTC_DAYS) -> None:
-        self._single = Decoder(sectors, days)
+    def __init__(
+        self,
+        sectors: Mapping[str, str],
+        days: TradingDays = UTC_DAYS,
+        feed: Feed | None = None,
+        shares: Mapping[str, int] | None = None,
+    ) -> None:
+        self._single = Decoder(sectors, days, feed, shares)
+        self._elements = elements_of if feed is None else FeedReader(feed, sectors, shares).elements
+        self._has_all_digits = feed is not None
         self._rules = RowRules(sectors)
         self._days = days
         self._times: dict[str, int | None] = {}
@@ -62,14 +77,17 @@ class ColumnDecoder:
 
         Never raises: what cannot be read or breaks a rule comes back as a dead letter with its reason.
         """
-        arrays = [_array(value) for value in values]
+        arrays = [self._array(value) for value in values]
         plain = [number for number, array in enumerate(arrays) if array]
         ticks = TickColumns.of(())
         while plain:
             messages = np.repeat(plain, [len(arrays[number]) for number in plain])
             elements = list(chain.from_iterable(arrays[number] for number in plain))
             try:
-                ticks = self._columns(elements, offsets[messages], times_ms[messages])
+                columns = self._columns(elements, offsets[messages], times_ms[messages])
+                if not self._has_all_digits:
+                    _require_all_digits(columns, messages, values)
+                ticks = columns
                 break
             except _NotPlain as broken:
                 others = set(messages[broken.rows].tolist())
@@ -78,6 +96,13 @@ class ColumnDecoder:
             return DecodedColumns(ticks, {}, {})
         rest = sorted(set(range(len(values))).difference(plain))
         return self._one_by_one(ticks, [(int(offsets[n]), int(times_ms[n]), values[n]) for n in rest])
+
+    def _array(self, value: bytes | None) -> list[Any]:
+        """The elements of a message; none if it cannot be read."""
+        try:
+            return self._elements(value)
+        except Unreadable:
+            return []
 
     def decode_again(
         self, decoded: DecodedColumns, messages: list[tuple[int, int, bytes | None]], one_more_rule: OneMoreRule
@@ -129,6 +154,7 @@ class ColumnDecoder:
             numbers(columns["market_cap"]), numbers(columns["price"]), objects(columns["sector"]),
             self._days.days_of(created), offsets,
             tuple([self._own(field, columns[field.name]) for field in OWN_FIELDS]),
+            _extra(elements) if may_have_extra(elements) else None,
         )  # fmt: skip
 
     def _own(self, field: TickField, values: list[Any]) -> NDArray[Any]:
@@ -153,12 +179,32 @@ class ColumnDecoder:
         return whole(times)  # type: ignore[arg-type]
 
 
-def _array(value: bytes | None) -> list[Any]:
-    """The array of a message; empty if it cannot be read."""
-    try:
-        return elements_of(value)
-    except Unreadable:
-        return []
+def _extra(elements: list[Any]) -> NDArray[Any]:
+    found: list[str | None] = []
+    broken: list[int] = []
+    for place, element in enumerate(elements):
+        try:
+            found.append(extra_of(element))
+        except RowRuleBroken:
+            broken.append(place)
+    if broken:
+        raise _NotPlain(broken)
+    return objects(found)
+
+
+def _require_all_digits(ticks: TickColumns, messages: NDArray[np.int64], values: Sequence[bytes | None]) -> None:
+    """Raises _NotPlain with the ticks of messages that hold a number with more digits than were read.
+
+    Only numbers that became floats can have lost some, and those of fields that nobody described.
+    """
+    columns = [column.tolist() for column in (ticks.market_cap, ticks.price, *ticks.own) if column.dtype == object]
+    floats = [column for column in columns if float in set(map(type, column))]
+    if not floats and ticks.extra is None:
+        return
+    whole = ticks.extra is not None or any(max(filter(None, column), default=0) > MAX_BIGINT for column in floats)
+    some = np.unique(messages).tolist()
+    if long := [number for number in some if has_long_numbers(values[number] or b"", whole=whole)]:
+        raise _NotPlain(np.flatnonzero(np.isin(messages, long)).tolist())
 
 
 def _require(column: Sequence[Any], holds: Callable[[Sequence[Any]], bool]) -> None:

@@ -137,6 +137,7 @@ class BatchLander:
         task = LandingTask(
             settings=self._settings,
             sectors={ticker: company.sector for ticker, company in self._companies.items()},
+            shares={ticker: company.shares for ticker, company in self._companies.items()},
             days=self._days,
             ends=self.progress.head.ends,
             not_landed=self.progress.head.not_landed,
@@ -201,6 +202,7 @@ class BatchLander:
             companies=self._companies,
             days=self._days,
             corrections=sum(len(report.revisions) for report in reports),
+            unknown_fields=frozenset[str]().union(*(report.unknown_fields for report in reports)),
             waiting=settled.waiting,
             found=settled.found,
             expired=settled.expired,

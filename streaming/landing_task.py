@@ -26,6 +26,7 @@ from tickledger.ledger import has_landed
 from tickledger.revisions import Place, Revision
 from tickledger.settings import Settings
 from tickledger.trading_days import TradingDays
+from tickledger.unknown_fields import names_in
 
 #: What a task returns: one row per task, a pickled PartitionReport. Arrow carries it as opaque bytes.
 REPORT_SCHEMA = "report binary"
@@ -57,7 +58,8 @@ class SectorSum:
 class PartitionReport:
     """What a task did with one Kafka partition. `keys` are the ticks that it landed.
 
-    `revisions` are the corrections and cancellations that it has written, and where they stand.
+    `revisions` are the corrections and cancellations that it has written, and where they stand. `unknown_fields` are
+    the names of fields that came with ticks and that nobody described.
 
     Where it `left` messages to the next batch, since this one has no more room, it ends with its last offset.
     If there is an `error` of a store, nothing else counts.
@@ -76,6 +78,7 @@ class PartitionReport:
     sums: dict[SumKey, SectorSum] = field(default_factory=lambda: defaultdict(SectorSum))
     keys: KeyColumns = field(default_factory=KeyColumns)
     revisions: list[tuple[Place, Revision]] = field(default_factory=list)
+    unknown_fields: set[str] = field(default_factory=set)
     error: TickledgerError | None = None
 
     def taken(self, messages: pa.RecordBatch, room: float) -> pa.RecordBatch:
@@ -98,6 +101,9 @@ class PartitionReport:
         self.messages += len(offsets)
         self.ticks_read += len(decoded.ticks) + len(decoded.dead) + len(decoded.revisions)
         self.dead_letters += len(decoded.dead)
+        if decoded.ticks.extra is not None:
+            self.unknown_fields |= names_in(decoded.ticks.extra.tolist())
+        self.unknown_fields |= names_in(one.extra for one in decoded.revisions.values())
 
     def sum_up(self, ticks: TickColumns, own: tuple[Any, ...] = ()) -> None:
         """Add ticks of one company and day, and with these own values, which land, to their sums."""
@@ -118,7 +124,7 @@ class LandingTask:
     ticks of which a lower partition of the batch has a copy: however many of them a partition brings, none lands. Once
     the lower partitions' `winners_stand` in Cassandra, the losers are held against them. By
     partition, `room` is how many bytes of messages the batch takes; what comes behind them is left alone. `summed_by`
-    is that of the ledger.
+    is that of the ledger. `shares` are those of `profile`, by ticker.
     """
 
     settings: Settings
@@ -133,6 +139,7 @@ class LandingTask:
     winners_stand: bool = False
     not_landed: tuple[tuple[int, int, int], ...] = ()
     summed_by: tuple[str, ...] = ()
+    shares: Mapping[str, int] = field(default_factory=dict)
 
     def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         """Land what Spark hands over; yields one row of :data:`REPORT_SCHEMA` for each Kafka partition met."""
@@ -142,7 +149,7 @@ class LandingTask:
         gc.disable()
         try:
             sink = TickSink(session_of_this_process(self.settings))
-            decoder = ColumnDecoder(self.sectors, self.days)
+            decoder = ColumnDecoder(self.sectors, self.days, self.settings.feed_file, self.shares)
             for batch in batches:
                 for partition in pc.unique(batch.column("partition")).to_pylist():
                     part = batch.filter(pc.equal(batch.column("partition"), partition))
@@ -191,7 +198,7 @@ class LandingTask:
             place = Place(report.partition, *element)
             sink.write_revision(place, revision)
             # The driver asks Cassandra for the values, which may be many: of which ticks is all that it needs to know.
-            report.revisions.append((place, revision._replace(values=None)))
+            report.revisions.append((place, revision._replace(values=None, extra=None)))
 
     def _new(
         self, ticks: TickColumns, landed: set[TickKey], before: Mapping[TickKey, StoredTick], partition: int

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields
+from decimal import Decimal
 from itertools import pairwise, repeat
 from operator import attrgetter
 from typing import Any
@@ -23,7 +24,7 @@ class TickColumns:
 
     All arrays are of one length, in the order of the messages. `ticker` and `sector` are arrays of objects; so are
     `market_cap` and `price` if some are not whole numbers, or too large for 64 bits, and those of `own`, one a field of
-    :data:`tickledger.tick.OWN_FIELDS`. The rest are 64-bit integers.
+    :data:`tickledger.tick.OWN_FIELDS`. `extra` is None where no tick has any. The rest are 64-bit integers.
     """
 
     ticker: NDArray[Any]
@@ -36,16 +37,18 @@ class TickColumns:
     trade_day: NDArray[np.int64]
     offset: NDArray[np.int64]
     own: tuple[NDArray[Any], ...] = ()
+    extra: NDArray[Any] | None = None
 
     @classmethod
     def of(cls, ticks: Iterable[tuple[Tick, int]]) -> "TickColumns":
         """The columns of single ticks, each with its offset."""
         rows = [(*tick, offset) for tick, offset in ticks]
         columns = [list(column) for column in zip(*rows, strict=True)] or [[] for _ in fields(cls)]
-        ticker, created_ms, id_, volume, market_cap, price, sector, trade_day, own, offset = columns
+        ticker, created_ms, id_, volume, market_cap, price, sector, trade_day, own, extra, offset = columns
         return cls(
             objects(ticker), whole(created_ms), whole(id_), whole(volume), numbers(market_cap), numbers(price),
             objects(sector), whole(trade_day), whole(offset), tuple(map(objects, zip(*own, strict=True))),
+            objects(extra) if any(extra) else None,
         )  # fmt: skip
 
     def __len__(self) -> int:
@@ -55,7 +58,8 @@ class TickColumns:
     def take(self, rows: Any) -> "TickColumns":
         """Some of the ticks: by their places, or by a mask."""
         own = tuple([column[rows] for column in self.own]) if self.own else ()
-        return TickColumns(*[column[rows] for column in self._columns()], own)  # type: ignore[call-arg]
+        extra = None if self.extra is None else self.extra[rows]
+        return TickColumns(*[column[rows] for column in self._columns()], own, extra)  # type: ignore[call-arg]
 
     def merged(self, other: "TickColumns") -> "TickColumns":
         """These ticks and others, in the order of their messages."""
@@ -63,7 +67,9 @@ class TickColumns:
             return other
         pairs = zip(self._columns(), other._columns(), strict=True)
         own = tuple(map(np.concatenate, zip(self.own, other.own, strict=True)))
-        both = TickColumns(*map(np.concatenate, pairs), own=own)  # type: ignore[arg-type,misc]
+        extras = [one.extra if one.extra is not None else objects([None] * len(one)) for one in (self, other)]
+        extra = np.concatenate(extras) if not self.extra is other.extra is None else None
+        both = TickColumns(*map(np.concatenate, pairs), own=own, extra=extra)  # type: ignore[arg-type,misc]
         return both.take(np.argsort(both.offset, kind="stable"))
 
     def keys(self) -> list[TickKey]:
@@ -100,7 +106,9 @@ class TickColumns:
     def ticks(self) -> Iterator[Tick]:
         """The ticks one by one."""
         own = zip(*(column.tolist() for column in self.own), strict=True) if self.own else repeat((), len(self))
-        return (Tick(*row) for row in zip(*(column.tolist() for column in self._columns()[:-1]), own, strict=True))
+        extra = repeat(None, len(self)) if self.extra is None else self.extra.tolist()
+        columns = (column.tolist() for column in self._columns()[:-1])
+        return (Tick(*row) for row in zip(*columns, own, extra, strict=True))
 
 
 def places_by(values: Sequence[Hashable]) -> Iterator[tuple[Any, NDArray[np.intp]]]:
@@ -112,8 +120,8 @@ def places_by(values: Sequence[Hashable]) -> Iterator[tuple[Any, NDArray[np.intp
     return zip(numbered, np.split(order, ends[:-1]), strict=True)
 
 
-#: All but those of `own`.
-_COLUMNS_OF = attrgetter(*(column.name for column in fields(TickColumns) if column.name != "own"))
+#: All but those of `own`, and `extra`.
+_COLUMNS_OF = attrgetter(*(column.name for column in fields(TickColumns) if column.name not in ("own", "extra")))
 
 
 @dataclass
@@ -171,7 +179,7 @@ def whole(values: Sequence[int]) -> NDArray[np.int64]:
     return np.array(values, np.int64)
 
 
-def numbers(values: Sequence[int | float]) -> NDArray[Any]:
+def numbers(values: Sequence[int | float | Decimal]) -> NDArray[Any]:
     """An array of 64-bit integers if all values are that, else of objects: a float would lose digits."""
     if set(map(type, values)) <= {int} and max(values, default=0) <= MAX_BIGINT:
         return whole(values)  # type: ignore[arg-type]

@@ -5,14 +5,16 @@ Layouts: Cassandra's native protocol, version 5, sections 4.1.7 (BATCH) and 6 (v
 
 import struct
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
 import numpy as np
+from cassandra.query import UNSET_VALUE
 from numpy.typing import NDArray
 
 from streaming.tick_columns import TickColumns, numbers, objects, places_by
-from tickledger.tick import CORE_FIELDS, LANDING_COLUMNS, OWN_FIELDS, FieldKind, Tick
+from tickledger.tick import CORE_FIELDS, EXTRA_COLUMN, LANDING_COLUMNS, OWN_FIELDS, FieldKind, Tick
 
 _pack_bigint = struct.Struct(">q").pack
 _pack_int = struct.Struct(">i").pack
@@ -20,17 +22,23 @@ _pack_short = struct.Struct(">H").pack
 _pack_date = struct.Struct(">I").pack
 #: So few are packed one by one sooner than as a table.
 FEW_TICKS = 4
+#: Bytes of rows with extra fields that one batch takes, and about those of a row without them. Cassandra refuses a
+#: batch of over 50 KiB.
+BATCH_BYTES, ROW_BYTES = 40_000, 200
 #: The columns of a packed row, in their order.
 PACKED_COLUMNS = (
     *(field.name for field in CORE_FIELDS),
     *(name for name, _ in LANDING_COLUMNS),
     *(field.name for field in OWN_FIELDS),
+    EXTRA_COLUMN,
 )
 _VALUES = len(PACKED_COLUMNS)
 _NULL = _pack_int(-1)
+#: Leaves the column alone. A null would be stored, as a deletion.
+_UNSET = _pack_int(-2)
 
 
-def pack_decimal(value: int | float) -> bytes:
+def pack_decimal(value: int | float | Decimal) -> bytes:
     """A number as Cassandra's `decimal`: a four-byte scale and the unscaled value in two's complement.
 
     A float becomes the shortest decimal that reads back as the same float, which is what the message said up to
@@ -39,7 +47,7 @@ def pack_decimal(value: int | float) -> bytes:
     if type(value) is int:
         unscaled, scale = value, 0
     else:
-        sign, digits, exponent = Decimal(repr(value)).as_tuple()
+        sign, digits, exponent = (value if type(value) is Decimal else Decimal(repr(value))).as_tuple()
         if not isinstance(exponent, int):
             raise ValueError(f"{value} is not a finite number")
         unscaled = int("".join(map(str, digits))) * (-1 if sign else 1)
@@ -63,9 +71,9 @@ _PACK: dict[FieldKind, Callable[[Any], bytes]] = {
 _PACK_OWN = tuple(_PACK[field.kind] for field in OWN_FIELDS if field.kind in _PACK)
 
 
-def pack_tick(tick: Tick, partition: int, offset: int) -> list[bytes | None]:
-    """A tick as the values of the prepared upsert."""
-    values: list[bytes | None] = [
+def pack_tick(tick: Tick, partition: int, offset: int) -> list[Any]:
+    """A tick as the values of the prepared upsert: bytes, None, or what the driver takes for a column left alone."""
+    values: list[Any] = [
         tick.ticker.encode(),
         _pack_bigint(tick.created_ms),
         _pack_bigint(tick.id),
@@ -76,9 +84,8 @@ def pack_tick(tick: Tick, partition: int, offset: int) -> list[bytes | None]:
         *_landing_values(tick.trade_day, partition),
         _pack_bigint(offset),
     ]
-    if not tick.own:
-        return values
-    return values + [None if value is None else pack(value) for pack, value in zip(_PACK_OWN, tick.own, strict=True)]
+    values += [None if value is None else pack(value) for pack, value in zip(_PACK_OWN, tick.own, strict=True)]
+    return [*values, UNSET_VALUE if tick.extra is None else tick.extra.encode()]
 
 
 def _landing_values(trade_day: int, partition: int) -> tuple[bytes, bytes]:
@@ -133,8 +140,14 @@ def row_head(query_id: bytes) -> bytes:
 def pack_rows(query_id: bytes, ticks: TickColumns, partition: int, most: int) -> Iterator[tuple[int, bytes]]:
     """Ticks of one company and day as rows of a batch, at most `most` at once: how many, and their bytes."""
     head = row_head(query_id)
-    for alike, own in _alike(ticks) if ticks.own else ((ticks, ()),):
-        table = None if len(alike) <= FEW_TICKS else _table(head, alike, own, partition)
+    if ticks.extra is not None and not any(extras := ticks.extra.tolist()):
+        # Others of their messages have some.
+        ticks = replace(ticks, extra=None)
+    elif ticks.extra is not None:
+        longest = max(len(one.encode()) for one in extras if one is not None)
+        most = max(1, min(most, BATCH_BYTES // (ROW_BYTES + longest)))
+    for alike, last in _alike(ticks) if ticks.own or ticks.extra is not None else ((ticks, ()),):
+        table = None if len(alike) <= FEW_TICKS else _table(head, alike, last, partition)
         for start in range(0, len(alike), most):
             if table is not None:
                 part = table[start : start + most]
@@ -147,24 +160,31 @@ def pack_rows(query_id: bytes, ticks: TickColumns, partition: int, most: int) ->
 
 
 def _alike(ticks: TickColumns) -> Iterator[tuple[TickColumns, Sequence[NDArray[Any]]]]:
-    """The ticks whose own values are equally long, and so their rows; and these values, packed, by field."""
+    """The ticks whose last values are equally long, and so their rows; and these values, packed, by column.
+
+    They are those of the fields of one's own, and the extra ones if there are any.
+    """
     if len(ticks) <= FEW_TICKS:
         yield ticks, ()
         return
     packed = [objects(_packed_own(pack, column)) for pack, column in zip(_PACK_OWN, ticks.own, strict=True)]
+    if ticks.extra is not None:
+        packed.append(objects([_UNSET if one is None else _sized(one.encode()) for one in ticks.extra.tolist()]))
     lengths = list(zip(*(map(len, column) for column in packed), strict=True))
     for _, places in places_by(lengths):
         yield ticks.take(places), [column[places] for column in packed]
 
 
-def _sized(value: bytes | None) -> bytes:
-    return _NULL if value is None else _pack_int(len(value)) + value
+def _sized(value: Any) -> bytes:
+    if type(value) is bytes:
+        return _pack_int(len(value)) + value
+    return _NULL if value is None else _UNSET
 
 
-def _table(head: bytes, ticks: TickColumns, own: Sequence[NDArray[Any]], partition: int) -> NDArray[np.uint8] | None:
+def _table(head: bytes, ticks: TickColumns, last: Sequence[NDArray[Any]], partition: int) -> NDArray[np.uint8] | None:
     """One row of bytes per tick, all as long; None if a decimal is not whole, negative, or of over 64 bits.
 
-    `own` are their own values, packed, those of a field equally long. They share ticker and day, and so the sector,
+    `last` are their last values, packed, those of a column equally long. They share ticker and day, and so the sector,
     which the row rules hold against `profile`: those three are written once for all, nothing else is.
     """
     market_cap, price = _decimals(ticks.market_cap), _decimals(ticks.price)
@@ -180,8 +200,10 @@ def _table(head: bytes, ticks: TickColumns, own: Sequence[NDArray[Any]], partiti
         *price,
         _sized(ticks.sector[0].encode()) + b"".join(landing),
         *_bigints(ticks.offset),
-        *map(_as_table, own),
+        *map(_as_table, last),
     ]
+    if ticks.extra is None:
+        parts.append(_UNSET)
     columns = [np.frombuffer(part, np.uint8) if isinstance(part, bytes) else part for part in parts]
     table, at = np.empty((len(ticks), sum(column.shape[-1] for column in columns)), np.uint8), 0
     for column in columns:

@@ -23,7 +23,7 @@ from cassandra.pool import Host
 from cassandra.query import BatchStatement, BatchType, BoundStatement
 
 from streaming.tick_columns import TickColumns
-from streaming.tick_packing import PACKED_COLUMNS, PackedRows, pack_rows, pack_tick
+from streaming.tick_packing import BATCH_BYTES, PACKED_COLUMNS, PackedRows, pack_rows, pack_tick
 from tickledger.decode import DeadLetter
 from tickledger.errors import StoreUnavailable
 from tickledger.revisions import Place, Revision
@@ -32,6 +32,7 @@ from tickledger.stores import CASSANDRA_ERRORS, CASSANDRA_REQUEST_SECONDS, cassa
 from tickledger.tick import (
     DEAD_LETTER_BUCKET,
     DEAD_LETTER_TABLE,
+    EXTRA_COLUMN,
     MOST_RAW_BYTES,
     OWN_FIELDS,
     RAW_TABLE,
@@ -122,7 +123,7 @@ class TickSink:
         one_row = self._one_row(ticks, partition)
         nodes = self._nodes_of(one_row)
         for rows, packed in pack_rows(self._statements.insert_tick.query_id, ticks, partition, TICKS_A_BATCH):
-            if nodes in self._waiting and not self._waiting[nodes].has_room_for(rows):
+            if nodes in self._waiting and not self._waiting[nodes].has_room_for(rows, len(packed)):
                 self._send_ticks(self._waiting.pop(nodes))
             self._waiting.setdefault(nodes, _Waiting(one_row)).add(rows, packed)
 
@@ -145,8 +146,9 @@ class TickSink:
             "kafka_partition": place.partition,
             "kafka_offset": place.offset,
             "position": place.position,
+            EXTRA_COLUMN: revision.extra,
         }
-        self._send(self._statements.insert_revision.bind(values), TICK_BYTES)
+        self._send(self._statements.insert_revision.bind(values), TICK_BYTES + len(revision.extra or ""))
 
     def drain(self) -> None:
         """Send what waits and return when all of it is stored. Raises TickledgerError, as the class says."""
@@ -233,7 +235,7 @@ class TickSink:
         batch._statements_and_parameters = PackedRows(
             self._statements.insert_tick.query_id, waiting.rows, b"".join(waiting.packed)
         )
-        self._send(batch, waiting.rows * TICK_BYTES)
+        self._send(batch, max(waiting.rows * TICK_BYTES, waiting.size))
 
     def _send(self, statement: Any, size: int) -> None:
         self._begin(statement, size)
@@ -315,12 +317,15 @@ class _Waiting:
     one_row: BoundStatement
     rows: int = 0
     packed: list[bytes] = field(default_factory=list)
+    size: int = 0
 
-    def has_room_for(self, rows: int) -> bool:
-        return self.rows + rows <= TICKS_A_BATCH and len(self.packed) < COMPANIES_A_BATCH
+    def has_room_for(self, rows: int, size: int) -> bool:
+        some = self.rows + rows <= TICKS_A_BATCH and self.size + size <= BATCH_BYTES
+        return some and len(self.packed) < COMPANIES_A_BATCH
 
     def add(self, rows: int, packed: bytes) -> None:
         self.rows += rows
+        self.size += len(packed)
         self.packed.append(packed)
 
 

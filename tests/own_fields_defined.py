@@ -7,6 +7,7 @@ from random import Random
 from typing import Any
 
 import pytest
+from cassandra.query import UNSET_VALUE
 
 from producer.replay import TickFile
 from streaming.decode_columns import ColumnDecoder
@@ -114,15 +115,15 @@ def one_by_one(values: list[bytes]) -> tuple[list[tuple[Tick, int]], dict[tuple[
     return ticks, {(offset, letter.position): letter for offset, one in enumerate(each) for letter in one.dead}
 
 
-def rows_of(packed: bytes) -> Iterator[list[bytes | None]]:
+def rows_of(packed: bytes) -> Iterator[list[Any]]:
     """The values of packed rows."""
     at = 0
     while at < len(packed):
         assert packed[at:].startswith(row_head(QUERY))
         at += len(row_head(QUERY))
-        row: list[bytes | None] = []
+        row: list[Any] = []
         for _ in PACKED_COLUMNS:
             length = int.from_bytes(packed[at : at + 4], "big", signed=True)
-            row.append(packed[at + 4 : at + 4 + length] if length >= 0 else None)
+            row.append(packed[at + 4 : at + 4 + length] if length >= 0 else (UNSET_VALUE if length == -2 else None))
             at += 4 + max(length, 0)
         yield row

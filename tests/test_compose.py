@@ -391,7 +391,7 @@ class TestStart:
         needed |= {"containers/requirements.py", "containers/spark"}
         assert rules[0] == "*"
         ours = {package for package in packages if "." not in package}
-        assert let_in == {*ours, *needed, "dbt_project", "README.md", "LICENSE"}
+        assert let_in == {*ours, *needed, "dbt_project", "feeds", "README.md", "LICENSE"}
         assert "dbt_project/profiles.yml" in rules
 
 

@@ -2,6 +2,7 @@
 
 import json
 from datetime import datetime
+from decimal import Decimal
 from random import Random
 from typing import Any
 
@@ -13,7 +14,8 @@ from hypothesis import strategies as st
 
 from tests.support.poison import BAD_TICKS, GOOD, ODD_BUT_GOOD, UNREADABLE, message, mutated
 from tests.support.shapes import MESSAGE_TIMES, SPELT_TIMES, messages
-from tickledger.decode import BYTES_A_DEAD_LETTER, MOST_DEAD_LETTERS, Decoder, element_bytes
+from tickledger.decode import BYTES_A_DEAD_LETTER, MOST_DEAD_LETTERS, Decoder
+from tickledger.elements import element_bytes
 from tickledger.tick import (
     WHOLE_MESSAGE,
     Tick,
@@ -195,3 +197,31 @@ def test_any_mutation_of_a_good_tick_is_accounted_for(changes: dict[str, Any], m
     decoded = Decoder(SECTORS).decode(value, message_ms)
 
     assert len(decoded.ticks) + len(decoded.dead) == 1
+
+
+def test_a_number_keeps_the_digits_that_a_float_would_cut() -> None:
+    price, market_cap = "550.123456789012345678", "123456789012345678901234"
+    value = message(price="?p", market_cap="?m").replace(b'"?p"', price.encode()).replace(b'"?m"', market_cap.encode())
+
+    ((_, tick),) = Decoder(SECTORS).decode(value, MESSAGE_MS).ticks
+
+    assert (tick.price, tick.market_cap) == (Decimal(price), Decimal(market_cap))
+    assert type(tick.price) is Decimal
+
+
+def test_fields_that_nobody_described_are_kept_in_one_text() -> None:
+    value = message(desk=7, bid={"b": 1, "a": None}).replace(b": 7", b": 7.0000000000000000001")
+
+    ((_, tick),) = Decoder(SECTORS).decode(value, MESSAGE_MS).ticks
+
+    assert tick.extra == '{"bid":{"a":null,"b":1},"desk":7.0000000000000000001}'
+    assert Decoder(SECTORS).decode(message(revision=None), MESSAGE_MS).ticks[0][1].extra is None
+
+
+def test_a_correction_and_a_cancellation_keep_theirs_too() -> None:
+    key = {name: GOOD[name] for name in ("ticker", "created_at", "id")}
+    elements = [GOOD | {"revision": "correction", "side": "B"}, key | {"revision": "cancellation", "side": "S"}]
+
+    decoded = Decoder(SECTORS).decode(json.dumps(elements).encode(), MESSAGE_MS)
+
+    assert [one.extra for _, one in decoded.revisions] == ['{"side":"B"}', '{"side":"S"}']

@@ -106,7 +106,7 @@ def commands_of(doc: str) -> Iterator[Command]:
 
 
 #: Commands of `tickledger` that have commands of their own.
-GROUPS = ("dead-letters", "services", "produce")
+GROUPS = ("dead-letters", "feed", "services", "produce")
 
 COMMANDS = list(dict.fromkeys(command for doc in DOCS for command in commands_of(doc)))
 

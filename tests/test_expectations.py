@@ -293,6 +293,12 @@ CASES: dict[str, tuple[Doctor, str, set[str]]] = {
     ),
     "a dead letter is lost": (lose_dead_letter, "failed", {"books.dead_letters_are_in_cassandra"}),
     "a dead letter too many": (add_dead_letter, "failed", {"books.dead_letters_are_in_cassandra"}),
+    # The last one: the batch behind it would lack the field again.
+    "a field that nobody described": (
+        set_row("UPDATE landed_batches SET unknown_fields = '[\"side\"]' WHERE 1"),
+        "warned",
+        {"books.unknown_fields_are_as_before"},
+    ),
 }
 
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from streaming.tick_columns import TickColumns
 from streaming.tick_packing import PackedRows, pack_decimal, pack_rows, pack_tick
-from tickledger.tick import RAW_TABLE, TICK_FIELDS, Tick, cassandra_tables, day_to_date, ms_to_datetime
+from tickledger.tick import MOST_EXTRA, RAW_TABLE, TICK_FIELDS, Tick, cassandra_tables, day_to_date, ms_to_datetime
 
 PROTOCOL = 5
 
@@ -126,3 +126,43 @@ def test_the_tables_hold_every_field_of_the_tick() -> None:
 
     for field in TICK_FIELDS:
         assert f"{field.name} {field.cassandra_type}" in raw
+
+
+@given(st.decimals(allow_nan=False, allow_infinity=False, places=30, min_value=-(10**15), max_value=10**15))
+def test_a_decimal_of_many_digits_keeps_them(value: Decimal) -> None:
+    assert DecimalType.deserialize(pack_decimal(value), PROTOCOL) == value
+
+
+@pytest.mark.parametrize("number", [2, 9])
+def test_fields_that_nobody_described_are_packed_beside_their_tick(number: int) -> None:
+    ticks, query = some_ticks([200] * number), b"sixteen bytes.id"
+    extras = [None, '{"side":"B"}', '{"side":"Ü"}', '{"venue":7}']
+    ticks = [(tick._replace(extra=extras[place % 4]), offset) for place, (tick, offset) in enumerate(ticks)]
+
+    packed = b"".join(rows for _, rows in pack_rows(query, TickColumns.of(ticks), 3, most=200))
+
+    by_the_driver = [(True, query, pack_tick(tick, 3, offset)) for tick, offset in ticks]
+    sent_so = sent(PackedRows(query, number, packed), PROTOCOL)
+    assert len(sent_so) == len(sent(by_the_driver, PROTOCOL))
+    for tick, _ in ticks:
+        assert (tick.extra or "").encode() in sent_so
+
+
+@pytest.mark.parametrize("number", [2, 9])
+def test_ticks_beside_others_with_extra_fields_are_packed_as_if_alone(number: int) -> None:
+    ticks, query = some_ticks([200] * number), b"sixteen bytes.id"
+    with_one = TickColumns.of([*ticks, (ticks[0][0]._replace(extra='{"side":"B"}'), 9)])
+
+    assert list(pack_rows(query, with_one.take(range(number)), 3, 200)) == list(
+        pack_rows(query, TickColumns.of(ticks), 3, 200)
+    )
+
+
+def test_a_batch_of_long_extra_fields_is_as_large_as_cassandra_takes() -> None:
+    ticks, query = some_ticks([200] * 50), b"sixteen bytes.id"
+    ticks = [(tick._replace(extra="ü" * MOST_EXTRA), offset) for tick, offset in ticks]
+
+    parts = list(pack_rows(query, TickColumns.of(ticks), 3, most=200))
+
+    assert sum(rows for rows, _ in parts) == 50
+    assert max(len(packed) for _, packed in parts) < 50 * 1024

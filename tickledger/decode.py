@@ -2,22 +2,24 @@
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple
 
-import orjson
-
-from tickledger.revisions import Revision
-from tickledger.row_rules import RowRuleBroken, RowRules, has_every_field, is_revision, json_kind
+from tickledger.elements import Cut, Unreadable, array_spans, elements_of, with_marks
+from tickledger.feed import Feed
+from tickledger.feed_reader import CSV_MARK, JSON_MARK, FeedReader
+from tickledger.numbers import exact_json, has_long_numbers
+from tickledger.revisions import Revision, RevisionKind
+from tickledger.row_rules import REVISION_FIELD, RowRuleBroken, RowRules, has_every_field, is_revision
 from tickledger.tick import WHOLE_MESSAGE, Tick
 from tickledger.trading_days import UTC_DAYS, TradingDays
 
-#: A message with more values than this is not read: a few kilobytes, compressed, can hold them by the hundred million.
-MOST_VALUES = 1_000_000
 #: Broken elements that are kept one by one: one per this number of bytes of the message, and at most this number.
 #: A tick with all of its fields has over a hundred bytes, and a dead letter's row costs about three times that.
 BYTES_A_DEAD_LETTER = 100
 MOST_DEAD_LETTERS = 100
+#: Those of a message take at most so many bytes beside twice its own; else it is kept whole.
+MOST_AROUND = 10_000
 #: The reason of a message that is kept whole since more of its elements are broken.
 TOO_MANY_BROKEN = "too_many_broken"
 #: Raises RowRuleBroken for a tick that must not land although it keeps all rules.
@@ -50,20 +52,25 @@ class Decoded(NamedTuple):
     revisions: list[tuple[int, Revision]]
 
 
-class Unreadable(Exception):
-    """A message that is no array of elements: a stable reason, and a detail for people."""
-
-    def __init__(self, reason: str, detail: str) -> None:
-        super().__init__(reason, detail)
-        self.reason = reason
-        self.detail = detail
-
-
 class Decoder:
-    """Decodes messages against the companies of `profile` (ticker → sector); ticks get one of the trading days."""
+    """Decodes messages against the companies of `profile` (ticker → sector); ticks get one of the trading days.
 
-    def __init__(self, sectors: Mapping[str, str], days: TradingDays = UTC_DAYS) -> None:
+    `feed` describes the messages; without one they are the lab's. `shares` (ticker → shares outstanding) are needed
+    where it asks for market_cap by them.
+    """
+
+    def __init__(
+        self,
+        sectors: Mapping[str, str],
+        days: TradingDays = UTC_DAYS,
+        feed: Feed | None = None,
+        shares: Mapping[str, int] | None = None,
+    ) -> None:
         self._rules = RowRules(sectors, days)
+        reader = None if feed is None else FeedReader(feed, sectors, shares)
+        self._elements = _lab_elements if reader is None else reader.elements
+        self._cut = _lab_cut if reader is None else reader.cut
+        self._feed = feed
 
     def decode(self, value: bytes | None, message_ms: int, one_more_rule: OneMoreRule | None = None) -> Decoded:
         """Take one message apart. `message_ms` is Kafka's timestamp of it, in milliseconds since 1970-01-01 UTC.
@@ -74,7 +81,7 @@ class Decoder:
         most as many dead letters as :func:`most_dead_letters` says, or one, the message itself.
         """
         try:
-            elements = elements_of(value)
+            elements = self._elements(value)
         except Unreadable as error:
             return Decoded([], [DeadLetter(WHOLE_MESSAGE, value or b"", error.reason, error.detail)], [])
         assert value is not None
@@ -94,7 +101,34 @@ class Decoder:
                     ticks.append((position, tick))
             except RowRuleBroken as rule:
                 broken.add(position, rule)
-        return Decoded(ticks, broken.dead_letters(value, len(elements)), revisions)
+        return Decoded(ticks, broken.dead_letters(value, len(elements), self._cut), revisions)
+
+    def message_of(self, raw_value: bytes) -> bytes:
+        """The message that holds one element alone, from what its dead letter keeps of it."""
+        return b"[" + raw_value + b"]" if self._feed is None else self._feed.message_of(raw_value)
+
+    def as_corrections(self, value: bytes, positions: Collection[int]) -> bytes:
+        """The message with a mark on some of its elements that they correct a tick, whatever marks one in its feed."""
+        if self._feed is None:
+            return with_marks(value, self._cut(value), positions, LAB_MARK)
+        mark = self._feed.csv.delimiter.encode() + CSV_MARK if self._feed.messages == "csv" else JSON_MARK
+        return with_marks(value, self._cut(value), positions, mark)
+
+
+#: The mark of the lab's messages, behind an object's last field.
+LAB_MARK = f', "{REVISION_FIELD}": "{RevisionKind.CORRECTION}"'.encode()
+
+
+def _lab_elements(value: bytes | None) -> list[Any]:
+    elements = elements_of(value)
+    if has_long_numbers(value or b""):
+        exact: list[Any] = exact_json(value or b"")
+        return exact
+    return elements
+
+
+def _lab_cut(value: bytes) -> Cut:
+    return Cut(b"", list(array_spans(value)), b"")
 
 
 class _Broken:
@@ -125,10 +159,13 @@ class _Broken:
         if rule.revision is not None:
             self._revisions[position] = rule.revision
 
-    def dead_letters(self, value: bytes, elements: int) -> list[DeadLetter]:
+    def dead_letters(self, value: bytes, elements: int, cut: Callable[[bytes], Cut]) -> list[DeadLetter]:
         if not self.number:
             return []
-        if self.are_many:
+        parts = None if self.are_many else cut(value)
+        places = [at for at, *_ in self._first]
+        # Each element is kept with what stands around all of them, which may be most of a message.
+        if parts is None or len(parts.spans) != elements or parts.size(places) > 2 * len(value) + MOST_AROUND:
             at, _, detail = self._first[0]
             unread = Counter({"not looked at": self.number - self._reasons.total()})
             counts = [*self._reasons.most_common(), *(+unread).items()]
@@ -136,10 +173,14 @@ class _Broken:
             detail = f"{self.number:,} of {elements:,} elements cannot land ({reasons}); element {at}: {detail}"
             ticks, revisions = tuple(self._ticks.values()), tuple(self._revisions.items())
             return [DeadLetter(WHOLE_MESSAGE, value, TOO_MANY_BROKEN, detail, ticks, revisions)]
-        raw = list(element_bytes(value))
         return [
             DeadLetter(
-                at, raw[at], reason, detail, _of(self._ticks, at), tuple((at, one) for one in _of(self._revisions, at))
+                at,
+                parts.raw(value, at),
+                reason,
+                detail,
+                _of(self._ticks, at),
+                tuple((at, one) for one in _of(self._revisions, at)),
             )
             for at, reason, detail in self._first
         ]
@@ -155,52 +196,6 @@ def broken_elements(reason: str, detail: str) -> int:
     return int(found[1].replace(",", "")) if found else 1
 
 
-def elements_of(value: bytes | None) -> list[Any]:
-    """The elements of a message's array, at least one. Raises Unreadable."""
-    if value is None:
-        raise Unreadable("no_value", "the message has no value")
-    # No value is shorter than a byte, so that most messages need no counting.
-    if len(value) > MOST_VALUES and sum(map(value.count, (b",", b"[", b"{"))) > MOST_VALUES:
-        raise Unreadable("too_many_values", f"the message holds over {MOST_VALUES:,} values")
-    try:
-        elements = orjson.loads(value)
-    except orjson.JSONDecodeError as error:
-        raise Unreadable(*_why_unreadable(value, error)) from None
-    if not isinstance(elements, list):
-        raise Unreadable("not_an_array", f"the message is {json_kind(elements)}; it should be an array")
-    if not elements:
-        raise Unreadable("empty_array", "the array holds no tick")
-    return elements
-
-
 def most_dead_letters(value: bytes) -> int:
     """How many broken elements of a message are kept one by one; with more, the message is kept as a whole."""
     return min(1 + len(value) // BYTES_A_DEAD_LETTER, MOST_DEAD_LETTERS)
-
-
-#: A text, or what begins, ends and parts values. Possessive, so that a text of any length takes no memory.
-_STRUCTURE = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|[][{},]', re.DOTALL)
-
-
-def element_bytes(value: bytes) -> Iterator[bytes]:
-    """The exact bytes of each element of a JSON array that orjson could read, however deep it is."""
-    depth = start = 0
-    for found in _STRUCTURE.finditer(value):
-        at = found.start()
-        mark = value[at : at + 1]
-        if mark in b"[{":
-            depth += 1
-            start = at + 1 if depth == 1 else start
-        elif mark in b"]}":
-            depth -= 1
-        if (mark == b"," and depth == 1) or (mark == b"]" and depth == 0):
-            yield value[start:at].strip(b" \t\n\r")
-            start = at + 1
-
-
-def _why_unreadable(value: bytes, error: orjson.JSONDecodeError) -> tuple[str, str]:
-    try:
-        value.decode()
-    except UnicodeDecodeError as bad:
-        return "bad_utf8", f"byte {bad.start} is not UTF-8"
-    return "not_json", str(error)

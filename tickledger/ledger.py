@@ -28,6 +28,7 @@ from tickledger.settings import Settings
 from tickledger.stores import close_quietly, connect_mysql, fetch_rows, mysql, mysql_errors
 from tickledger.tick import OWN_FIELDS, TickField
 from tickledger.trading_days import UTC_DAYS, TradingDays
+from tickledger.unknown_fields import as_kept
 
 #: A stream that was killed a moment ago, or whose connection broke, may hold the lock for so long.
 LOCK_SECONDS = 10
@@ -167,7 +168,8 @@ class LandedBatch:
     `days` are the trading days that its ticks are of. `corrections` are the corrections and cancellations that it
     keeps, of which `waiting` wait for their tick; `found` are those that waited for a tick that it lands. Those of
     `expired` have waited for too long: they count as dead letters of their own batches from now on.
-    `phases` are seconds by phase, as far as they have ended: those of :data:`PHASES`.
+    `phases` are seconds by phase, as far as they have ended: those of :data:`PHASES`. `unknown_fields` are the names of
+    fields that came with ticks and that nobody described.
     """
 
     batch_id: int
@@ -186,6 +188,7 @@ class LandedBatch:
     companies: Mapping[str, Company] = field(default_factory=dict)
     days: TradingDays = UTC_DAYS
     corrections: int = 0
+    unknown_fields: frozenset[str] = frozenset()
     waiting: Sequence[WaitingRevision] = ()
     found: Sequence[WaitingRevision] = ()
     expired: Sequence[WaitingRevision] = ()
@@ -516,6 +519,7 @@ _OF_A_BATCH: dict[str, Callable[[LandedBatch], Any]] = {
     "contract_hash": lambda _: contract_hash(),
     "profile_version": lambda batch: profile_version(batch.companies),
     "verdict": lambda _: "unchecked",
+    "unknown_fields": lambda batch: as_kept(batch.unknown_fields) if batch.ticks_landed or batch.corrections else None,
     "corrections": lambda batch: batch.corrections,
     "corrected_volume": lambda batch: batch.corrected_volume,
     "corrected_ticks": lambda batch: batch.corrected_ticks,

@@ -32,7 +32,7 @@ class Revision(NamedTuple):
     """One correction or cancellation of the tick (ticker, created_ms, id), which may not have come yet.
 
     `revised_ms` is when the feed made it, in milliseconds since 1970-01-01 UTC; `trade_day` is the tick's, in days
-    since then. A cancellation has no `values`.
+    since then. A cancellation has no `values`. `extra` is a tick's.
     """
 
     kind: RevisionKind
@@ -42,6 +42,7 @@ class Revision(NamedTuple):
     trade_day: int
     revised_ms: int
     values: TickValues | None
+    extra: str | None = None
 
 
 class Place(NamedTuple):

@@ -5,14 +5,19 @@ in words. Pure functions, no server needed.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from decimal import Decimal
 from typing import Any, NamedTuple
 
+import orjson
+
+from tickledger.numbers import MOST_DIGITS, is_short
 from tickledger.revisions import Revision, RevisionKind, TickValues
 from tickledger.tick import (
     CORE_FIELDS,
     EARLIEST_MS,
     LATEST_MS,
     MAX_AHEAD_MS,
+    MOST_EXTRA,
     TICK_FIELDS,
     BadTime,
     Tick,
@@ -28,7 +33,7 @@ REVISED_AT_FIELD = "revised_at"
 #: A detail may quote the input; this bounds it.
 MAX_QUOTE = 80
 
-_KINDS: dict[str, set[type]] = {"whole": {int}, "decimal": {int, float}, "text": {str}, "time": {str}}
+_KINDS: dict[str, set[type]] = {"whole": {int}, "decimal": {int, float, Decimal}, "text": {str}, "time": {str}}
 _KIND_NAMES = {"whole": "a whole number", "decimal": "a number", "text": "a text", "time": "a text"}
 
 
@@ -63,7 +68,9 @@ class FieldRule(NamedTuple):
         """Whether all of the values, of which there is at least one, are as they should be."""
         if self.field.optional and not (values := [value for value in values if value is not None]):
             return True
-        if not self.kinds.issuperset(map(type, values)):
+        if not self.kinds.issuperset(kinds := set(map(type, values))):
+            return False
+        if Decimal in kinds and not all(map(is_short, values)):
             return False
         if self.field.kind == "time":
             return True
@@ -81,6 +88,9 @@ class FieldRule(NamedTuple):
         if type(value) not in self.kinds:
             found = json_kind(value) if type(value) in (dict, list) else f"{json_kind(value)} ({quote(value)})"
             return RowRuleBroken("wrong_type", f"{name} is {found}; it should be {_KIND_NAMES[self.field.kind]}")
+        if not is_short(value):
+            digits = f"at most {MOST_DIGITS} digits, and as many behind its point"
+            return RowRuleBroken("out_of_range", f"{name} is {quote(value)}; it should have {digits}")
         measure = " characters long" if self.field.kind == "text" else ""
         bounds = f"from {self.field.minimum} to {self.field.maximum}{measure}"
         return RowRuleBroken("out_of_range", f"{name} is {quote(value)}; it should be {bounds}")
@@ -103,6 +113,56 @@ _KEY_RULES = tuple(rule for rule in FIELD_RULES if rule.field.name in ("ticker",
 def has_every_field(element: Any) -> bool:
     """Whether an element is an object with all fields that are not optional; whatever is not breaks a rule."""
     return type(element) is dict and element.keys() >= _REQUIRED
+
+
+class Broken(NamedTuple):
+    """An element that cannot be read as its feed's description says: a stable reason, and a detail for people."""
+
+    reason: str
+    detail: str
+
+
+class Unknown(dict[str, Any]):
+    """Fields that a feed's description does not name, as an element of it holds them under :data:`UNKNOWN`."""
+
+
+#: Where an element that a feed's description made has its unknown fields.
+UNKNOWN = ""
+_KNOWN = frozenset((*(field.name for field in TICK_FIELDS), REVISION_FIELD, REVISED_AT_FIELD))
+
+
+def may_have_extra(elements: Iterable[dict[str, Any]]) -> bool:
+    """Whether some of the elements, which have all required fields, have more fields than these."""
+    return max(map(len, elements), default=0) > len(_REQUIRED)
+
+
+def extra_of(element: dict[str, Any]) -> str | None:
+    """The fields of an element that are none of a tick's, as a JSON object, its keys sorted. None if there are none.
+
+    Raises RowRuleBroken where they are longer than is kept.
+    """
+    names = element.keys() - _KNOWN
+    if not names:
+        return None
+    unknown = element[UNKNOWN] if names == {UNKNOWN} else None
+    if type(unknown) is not Unknown:
+        unknown = {name: element[name] for name in names}
+    try:
+        extra = orjson.dumps(unknown, default=_spelt, option=orjson.OPT_SORT_KEYS).decode()
+    except orjson.JSONEncodeError:
+        raise _too_much(unknown, "they are nested too deep") from None
+    if len(extra) > MOST_EXTRA:
+        raise _too_much(unknown, f"they have {len(extra):,} characters as JSON; it should be at most {MOST_EXTRA:,}")
+    return extra
+
+
+def _spelt(number: Decimal) -> orjson.Fragment:
+    return orjson.Fragment(str(number))
+
+
+def _too_much(unknown: Mapping[str, Any], why: str) -> RowRuleBroken:
+    some = ", ".join(quote(name) for name in sorted(unknown)[:3])
+    return RowRuleBroken("too_much_extra", f"fields that nobody described ({some}) cannot be kept: {why}")
 
 
 def is_revision(element: Any) -> bool:
@@ -143,12 +203,14 @@ class RowRules:
 
     def tick(self, element: Any, message_ms: int) -> Tick:
         """The tick of one element of a message's array. Raises RowRuleBroken with the first rule that it breaks."""
+        if type(element) is Broken:
+            raise RowRuleBroken(*element)
         if type(element) is not dict:
             raise RowRuleBroken("not_an_object", f"the element is {json_kind(element)}; it should be an object")
         values = [_value(rule, element, message_ms) for rule in FIELD_RULES]
         ticker, created_ms, id_, volume, market_cap, price, sector = values[: len(CORE_FIELDS)]
         day, own = self._days.day_of(created_ms), tuple(values[len(CORE_FIELDS) :])
-        tick = Tick(ticker, created_ms, id_, volume, market_cap, price, sector, day, own)
+        tick = Tick(ticker, created_ms, id_, volume, market_cap, price, sector, day, own, extra_of(element))
         if not self.are_companies([(ticker, sector)]):
             raise self._why_no_company(tick)
         return tick
@@ -167,7 +229,8 @@ class RowRules:
         if mark == RevisionKind.CANCELLATION:
             ticker, created_ms, id_ = (_value(rule, element, message_ms) for rule in _KEY_RULES)
             day = self._days.day_of(created_ms)
-            return Revision(RevisionKind.CANCELLATION, ticker, created_ms, id_, day, revised_ms, None)
+            kind, extra = RevisionKind.CANCELLATION, extra_of(element)
+            return Revision(kind, ticker, created_ms, id_, day, revised_ms, None, extra)
         try:
             return _correction(self.tick(element, message_ms), revised_ms)
         except RowRuleBroken as broken:
@@ -186,7 +249,7 @@ class RowRules:
 def _correction(tick: Tick, revised_ms: int) -> Revision:
     values = TickValues(tick.volume, tick.market_cap, tick.price, tick.sector, tick.own)
     kind = RevisionKind.CORRECTION
-    return Revision(kind, tick.ticker, tick.created_ms, tick.id, tick.trade_day, revised_ms, values)
+    return Revision(kind, tick.ticker, tick.created_ms, tick.id, tick.trade_day, revised_ms, values, tick.extra)
 
 
 def _value(rule: FieldRule, element: dict[str, Any], message_ms: int) -> Any:
@@ -222,17 +285,22 @@ def _created_ms(text: str, message_ms: int) -> int:
     return created_ms
 
 
+_JSON_KINDS = {
+    **{bool: "a boolean", str: "a text", list: "an array", dict: "an object"},
+    **dict.fromkeys((int, float, Decimal), "a number"),
+}
+
+
 def json_kind(value: Any) -> str:
     """What JSON calls a value, with its article."""
     if value is None:
         return "null"
-    kinds = {bool: "a boolean", int: "a number", float: "a number", str: "a text", list: "an array", dict: "an object"}
-    return kinds[type(value)]
+    return _JSON_KINDS[type(value)]
 
 
 def quote(value: Any) -> str:
     """A value as a detail shows it, of at most :data:`MAX_QUOTE` characters."""
     # Cut first: what nobody reads is not spelled out.
-    text = repr(value[:MAX_QUOTE] if isinstance(value, str) else value)
+    text = str(value) if type(value) is Decimal else repr(value[:MAX_QUOTE] if isinstance(value, str) else value)
     whole = len(text) <= MAX_QUOTE and (not isinstance(value, str) or len(value) <= MAX_QUOTE)
     return text if whole else text[: MAX_QUOTE - 1] + "…"

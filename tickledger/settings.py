@@ -19,13 +19,14 @@ from pydantic import (
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
 
 from tickledger.errors import ConfigurationError
+from tickledger.feed import Feed, FeedRule, read_feed
 from tickledger.own_fields import check_own_fields
 
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 #: Names the file to read instead of .env; the tests point it at their own servers.
 ENV_FILE_VARIABLE = "TICKLEDGER_ENV_FILE"
 
-#: In place of the name of a file with certificates.
+#: In place of the name of a file.
 NO_FILE = "none"
 #: The superuser of Kafka and of Cassandra that services/ makes, unless the settings name another.
 ADMIN = "tickledger_admin"
@@ -39,8 +40,6 @@ Name = Annotated[str, Field(min_length=1)]
 #: Names that are written into SQL and CQL as identifiers.
 _IDENTIFIER = "a lower-case name of letters, digits and '_', at most 48"
 Identifier = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,47}$", description=_IDENTIFIER)]
-#: Expectations that hold for some feeds alone: expectations/suites.py has them, FEED_RULES asks for them.
-FeedRule = Literal["id_is_unique", "one_tick_a_symbol_and_round", "size_is_usual", "market_cap_is_price_times_shares"]
 FEED_RULES: tuple[str, ...] = get_args(FeedRule)
 
 
@@ -146,7 +145,8 @@ class Settings(BaseSettings):
     checks_stop_on_failed: Switch
     # A secret: such addresses often hold a token.
     checks_webhook_url: SecretStr = Field(description="none, or an address that begins with http:// or https://")
-    # Not in a .env from before it was there.
+    # Not in a .env from before they were there. What the file describes, so that Spark's workers have it too.
+    feed_file: Annotated[Feed | None, NoDecode] = Field(None, description="none, or a file that describes a feed")
     feed_rules: Annotated[tuple[FeedRule, ...], NoDecode] = Field(
         (), description=f"none, or some of {', '.join(FEED_RULES)}, separated by commas"
     )
@@ -190,6 +190,23 @@ class Settings(BaseSettings):
         if not isinstance(value, str):
             return value
         return () if value == "none" else tuple(rule.strip() for rule in value.split(","))
+
+    @field_validator("feed_file", mode="before")
+    @classmethod
+    def _described(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        try:
+            return None if value == NO_FILE else read_feed(PROJECT_ROOT / value)
+        except ConfigurationError as error:
+            # Says the line, and so more than what the setting should be.
+            raise ConfigurationError(f"FEED_FILE: {error}") from None
+
+    @field_validator("feed_rules")
+    @classmethod
+    def _with_the_feeds_own(cls, value: tuple[FeedRule, ...], info: ValidationInfo) -> tuple[FeedRule, ...]:
+        feed = info.data.get("feed_file")
+        return value if feed is None else tuple(dict.fromkeys((*value, *feed.rules)))
 
     @field_validator("checks_webhook_url")
     @classmethod

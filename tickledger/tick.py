@@ -7,6 +7,7 @@ import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
 from typing import Any, Literal, NamedTuple
 
 MAX_BIGINT = 2**63 - 1
@@ -66,6 +67,9 @@ def summed_value(own: Iterable[Any]) -> tuple[Any, ...]:
     return tuple(value.rstrip(" ") if isinstance(value, str) else value for value in own)
 
 
+#: Fields of a message that are none of a tick's are kept beside it, as JSON: so many characters of them at most.
+EXTRA_COLUMN = "extra"
+MOST_EXTRA = 2_000
 #: What landing adds to a tick.
 LANDING_COLUMNS = (("trade_date", "date"), ("kafka_partition", "int"), ("kafka_offset", "bigint"))
 
@@ -93,18 +97,20 @@ TOO_LARGE_TO_KEEP = "too_large_to_keep"
 class Tick(NamedTuple):
     """One valid tick. `created_ms` counts milliseconds since 1970-01-01 UTC, `trade_day` days since that date.
 
-    `own` are the values of :data:`OWN_FIELDS`, times in milliseconds too, None for null.
+    `own` are the values of :data:`OWN_FIELDS`, times in milliseconds too, None for null. `extra` is a JSON object of
+    the fields that nobody described. Money is a Decimal where a float would lose digits.
     """
 
     ticker: str
     created_ms: int
     id: int
     volume: int
-    market_cap: int | float
-    price: int | float
+    market_cap: int | float | Decimal
+    price: int | float | Decimal
     sector: str
     trade_day: int
     own: tuple[Any, ...] = (None,) * len(OWN_FIELDS)
+    extra: str | None = None
 
 
 class BadTime(ValueError):
@@ -146,7 +152,7 @@ def datetime_to_ms(moment: datetime) -> int:
 
 def raw_columns() -> dict[str, str]:
     """Columns of `real_time_data` and their CQL types. One row per tick."""
-    return {field.name: field.cassandra_type for field in TICK_FIELDS} | dict(LANDING_COLUMNS)
+    return {field.name: field.cassandra_type for field in TICK_FIELDS} | dict(LANDING_COLUMNS) | {EXTRA_COLUMN: "text"}
 
 
 #: Columns of `dead_letters` and their CQL types. One row per element that could not land, or per unreadable message.
@@ -169,7 +175,7 @@ def revision_columns() -> dict[str, str]:
 
     A cancellation has no values besides its key. `position` is the element's place in its message.
     """
-    own = {"kind": "text", "revised_at": "timestamp", "position": "int"}
+    own = {"kind": "text", "revised_at": "timestamp", "position": "int", EXTRA_COLUMN: "text"}
     return {field.name: field.cassandra_type for field in TICK_FIELDS} | own | dict(LANDING_COLUMNS)
 
 

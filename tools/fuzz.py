@@ -1,8 +1,8 @@
 """`make fuzz`: whatever is read from outside becomes ticks, dead letters or one line, for a minute of made-up input.
 
-Hypothesis makes messages, files of ticks, settings files, backups, seeds and Spark's plans, close to what they should
-be. Each run prints its seed, and `--seed` makes the same input again. Exit code 0: everything held. 1: the input is
-printed for which it did not.
+Hypothesis makes messages, files of ticks, feeds, settings files, backups, seeds and Spark's plans, close to what they
+should be. Each run prints its seed, and `--seed` makes the same input again. Exit code 0: everything held. 1: the input
+is printed for which it did not.
 """
 
 import csv
@@ -16,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from random import Random
 from typing import Annotated, Any
 
 import typer
@@ -31,14 +32,16 @@ from streaming.decode_columns import ColumnDecoder
 from streaming.stream_ticks import ScratchDamaged, planned_offsets
 from streaming.tick_columns import whole
 from tests.support.hostile import HOSTILE
-from tests.support.poison import GOOD
+from tests.support.poison import GOOD, mutated
 from tests.support.shapes import messages
 from tickledger.decode import Decoder
 from tickledger.errors import TickledgerError, run_command
+from tickledger.feed import read_feed
 from tickledger.plain_text import plain
 from tickledger.settings import PROJECT_ROOT, load_settings
 from tickledger.tick import parse_created_at
 
+_SHARES = {"TMAS.JK": 57_050_000_000, "DWGL.JK": 9_270_000_000}
 SECTORS = {"TMAS.JK": "Logistics & Deliveries", "DWGL.JK": "Coal"}
 MESSAGE_MS = parse_created_at(GOOD["created_at"]) + 1000
 #: Examples of one target before the next has its turn.
@@ -133,6 +136,103 @@ def env_file(text: str) -> None:
     def read(folder: Path) -> None:
         (folder / ".env").write_text(text, encoding="utf-8", errors="replace")
         assert MARK not in repr(load_settings(folder / ".env"))
+
+    _one_line(read)
+
+
+_FEEDS = sorted((PROJECT_ROOT / "feeds").glob("*.yml"))
+_SAMPLES = [
+    line
+    for path in sorted((PROJECT_ROOT / "feeds" / "samples").iterdir())
+    for line in (path.read_bytes(), *path.read_bytes().splitlines())
+]
+_words = st.sampled_from(
+    [
+        *("path", "first_of", "joined", "digest_of", "constant", "number", "times", "time", "zone", "values", "ticks"),
+        *(
+            "text",
+            "json",
+            "iso",
+            "epoch_s",
+            "epoch_ns",
+            "from_profile",
+            "price_times_shares",
+            "Asia/Jakarta",
+            "%d/%m/%Y",
+        ),
+        *("array", "object", "lines", "csv", "keep", "refuse", "data", "/type", "a.b", "*a", "&a", "!!int", "9" * 400),
+        *(
+            "[",
+            "]",
+            "{",
+            "}",
+            ":",
+            "- ",
+            "  ",
+            "'",
+            '"',
+            "1",
+            "0",
+            "-1",
+            "1e400",
+            "null",
+            "true",
+            "\t",
+            "\n",
+            "\0",
+            "%",
+        ),
+    ]
+)
+
+
+@st.composite
+def _feed_files(draw: st.DrawFn) -> str:
+    """A ready description, some lines of which are left out, doubled, of another one, or made up."""
+    lines = draw(st.sampled_from(_FEEDS)).read_text().splitlines()
+    others = draw(st.sampled_from(_FEEDS)).read_text().splitlines()
+    for _ in range(draw(st.integers(0, 3))):
+        at = draw(st.integers(0, len(lines) - 1))
+        key, colon, value = lines[at].partition(":")
+        word, other = draw(_words), draw(_words)
+        made_up = [
+            draw(st.sampled_from(others)),
+            f"{key}{colon}",
+            f"{key}: {word}",
+            f"{key}: {{{word}: {other}}}",
+            f"{lines[at]}{word}",
+            f"{key.replace(key.strip() or ' ', word)}:{value}",
+            draw(_cells),
+        ][draw(st.integers(0, 6))]
+        lines[at : at + draw(st.integers(0, 1))] = [made_up]
+    return "\n".join(lines)
+
+
+_of_feeds = (
+    st.builds(lambda value, number: mutated(Random(number), value), st.sampled_from(_SAMPLES), st.integers(0, 2**32))
+    | st.sampled_from(_SAMPLES)
+    | messages()
+    | st.none()
+)
+
+
+@_tried
+@given(_feed_files(), st.lists(_of_feeds, max_size=3))
+def feed_file(text: str, values: list[bytes | None]) -> None:
+    """A description is refused in one line, or makes ticks and dead letters of messages, one by one and at once."""
+
+    def read(folder: Path) -> None:
+        (folder / "feed.yml").write_text(text, encoding="utf-8", errors="surrogateescape")
+        feed = read_feed(folder / "feed.yml")
+        at_once = ColumnDecoder(SECTORS, feed=feed, shares=_SHARES)
+        found = at_once.decode(whole(range(len(values))), whole([MESSAGE_MS] * len(values)), values)
+        alone = [Decoder(SECTORS, feed=feed, shares=_SHARES).decode(value, MESSAGE_MS) for value in values]
+        assert all(one.ticks or one.dead or one.revisions for one in alone), "it is accounted for"
+        ticks = [(tick, offset) for offset, one in enumerate(alone) for _, tick in one.ticks]
+        assert list(zip(found.ticks.ticks(), found.ticks.offset.tolist(), strict=True)) == ticks
+        assert found.dead == {(at, letter.position): letter for at, one in enumerate(alone) for letter in one.dead}
+        for letter in found.dead.values():
+            Decoder(SECTORS, feed=feed).decode(feed.message_of(letter.raw_value), MESSAGE_MS)
 
     _one_line(read)
 
@@ -281,7 +381,7 @@ def _one_line(read: Callable[[Path], None]) -> None:
     assert MARK not in said
 
 
-TARGETS = (decoder, tick_file, env_file, backup, spark_plan, seed_file)
+TARGETS = (decoder, tick_file, feed_file, env_file, backup, spark_plan, seed_file)
 
 
 def fuzz(seconds: float, first: int) -> int:

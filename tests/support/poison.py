@@ -158,6 +158,13 @@ BAD_TICKS: dict[str, tuple[bytes, str, str]] = {
     "before 1970": (message(created_at="1969-12-31 23:59:59"), "out_of_range", "from 1970"),
     "after 2199": (message(created_at="2200-01-01 00:00:00"), "out_of_range", "to 2199"),
     "the year 10000": (message(created_at="9999-12-31T23:30:00-01:00"), "out_of_range", "to 2199"),
+    "a field that nobody knows, nested 1,000 deep": (
+        with_value("unheard_of", nested(1_000)),
+        "too_much_extra",
+        "nested too deep",
+    ),
+    "a text of 3,000 characters that nobody asked for": (message(unheard_of="x" * 3_000), "too_much_extra", "unheard"),
+    "a price of 60 digits": (with_value("price", b"550.5" + b"1" * 60), "out_of_range", "at most 50 digits"),
     "two days ahead of its message": (message(created_at="2024-08-27 07:04:45"), "out_of_range", "over a day older"),
 }
 
@@ -165,7 +172,10 @@ BAD_TICKS: dict[str, tuple[bytes, str, str]] = {
 ODD_BUT_GOOD: dict[str, bytes] = {
     "a duplicate key, its last value good": message().replace(b'"id": 11', b'"id": "x", "id": 11'),
     "a field that nobody knows": message(unheard_of="IDX"),
-    "a field that nobody knows, nested 1,000 deep": with_value("unheard_of", nested(1_000)),
+    "a field that nobody knows, nested 200 deep": with_value("unheard_of", nested(200)),
+    "a price of 30 digits": with_value("price", b"550.500000000000000000000000001"),
+    "a market capitalisation of 24 digits": with_value("market_cap", b"123456789012345678901234"),
+    "a field that nobody knows, of 30 digits": with_value("unheard_of", b"550.500000000000000000000000001"),
     "spaces and newlines": json.dumps([GOOD], indent=4).encode() + b"\n\n",
     "escapes for plain letters": message().replace(b"TMAS.JK", b"\\u0054MAS.JK"),
     "a price in exponents": message().replace(b"550.5", b"5.505e2"),
