@@ -3,7 +3,7 @@
 Pure functions, no server needed.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
@@ -18,29 +18,37 @@ from tickledger.tick import Tick, datetime_to_ms
 CONFLICT = "conflicts_with_landed"
 
 
-def offsets_of_conflicts(ticks: TickColumns, stored: Mapping[TickKey, StoredTick]) -> list[int]:
-    """The messages of ticks that say something else than what is stored under their key."""
+def offsets_of_conflicts(
+    ticks: TickColumns, stored: Mapping[TickKey, StoredTick], computed: Collection[str] = ()
+) -> list[int]:
+    """The messages of ticks that say something else than what is stored under their key.
+
+    A field that is null on either side says nothing: it may not have been there yet. Nor do fields that are `computed`
+    from `profile`, which may have changed since.
+    """
     landed = list(map(stored.get, ticks.keys()))
     if None in landed:
         ticks = ticks.take([place for place, one in enumerate(landed) if one is not None])
     kept_columns = zip(*[one.values for one in landed if one is not None], strict=True)
     said_columns = (ticks.volume, ticks.market_cap, ticks.price, ticks.sector, *ticks.own)
     differing: set[int] = set()
-    for said, kept in zip(said_columns, kept_columns, strict=False):
+    for field, said, kept in zip(VALUE_FIELDS, said_columns, kept_columns, strict=False):
+        if field.name in computed:
+            continue
         mine, theirs = _as_kept(said.tolist()), _as_said(kept)
         # Whole columns first: hardly any differs.
         if mine != theirs:
             pairs = enumerate(zip(mine, theirs, strict=True))
-            differing.update(place for place, (one, other) in pairs if one != other)
+            differing.update(place for place, (one, other) in pairs if _differ(one, other))
     return sorted(set(ticks.offset[sorted(differing)].tolist()))
 
 
-def conflict_rule(stored: Mapping[TickKey, StoredTick]) -> OneMoreRule:
-    """The rule that a tick which is stored says what is stored."""
+def conflict_rule(stored: Mapping[TickKey, StoredTick], computed: Collection[str] = ()) -> OneMoreRule:
+    """The rule that a tick which is stored says what is stored, as :func:`offsets_of_conflicts` has it."""
 
     def rule(tick: Tick) -> None:
         landed = stored.get((tick.ticker, tick.created_ms, tick.id))
-        if landed is not None and (differences := list(_differences(tick, landed))):
+        if landed is not None and (differences := list(_differences(tick, landed, computed))):
             place = f"partition {landed.partition}, offset {landed.offset}"
             raise RowRuleBroken(CONFLICT, f"{'; '.join(differences)}; the tick landed from {place}")
 
@@ -52,12 +60,16 @@ def says_otherwise(tick: Tick, landed: StoredTick) -> bool:
     return any(True for _ in _differences(tick, landed))
 
 
-def _differences(tick: Tick, landed: StoredTick) -> Iterator[str]:
+def _differ(said: Any, kept: Any) -> bool:
+    return said != kept and said is not None and kept is not None
+
+
+def _differences(tick: Tick, landed: StoredTick, computed: Collection[str] = ()) -> Iterator[str]:
     said = (tick.volume, tick.market_cap, tick.price, tick.sector, *tick.own)
     for field, value, mine, theirs in zip(
         VALUE_FIELDS, said, _as_kept(said), map(_unpacked, landed.values), strict=True
     ):
-        if mine != theirs:
+        if field.name not in computed and _differ(mine, theirs):
             yield f"{field.name} is {quote(value)}, landed was {_spelt(theirs)}"
 
 

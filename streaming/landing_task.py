@@ -183,9 +183,11 @@ class LandingTask:
         self._write_ticks(new, sink, report)
         if len(new) < len(decoded.ticks):
             copied = before | self._landed_now(decoded.ticks, keys, before, sink, report.partition)
-            places = np.flatnonzero(np.isin(offsets, offsets_of_conflicts(decoded.ticks, copied))).tolist()
+            feed = self.settings.feed_file
+            computed = () if feed is None else feed.computed_fields
+            places = np.flatnonzero(np.isin(offsets, offsets_of_conflicts(decoded.ticks, copied, computed))).tolist()
             odd = [(int(offsets[one]), int(times_ms[one]), values[one]) for one in places]
-            decoded = decoder.decode_again(decoded, odd, conflict_rule(copied)) if odd else decoded
+            decoded = decoder.decode_again(decoded, odd, conflict_rule(copied, computed)) if odd else decoded
         report.duplicates += len(decoded.ticks) - len(new)
         report.add(offsets, decoded)
         self._write_others(decoded, sink, report)

@@ -136,9 +136,14 @@ class Feed(_Part):
         return self.messages == "array" and all(one == Source(path=name) for name, one in self.fields.items())
 
     @property
+    def computed_fields(self) -> frozenset[str]:
+        """The fields of which a tick's values depend on its company's row of `profile`."""
+        return frozenset(name for name, source in self.fields.items() if source.computed)
+
+    @property
     def needs_profile(self) -> bool:
-        """Whether a tick's values depend on its company's row of `profile`."""
-        return any(source.computed for source in self.fields.values())
+        """Whether there are any of these."""
+        return bool(self.computed_fields)
 
     def message_of(self, raw_value: bytes) -> bytes:
         """The message that holds one element alone, from what a dead letter keeps of it."""
