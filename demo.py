@@ -220,8 +220,8 @@ class Demo:
         books = reconcile(settings)
         run = books.since(before)
         problems = list(books.differences)
-        if run.ticks_read != run.ticks_landed + run.dead_letters + run.duplicates:
-            problems.append("read is not landed + dead letters + duplicates")
+        if run.ticks_read != run.ticks_landed + run.corrections + run.dead_letters + run.duplicates:
+            problems.append("read is not landed + corrections + dead letters + duplicates")
         if run.ticks_read < sent or (not backlog and run.ticks_read != sent):
             problems.append(f"the producer sent {counted(sent, 'tick')}, the stream read {run.ticks_read:,}")
         if books.verdicts.get("unchecked"):
@@ -241,14 +241,19 @@ def print_summary(sent: int, run: Books, books: Books, problems: list[str]) -> N
     table.add_row("ticks produced (acknowledged by Kafka)", f"{sent:,}", "")
     table.add_row("ticks read by the stream", f"{run.ticks_read:,}", f"{books.ticks_read:,}")
     table.add_row("  landed", f"{run.ticks_landed:,}", f"{books.ticks_landed:,}")
+    table.add_row("  corrections and cancellations", f"{run.corrections:,}", f"{books.corrections:,}")
     table.add_row("  dead letters", f"{run.dead_letters:,}", f"{books.dead_letters:,}")
     table.add_row("  duplicates", f"{run.duplicates:,}", f"{books.duplicates:,}", end_section=True)
-    table.add_row("volume in Cassandra (shares)", f"{run.cassandra.volume:,}", f"{books.cassandra.volume:,}")
+    table.add_row(
+        "volume in Cassandra, as corrected (shares)", f"{run.cassandra.volume:,}", f"{books.cassandra.volume:,}"
+    )
     table.add_row("volume in MySQL (shares)", f"{run.mysql.volume:,}", f"{books.mysql.volume:,}", end_section=True)
     table.add_row("batches", f"{run.batches:,}", f"{books.batches:,}")
     for verdict in sorted(books.verdicts):
         table.add_row(f"  {verdict}", f"{run.verdicts[verdict]:,}", f"{books.verdicts[verdict]:,}")
     console.print(table)
+    for line in books.waiting:
+        console.print(line)
     for problem in problems:
         console.print(Text.assemble(("differs", "red"), f" {plain(problem)}"))
     console.print("[red]The books do not agree.[/red]" if problems else "[green]The books agree.[/green]")
