@@ -19,11 +19,13 @@ from kafka.errors import KafkaError, MessageSizeTooLargeError
 from rich.table import Table
 
 from streaming.conflicts import CONFLICT, says_otherwise
+from streaming.settle_revisions import NO_TICK
 from streaming.tick_columns import TickColumns
 from streaming.tick_sink import TickSink, moments_of
 from tickledger.counted import counted
 from tickledger.decode import TOO_MANY_BROKEN, Decoded, Decoder, broken_elements
 from tickledger.errors import ConfigurationError, StoreUnavailable
+from tickledger.feed import Feed
 from tickledger.ledger import Ledger
 from tickledger.plain_text import plain, print_table
 from tickledger.secured import kafka_options
@@ -123,7 +125,7 @@ def replay(
             if letter.reason == TOO_LARGE_TO_KEEP:
                 done.too_large += 1
                 continue
-            if letter.reason == CONFLICT and not as_correction:
+            if (letter.reason == CONFLICT and not as_correction) or _is_of_another_format(letter, feed):
                 done.still_dead += 1
                 continue
             value = raw_value(session, letter)
@@ -132,7 +134,7 @@ def replay(
             now_ms = int(datetime.now(UTC).timestamp() * 1000)
             decoded = decoder.decode(value, now_ms)
             if as_correction and decoded.ticks:
-                value = decoder.as_corrections(value, _saying_otherwise(session, decoded))
+                value = decoder.as_corrections(value, _saying_otherwise(session, decoded, feed))
                 decoded = decoder.decode(value, now_ms)
             if decoded.dead and not _more_are_valid(letter, decoded):
                 _note_reason(session, letter, decoded.dead[0].reason, decoded.dead[0].detail)
@@ -156,14 +158,20 @@ def replay(
     return done
 
 
-def _saying_otherwise(session: Session, decoded: Decoded) -> set[int]:
+def _is_of_another_format(letter: StoredDeadLetter, feed: Feed | None) -> bool:
+    """Whether the topic's messages look otherwise: an expired correction is kept as the lab's format has it."""
+    return letter.reason == NO_TICK and feed is not None and not feed.reads_the_labs
+
+
+def _saying_otherwise(session: Session, decoded: Decoded, feed: Feed | None) -> set[int]:
     """The positions of a message's ticks that say something else than what is stored."""
+    computed = () if feed is None else feed.computed_fields
     ticks = TickColumns.of((tick, 0) for _, tick in decoded.ticks)
     stored = {one[:3]: one for one in TickSink(session).stored(map(moments_of, ticks.by_company_and_day()))}
     return {
         position
         for (position, tick), key in zip(decoded.ticks, ticks.keys(), strict=True)
-        if key in stored and says_otherwise(tick, stored[key])
+        if key in stored and says_otherwise(tick, stored[key], computed)
     }
 
 

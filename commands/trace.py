@@ -194,6 +194,8 @@ def _meant(day: date, sector: str) -> str:
 def _trace(settings: Settings, day: date, sector: str) -> Traced:
     rows, rolled_up, bounds = [], 0, []
     with mysql(settings) as connection:
+        # All as of one moment, whatever lands meanwhile.
+        connection.cursor().execute("SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ")
         # As many partitions and findings as there are: MySQL cuts at 1,024 letters, and says nothing.
         connection.cursor().execute("SET SESSION group_concat_max_len = 4294967295")
         spans = "SELECT first_batch_id, last_batch_id FROM daily_volume WHERE date = %s AND sector = %s"

@@ -133,19 +133,20 @@ def newest_given_up(reader: MySQLReader, limit: int = GIVEN_UP_SHOWN) -> pd.Data
 def volume_by_verdict(reader: MySQLReader) -> pd.DataFrame:
     """The view `volume_today_by_verdict`. One row per sector and verdict: sector, verdict, total_volume (shares).
 
-    Batches of one verdict may take more by corrections than they bring. That is taken from the sector's largest part:
-    no bar has a part below zero.
+    Batches of one verdict may take more by corrections than they bring. That is taken from the sector's other parts,
+    the largest first: no bar has a part below zero.
     """
     columns = ("sector", "verdict", "total_volume")
     frame = _read(reader, "volume_today_by_verdict", "ORDER BY sector, verdict", columns=columns)
     below = frame[frame.total_volume < 0]
     if below.empty:
         return frame
-    frame = frame.drop(below.index)
-    largest = frame.sort_values("total_volume", ascending=False).drop_duplicates("sector")
-    taken = largest.sector.map(below.groupby("sector").total_volume.sum()).fillna(0)
-    frame.loc[largest.index, "total_volume"] += taken
-    return frame.reset_index(drop=True)
+    frame = frame.drop(below.index).sort_values("total_volume", ascending=False)
+    taken = frame.sector.map(below.groupby("sector").total_volume.sum()).fillna(0).abs()
+    before = frame.groupby("sector").total_volume.cumsum() - frame.total_volume
+    # What is left to be taken from a part, once the larger ones are gone.
+    frame["total_volume"] -= (taken - before).clip(0).clip(upper=frame.total_volume)
+    return frame[frame.total_volume > 0].sort_values(["sector", "verdict"]).reset_index(drop=True)
 
 
 def average_day(reader: MySQLReader) -> pd.DataFrame:

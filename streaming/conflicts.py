@@ -55,9 +55,9 @@ def conflict_rule(stored: Mapping[TickKey, StoredTick], computed: Collection[str
     return rule
 
 
-def says_otherwise(tick: Tick, landed: StoredTick) -> bool:
+def says_otherwise(tick: Tick, landed: StoredTick, computed: Collection[str] = ()) -> bool:
     """Whether a tick says something else than the landed one of its key."""
-    return any(True for _ in _differences(tick, landed))
+    return any(True for _ in _differences(tick, landed, computed))
 
 
 def _differ(said: Any, kept: Any) -> bool:

@@ -191,7 +191,7 @@ class LandingTask:
         report.duplicates += len(decoded.ticks) - len(new)
         report.add(offsets, decoded)
         self._write_others(decoded, sink, report)
-        self._forget_what_died(report.partition, offsets, decoded.dead, sink)
+        self._forget_what_died(report.partition, offsets, decoded.dead, landed, sink)
 
     def _write_others(self, decoded: DecodedColumns, sink: TickSink, report: PartitionReport) -> None:
         for (offset, _), letter in decoded.dead.items():
@@ -260,9 +260,17 @@ class LandingTask:
         }
 
     def _forget_what_died(
-        self, partition: int, offsets: NDArray[np.int64], dead: dict[Element, DeadLetter], sink: TickSink
+        self,
+        partition: int,
+        offsets: NDArray[np.int64],
+        dead: dict[Element, DeadLetter],
+        landed: Collection[TickKey],
+        sink: TickSink,
     ) -> None:
-        """Delete what an attempt that never reached the ledger decided otherwise, under another `profile`."""
+        """Delete what an attempt that never reached the ledger decided otherwise, under another `profile`.
+
+        A message may hold a tick that has `landed` beside a copy that cannot.
+        """
         recovering = offsets[offsets < self.recover_until.get(partition, 0)]
         if not len(recovering):
             return
@@ -277,6 +285,7 @@ class LandingTask:
         mine = {
             (tick.ticker, tick.created_ms, tick.id, partition, offset): tick
             for tick, offset in zip(refused.ticks(), refused.offset.tolist(), strict=True)
+            if (tick.ticker, tick.created_ms, tick.id) not in landed
         }
         for stored in sink.stored(map(moments_of, refused.by_company_and_day())):
             if tick := mine.get(stored[:5]):

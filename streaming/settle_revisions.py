@@ -171,7 +171,7 @@ class _CorrectedSums:
         self._sums: dict[SumKey, list[int]] = {}
 
     def add(self, change: Change, day: date, created_ms: int) -> None:
-        """Count a change of the tick in that was made then."""
+        """Count in a change of a tick of that day and moment."""
         values = change.values
         chosen = (value for field, value in zip(OWN_FIELDS, values.own, strict=True) if field.name in summed_by())
         key = (day.toordinal() - EPOCH_ORDINAL, values.sector, summed_value(chosen))
@@ -214,7 +214,8 @@ class _RevisionStore:
             revision = f"SELECT {place}, position, kind, revised_at, {values} FROM {REVISION_TABLE} WHERE {key}"
             self._revisions = session.prepare(revision)
             self._revision = session.prepare(
-                f"{revision} AND revised_at = ? AND kafka_partition = ? AND kafka_offset = ? AND position = ?"
+                f"SELECT kind, {values}, extra FROM {REVISION_TABLE} WHERE {key}"
+                " AND revised_at = ? AND kafka_partition = ? AND kafka_offset = ? AND position = ?"
             )
 
     def read(self, days: Mapping[TickKey, date]) -> Iterator[tuple[TickKey, _StoredTick | None, list[_StoredRevision]]]:
@@ -285,6 +286,8 @@ def _dead_letter(one: WaitingRevision, row: Any) -> DeadLetter:
     element |= {name: value for name, value in row._asdict().items() if value is not None and name in _FIELD_NAMES}
     element |= {REVISION_FIELD: row.kind, REVISED_AT_FIELD: one.revised_at}
     raw = ", ".join(f"{json.dumps(name)}: {_as_json(value)}" for name, value in element.items())
+    if row.extra:
+        raw += f", {row.extra[1:-1]}"
     detail = (
         f"no tick {one.tick_id} of {one.ticker}, made at {_text(one.created_at)}, came since {_text(one.waits_since)}"
     )

@@ -8,7 +8,7 @@ import pytest
 from pyspark.sql import SparkSession
 
 from commands.roll_up import roll_up
-from tests.support.batches import NEW_COMPANY, TOPIC, Lander, tick
+from tests.support.batches import NEW_COMPANY, TOPIC, Lander, assert_books_agree, tick
 from tests.support.pipeline import Pipeline
 from tickledger.ledger import LandedBatch
 from tickledger.retry_policy import GaveUp
@@ -358,3 +358,13 @@ def test_what_a_dead_attempt_called_a_conflict_may_land(spark: SparkSession, pip
 
     assert sums(pipeline) == [(1, LOGISTICS, 1, 7, None, None)]
     assert dead_letters(pipeline) == [(0, 0, 0, "conflicts_with_landed")]
+
+
+def test_a_tick_stays_that_landed_beside_a_copy_that_cannot(spark: SparkSession, pipeline: Pipeline) -> None:
+    """The stream begins with what its topic holds, where an attempt that died may have left rows."""
+    begins = Lander(spark, pipeline, topic=replace(TOPIC, ends={0: 1, 1: 0}))
+    batch = begins.land((0, 0, [tick(1), tick(1), tick(1, sector="Coal")]))
+
+    assert books(batch) == (3, 1, 0, 1, 1)
+    assert sums(pipeline) == [(1, LOGISTICS, 1, 100, None, None)]
+    assert_books_agree(begins)

@@ -395,14 +395,17 @@ def test_a_company_without_a_correction_costs_one_question(
 
 @pytest.mark.integration
 def test_no_part_of_a_bar_is_below_zero(pipeline: Pipeline, mysql: MySQLReader, now: datetime) -> None:
-    land(pipeline, 1, now, {"Coal": 100, "Machinery": 30}, "passed")
-    land(pipeline, 2, now, {"Coal": 20}, "failed")
-    land(pipeline, 3, now, {"Coal": 0}, "warned")
-    pipeline.execute("UPDATE aggregated_data SET total_volume = -70 WHERE batch_id = 3")
+    land(pipeline, 1, now, {"Coal": 100, "Energy": 10, "Machinery": 30}, "passed")
+    land(pipeline, 2, now, {"Coal": 20, "Energy": 8}, "failed")
+    land(pipeline, 3, now, {"Coal": 0, "Energy": 0}, "warned")
+    pipeline.execute("UPDATE aggregated_data SET total_volume = -70 WHERE batch_id = 3 AND sector = 'Coal'")
+    # More than the largest part.
+    pipeline.execute("UPDATE aggregated_data SET total_volume = -15 WHERE batch_id = 3 AND sector = 'Energy'")
     found = queries.volume_by_verdict(mysql)
     assert list(found.itertuples(index=False, name=None)) == [
         ("Coal", "failed", 20.0),
         ("Coal", "passed", 30.0),
+        ("Energy", "failed", 3.0),
         ("Machinery", "passed", 30.0),
     ]
 

@@ -662,3 +662,34 @@ def test_a_file_is_replayed_by_its_description(tmp_path: Path, name: str) -> Non
     as_they_are = [decode(feed, value) for value in values]
     assert [tick for _, tick in by_name.ticks] == [tick for one in as_they_are for _, tick in one.ticks]
     assert [one for _, one in by_name.revisions] == [one for some in as_they_are for _, one in some.revisions]
+
+
+def test_what_stands_around_all_ticks_of_a_message_is_measured_once() -> None:
+    trade = {"p": 1, "s": "TMAS.JK", "t": NOW_MS, "v": 1}
+    value = orjson.dumps({"type": "trade", "data": [trade] * 5_000, "around": "x" * 5_000_000})
+    decoded = decode(ready("finnhub"), value)
+    assert {letter.reason for letter in decoded.dead} == {"too_many_broken"}
+    assert "too_much_extra, " in decoded.dead[0].detail
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("vendor-csv", b"a\r" * 1_100_000), ("one-object", b"[" + b"{}," * 1_100_000 + b"{}]")],
+)
+def test_however_values_are_parted_a_message_of_too_many_is_not_read(name: str, value: bytes) -> None:
+    assert [letter.reason for letter in decode(ready(name), value).dead] == ["too_many_values"]
+
+
+def test_lines_share_the_bound_of_a_message(tmp_path: Path) -> None:
+    lines = described(tmp_path, (FEEDS / "one-object.yml").read_text().replace("messages: object", "messages: lines"))
+    line = b"[" + b"{}," * 300_000 + b"{}]\n"
+    assert [letter.reason for letter in decode(lines, line * 4).dead] == ["too_many_values"]
+
+
+@pytest.mark.parametrize("depth", [900, 1015, 1022])
+@pytest.mark.parametrize("field", ["T", "p", "s", "t"])
+def test_a_value_that_is_nested_deep_is_a_dead_letter(field: str, depth: int) -> None:
+    deep = b"[" * depth + b"]" * depth
+    sample = (SAMPLES / "binance.jsonl").read_bytes().splitlines()[0]
+    value = re.sub(rb'"%s": *("[^"]*"|[^,}]*)' % field.encode(), b'"%s": %s' % (field.encode(), deep), sample)
+    assert len(decode(ready("binance"), value).dead) == 1

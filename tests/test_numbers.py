@@ -14,12 +14,19 @@ from tickledger.numbers import MOST_DIGITS, exact, exact_json, has_long_numbers,
 def spellings(draw: st.DrawFn) -> str:
     """A number as JSON spells it."""
     whole = draw(st.integers(0, 10 ** draw(st.integers(0, 25))))
-    behind = draw(st.from_regex(r"\A(\.[0-9]{1,25})?\Z"))
+    behind = draw(st.from_regex(r"\A(\.[0-9]{1,25})?([eE][-+]?[0-9]{1,2})?\Z"))
     return f"{draw(st.sampled_from(['', '-']))}{whole}{behind}"
 
 
 def as_decimal(number: float | Decimal) -> Decimal:
     return number if type(number) is Decimal else Decimal(repr(number))
+
+
+@pytest.mark.parametrize(
+    "text", ["1.12345678901234567e-99999999999999999999", "1234567890123456789e99999999999999999999"]
+)
+def test_an_exponent_beyond_all_bounds_is_what_a_float_makes_of_it(text: str) -> None:
+    assert exact(text) == float(text)
 
 
 @given(spellings())

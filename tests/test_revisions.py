@@ -133,3 +133,16 @@ def test_the_sums_up_to_each_batch_are_what_is_in_force_then(
                 sums[one.values.sector] += one.volume
         holds = in_force(traded, [one for one in revisions if one.batch_id <= newest]) if tick_batch <= newest else None
         assert +sums == Counter({holds.sector: holds.volume} if holds and holds.volume else {})
+
+
+def test_a_revision_without_a_time_of_its_own_needs_a_message_of_our_days() -> None:
+    raw = json.dumps([tick(1, revision="correction")]).encode()
+    # Kafka takes any time, and Cassandra's driver none after the year 9999.
+    [letter] = Decoder(SECTORS).decode(raw, parse_created_at("2199-12-31 00:00:00") * 40).dead
+    assert letter.reason == "out_of_range"
+
+
+@pytest.mark.parametrize("depth", [900, 1000, 1015, 1022])
+def test_a_mark_that_is_nested_deep_is_a_dead_letter(depth: int) -> None:
+    raw = b'[{"revision": ' + b"[" * depth + b"]" * depth + b"}]"
+    assert [letter.reason for letter in Decoder(SECTORS).decode(raw, MESSAGE_MS).dead] == ["bad_revision"]

@@ -101,6 +101,8 @@ class Decoder:
                     ticks.append((position, tick))
             except RowRuleBroken as rule:
                 broken.add(position, rule)
+            except RecursionError:
+                broken.add(position, RowRuleBroken("wrong_type", "the element is nested too deep"))
         return Decoded(ticks, broken.dead_letters(value, len(elements), self._cut), revisions)
 
     def message_of(self, raw_value: bytes) -> bytes:
@@ -111,8 +113,10 @@ class Decoder:
         """The message with a mark on some of its elements that they correct a tick, whatever marks one in its feed."""
         if self._feed is None:
             return with_marks(value, self._cut(value), positions, LAB_MARK)
-        mark = self._feed.csv.delimiter.encode() + CSV_MARK if self._feed.messages == "csv" else JSON_MARK
-        return with_marks(value, self._cut(value), positions, mark)
+        if self._feed.messages == "csv":
+            mark = self._feed.csv.delimiter.encode() + CSV_MARK
+            return with_marks(value, self._cut(value), positions, mark, are_lines=True)
+        return with_marks(value, self._cut(value), positions, JSON_MARK)
 
 
 #: The mark of the lab's messages, behind an object's last field.

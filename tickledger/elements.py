@@ -39,15 +39,15 @@ class Cut(NamedTuple):
         return sum(around + end - start for start, end in (self.spans[place] for place in places))
 
 
-def with_marks(value: bytes, cut: Cut, positions: Collection[int], mark: bytes) -> bytes:
+def with_marks(value: bytes, cut: Cut, positions: Collection[int], mark: bytes, *, are_lines: bool = False) -> bytes:
     """A message with a mark put into some of its elements: behind an object's last field, or a line's last value.
 
     Not written anew: as it came, no number loses a digit.
     """
     for place in sorted(positions, reverse=True):
         start, end = cut.spans[place]
-        element = value[start:end].rstrip()
-        inside = len(element) - element.endswith(b"}")
+        # The last values of a line may be empty, and what parts them white.
+        inside = len(value[start:end].rstrip(b"\r\n")) if are_lines else len(value[start:end].rstrip()) - 1
         value = value[: start + inside] + mark + value[start + inside :]
     return value
 

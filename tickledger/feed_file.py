@@ -62,7 +62,7 @@ def _json_messages(lines: Iterator[tuple[int, bytes]]) -> Iterator[FileMessage]:
     number, line = first
     if not _is_json(line):
         # No message by itself: the file is one, laid out over lines, or its lines are as broken as the first.
-        rest = list(itertools.islice(_up_to(lines, MOST_MESSAGE_BYTES), 10**9))
+        rest = list(_up_to(lines, MOST_MESSAGE_BYTES))
         document = b"".join((line, *(more for _, more in rest)))
         if _is_json(document):
             yield FileMessage(number, document.strip())

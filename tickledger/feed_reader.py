@@ -28,6 +28,7 @@ from tickledger.row_rules import (
     Broken,
     RowRuleBroken,
     Unknown,
+    extra_of,
     json_kind,
     quote,
 )
@@ -41,6 +42,7 @@ from tickledger.tick import (
     ms_to_datetime,
     parse_created_at,
 )
+from tickledger.unknown_fields import AROUND
 
 #: The sector of a ticker that `profile` does not know: its tick cannot land, whatever the sector.
 NO_SECTOR = "?"
@@ -136,15 +138,13 @@ class FeedReader:
         return self._each(ticks if type(ticks) is list else [ticks], found)
 
     def _lines(self, value: bytes) -> list[Any]:
-        if len(value) > 1 and value.count(b"\n") > 0:
-            require_few_values(value, b"\n")
+        require_few_values(value, b",", b"[", b"{", b"\n")
         found: list[Any] = []
         for start, end in _line_spans(value):
             line = value[start:end]
             if not line.strip():
                 continue
             try:
-                require_few_values(line)
                 found.append(_all_digits(line, parsed(line)))
             except Unreadable as error:
                 found.append(Broken(error.reason, error.detail))
@@ -156,7 +156,7 @@ class FeedReader:
 
     def _csv_rows(self, value: bytes) -> tuple[Sequence[str], list[tuple[Any, tuple[int, int]]]]:
         """The columns, and each row's values or what is wrong with it, with the first and last of its lines."""
-        require_few_values(value, self.feed.csv.delimiter.encode(), b"\n")
+        require_few_values(value, self.feed.csv.delimiter.encode(), b"\n", b"\r")
         try:
             text = value.decode("utf-8-sig")
         except UnicodeDecodeError as bad:
@@ -181,7 +181,12 @@ class FeedReader:
         outside = (
             _rest(around, self._named_around) if around is not None and self.feed.unknown_fields != "ignore" else {}
         )
+        # Asked once: they are the same for each of the message's ticks.
+        too_much = _too_much_around(outside) if self.feed.unknown_fields == "keep" else None
         for element in elements:
+            if too_much is not None:
+                found.append(too_much)
+                continue
             try:
                 found.append(self._element(element, around, outside))
             except RowRuleBroken as broken:
@@ -189,6 +194,8 @@ class FeedReader:
                 found.append(Broken(broken.reason, broken.detail))
             except ArithmeticError:
                 found.append(Broken("out_of_range", "a number is too large, or too small, to be computed with"))
+            except RecursionError:
+                found.append(Broken("wrong_type", "the element is nested too deep"))
         return found
 
     def _element(self, element: Any, around: Any, outside: dict[str, Any]) -> Any:
@@ -207,7 +214,7 @@ class FeedReader:
         if self.feed.unknown_fields != "ignore":
             unknown = _rest(element, self._named)
             if outside:
-                unknown["/"] = outside
+                unknown[AROUND] = outside
             if unknown:
                 self._keep_unknown(found, unknown)
         return found
@@ -265,6 +272,15 @@ class FeedReader:
         if not text and source.times is None:
             return get
         return partial(_converted, get, partial(_number, name, source, kind, text))
+
+
+def _too_much_around(outside: dict[str, Any]) -> Broken | None:
+    """What is wrong with each tick of a message if more stands around them than is kept."""
+    try:
+        extra_of({UNKNOWN: Unknown({AROUND: outside})} if outside else {})
+    except RowRuleBroken as broken:
+        return Broken(broken.reason, broken.detail)
+    return None
 
 
 def csv_rows(
@@ -365,6 +381,8 @@ def _joined(getters: Sequence[Getter], element: Any, around: Any) -> Any:
     values = [get(element, around) for get in getters]
     if any(value is None for value in values):
         return None
+    if odd := next((value for value in values if type(value) in (dict, list)), None):
+        raise RowRuleBroken("wrong_type", f"a part of what is joined is {json_kind(odd)}; it should be a text")
     return " ".join(str(value)[:MAX_TIME_LENGTH] for value in values)
 
 

@@ -32,6 +32,8 @@ from tickledger.unknown_fields import as_kept
 
 #: A stream that was killed a moment ago, or whose connection broke, may hold the lock for so long.
 LOCK_SECONDS = 10
+#: A statement of many more rows could be larger than a server takes.
+ROWS_A_STATEMENT = 1000
 
 
 class SkipKind(StrEnum):
@@ -466,7 +468,8 @@ def _settle_waiting(connection: MySQLConnectionAbstract, batch: LandedBatch) -> 
     cursor = connection.cursor()
     if batch.waiting:
         rows: list[Any] = [dict(zip(_WAITING, (*one.place, *one[1:]), strict=True)) for one in batch.waiting]
-        cursor.executemany(insert_into("waiting_revisions"), rows)
+        for start in range(0, len(rows), ROWS_A_STATEMENT):
+            cursor.executemany(insert_into("waiting_revisions"), rows[start : start + ROWS_A_STATEMENT])
     if batch.found:
         _delete_waiting(connection, batch.found, "expired_at IS NULL")
     for one in batch.expired:

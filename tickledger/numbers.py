@@ -36,6 +36,8 @@ _LONG = re.compile(
 )
 _AS_ZEROS = bytes(ord("0") if chr(byte).isdigit() else byte for byte in range(128)) + bytes(range(128, 256))
 _LONG_WHOLE = b"0" * 20
+#: Without a point, before an exponent.
+_LONG_MANTISSAS = (b"0" * (FLOAT_DIGITS + 1) + b"e", b"0" * (FLOAT_DIGITS + 1) + b"E")
 
 
 def has_long_numbers(value: bytes, *, whole: bool = True) -> bool:
@@ -46,7 +48,8 @@ def has_long_numbers(value: bytes, *, whole: bool = True) -> bool:
     found = _MAY_BE_LONG.search(value)
     if found is not None and _LONG.search(value, found.start()) is not None:
         return True
-    return whole and _LONG_WHOLE in value.translate(_AS_ZEROS)
+    zeros = value.translate(_AS_ZEROS)
+    return (whole and _LONG_WHOLE in zeros) or any(mark in zeros for mark in _LONG_MANTISSAS)
 
 
 def exact_json(value: bytes) -> Any:
@@ -62,12 +65,20 @@ def exact(text: str) -> int | float | Decimal:
     """The number of a spelling in JSON: an int of up to 64 bits, a float that has all of its digits, or a Decimal."""
     if text.lstrip("-").isdigit():
         if len(text) > MOST_DIGITS:
-            return Decimal(text)
+            return _decimal(text)
         number = int(text)
-        return number if _LEAST_WHOLE <= number <= _MOST_WHOLE else Decimal(text)
+        return number if _LEAST_WHOLE <= number <= _MOST_WHOLE else _decimal(text)
     mantissa = re.split("[eE]", text, maxsplit=1)[0]
     digits = mantissa.lstrip("-").replace(".", "").lstrip("0")
-    return float(text) if len(digits) <= FLOAT_DIGITS else Decimal(text)
+    return float(text) if len(digits) <= FLOAT_DIGITS else _decimal(text)
+
+
+def _decimal(text: str) -> float | Decimal:
+    try:
+        return Decimal(text)
+    except ArithmeticError:
+        # Its exponent is beyond all bounds: what a float makes of it, zero or infinity.
+        return float(text)
 
 
 def is_short(value: Any) -> bool:

@@ -268,6 +268,9 @@ def _value(rule: FieldRule, element: dict[str, Any], message_ms: int) -> Any:
 def _revised_ms(element: dict[str, Any], message_ms: int) -> int:
     text = element.get(REVISED_AT_FIELD)
     if text is None:
+        if not EARLIEST_MS <= message_ms <= LATEST_MS:
+            why = "and its message was not sent from 1970 to 2199"
+            raise RowRuleBroken("out_of_range", f"{REVISED_AT_FIELD} is missing, {why}")
         return message_ms
     if type(text) is not str:
         found = json_kind(text)
@@ -300,6 +303,9 @@ def json_kind(value: Any) -> str:
 
 def quote(value: Any) -> str:
     """A value as a detail shows it, of at most :data:`MAX_QUOTE` characters."""
+    if type(value) in (dict, list):
+        # Nested as deep as JSON may be, it could not be spelt.
+        return json_kind(value)
     # Cut first: what nobody reads is not spelled out.
     text = str(value) if type(value) is Decimal else repr(value[:MAX_QUOTE] if isinstance(value, str) else value)
     whole = len(text) <= MAX_QUOTE and (not isinstance(value, str) or len(value) <= MAX_QUOTE)

@@ -14,7 +14,8 @@ AROUND = "/"
 def names_in(extras: Iterable[str | None]) -> set[str]:
     """The names of the fields in the `extra` of ticks, those of the message around them with a / in front."""
     names: set[str] = set()
-    for extra in set(extras):
+    # In their order, so that a batch that lands again names the same.
+    for extra in dict.fromkeys(extras):
         if extra is None or len(names) >= MOST_NAMES:
             continue
         fields = orjson.loads(extra)

@@ -39,7 +39,7 @@ class ProjectCopy:
             stderr=subprocess.STDOUT,
             text=True,
             check=False,
-            timeout=300,
+            timeout=600,
         )
         self.said = done.stdout
         assert done.returncode == code, f"{command}\n{done.stdout}"
