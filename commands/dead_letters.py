@@ -26,6 +26,7 @@ from tickledger.counted import counted
 from tickledger.decode import TOO_MANY_BROKEN, Decoded, Decoder, broken_elements
 from tickledger.errors import ConfigurationError, StoreUnavailable
 from tickledger.feed import Feed
+from tickledger.feed_reader import LABS_HEAD, LABS_TAIL
 from tickledger.ledger import Ledger
 from tickledger.plain_text import plain, print_table
 from tickledger.secured import kafka_options
@@ -125,19 +126,23 @@ def replay(
             if letter.reason == TOO_LARGE_TO_KEEP:
                 done.too_large += 1
                 continue
-            if (letter.reason == CONFLICT and not as_correction) or _is_of_another_format(letter, feed):
+            if letter.reason == CONFLICT and not as_correction:
                 done.still_dead += 1
                 continue
             value = raw_value(session, letter)
-            if letter.position != WHOLE_MESSAGE:
+            if letter.reason == NO_TICK and feed is not None:
+                value = LABS_HEAD + value + LABS_TAIL
+            elif letter.position != WHOLE_MESSAGE:
                 value = decoder.message_of(value)
             now_ms = int(datetime.now(UTC).timestamp() * 1000)
             decoded = decoder.decode(value, now_ms)
-            if as_correction and decoded.ticks:
-                value = decoder.as_corrections(value, _saying_otherwise(session, decoded, feed))
-                decoded = decoder.decode(value, now_ms)
-            if decoded.dead and not _more_are_valid(letter, decoded):
-                _note_reason(session, letter, decoded.dead[0].reason, decoded.dead[0].detail)
+            otherwise = _saying_otherwise(session, decoded, feed) if _may_conflict(letter) else set()
+            if as_correction and otherwise:
+                value = decoder.as_corrections(value, otherwise)
+                decoded, otherwise = decoder.decode(value, now_ms), set()
+            if (decoded.dead or otherwise) and not _more_are_valid(letter, decoded, len(otherwise)):
+                if decoded.dead:
+                    _note_reason(session, letter, decoded.dead[0].reason, decoded.dead[0].detail)
                 done.still_dead += 1
                 continue
             try:
@@ -158,9 +163,8 @@ def replay(
     return done
 
 
-def _is_of_another_format(letter: StoredDeadLetter, feed: Feed | None) -> bool:
-    """Whether the topic's messages look otherwise: an expired correction is kept as the lab's format has it."""
-    return letter.reason == NO_TICK and feed is not None and not feed.reads_the_labs
+def _may_conflict(letter: StoredDeadLetter) -> bool:
+    return letter.reason in (CONFLICT, TOO_MANY_BROKEN)
 
 
 def _saying_otherwise(session: Session, decoded: Decoded, feed: Feed | None) -> set[int]:
@@ -175,10 +179,10 @@ def _saying_otherwise(session: Session, decoded: Decoded, feed: Feed | None) -> 
     }
 
 
-def _more_are_valid(letter: StoredDeadLetter, decoded: Decoded) -> bool:
-    """Whether fewer elements are broken than when the letter died, or was last looked at."""
+def _more_are_valid(letter: StoredDeadLetter, decoded: Decoded, conflicts: int) -> bool:
+    """Whether fewer elements cannot land than when the letter died, or was last looked at."""
     broken = sum(broken_elements(one.reason, one.detail) for one in decoded.dead)
-    return broken < broken_elements(letter.reason, letter.detail)
+    return broken + conflicts < broken_elements(letter.reason, letter.detail)
 
 
 _KEY = "topic = %s AND kafka_partition = %s AND offset_bucket = %s AND kafka_offset = %s AND position = %s"
@@ -258,7 +262,8 @@ def replay_command(
     with cassandra(settings) as session:
         letters = sorted(
             read_dead_letters(session, reason=reason, since=since, replayed=False),
-            key=lambda one: (one.partition, one.offset, one.position),
+            # Of several that correct one tick, the one that came last is sent last.
+            key=lambda one: (one.dead_at, one.partition, one.offset, one.position),
         )
         done = replay(settings, letters, session, as_correction=as_correction)
     too_large = f"; too large to be sent: {done.too_large:,}" if done.too_large else ""

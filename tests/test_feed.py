@@ -25,6 +25,7 @@ from tickledger.decode import Decoded, Decoder
 from tickledger.errors import ConfigurationError
 from tickledger.feed import Feed, read_feed
 from tickledger.feed_file import LINES_A_MESSAGE, file_messages
+from tickledger.feed_reader import LABS_HEAD, LABS_TAIL
 from tickledger.revisions import TickValues
 from tickledger.settings import ENV_FILE_VARIABLE, PROJECT_ROOT, load_settings
 from tickledger.tick import Tick, ms_to_datetime, parse_created_at
@@ -693,3 +694,46 @@ def test_a_value_that_is_nested_deep_is_a_dead_letter(field: str, depth: int) ->
     sample = (SAMPLES / "binance.jsonl").read_bytes().splitlines()[0]
     value = re.sub(rb'"%s": *("[^"]*"|[^,}]*)' % field.encode(), b'"%s": %s' % (field.encode(), deep), sample)
     assert len(decode(ready("binance"), value).dead) == 1
+
+
+def test_a_quote_that_nobody_closes_costs_its_own_line(tmp_path: Path) -> None:
+    text = BASE.replace("object", "csv").replace("unknown_fields: keep", "unknown_fields: ignore")
+    header, rows = b"s,t,i,v,p,note\n", [b"TMAS.JK,1724637601500,%d,100,550,x\n" % number for number in range(6)]
+    rows[2] = rows[2].replace(b",x", b',"late print')
+    decoded = decode(described(tmp_path, text), header + b"".join(rows))
+    assert [tick.id for _, tick in decoded.ticks] == [0, 1, 3, 4, 5]
+    assert [letter.reason for letter in decoded.dead] == ["not_csv"]
+
+
+@pytest.mark.parametrize(
+    ("line", "text"),
+    [
+        ("volume: {path: v, number: text}", "1.000"),
+        ("volume: {path: v, number: text}", "1.000.000"),
+        ("volume: {path: v, number: text, decimal_point: ','}", "1.000"),
+    ],
+)
+def test_a_number_that_may_be_thousands_is_a_dead_letter(tmp_path: Path, line: str, text: str) -> None:
+    feed = described(tmp_path, BASE.replace("volume: v", line))
+    assert [one.reason for one in decode(feed, json.dumps(ELEMENT | {"v": text}).encode()).dead] == ["wrong_type"]
+    timed = described(tmp_path, BASE.replace("volume: v", line.replace("number", "times: 1, number")))
+    assert len(decode(timed, json.dumps(ELEMENT | {"v": "1.000"}).encode()).dead) == ("decimal_point" in line)
+
+
+@pytest.mark.parametrize("directive", ["%Z", "%c", "%x %X"])
+def test_a_time_is_read_alike_on_every_machine(tmp_path: Path, directive: str) -> None:
+    time = f'created_at: {{path: t, time: "%Y-%m-%d %H:%M {directive}"}}'
+    with pytest.raises(ConfigurationError, match="which each machine reads in its own way"):
+        described(tmp_path, BASE.replace("created_at: {path: t, time: epoch_ms}", time))
+
+
+@pytest.mark.parametrize("name", ["lab", "one-object", "finnhub", "binance", "vendor-csv"])
+def test_what_the_lab_writes_can_be_sent_through_any_feed(name: str) -> None:
+    """An expired correction is kept so, and sent again."""
+    value = LABS_HEAD + json.dumps(GOOD | {"revision": "correction"}).encode() + b', {"id": 1}' + LABS_TAIL
+    decoded = decode(ready(name), value)
+    assert [one.kind for _, one in decoded.revisions] == ["correction"]
+    # What dies again can be sent again.
+    assert [letter.reason for letter in decoded.dead] == ["missing_field"]
+    again = decode(ready(name), Decoder(SECTORS, feed=ready(name), shares=SHARES).message_of(decoded.dead[0].raw_value))
+    assert [letter.reason for letter in again.dead] == ["missing_field"]

@@ -50,6 +50,7 @@ NO_SECTOR = "?"
 MOST_NUMBER = 100
 #: Times that a reader remembers, which mostly repeat.
 REMEMBERED = 65_536
+_MAY_BE_PARTED = re.compile(r"[-+]?\d{1,3}(\.\d{3})+")
 _NUMBER = re.compile(r"[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]{1,3})?")
 #: What strptime does not read.
 _BELOW_MICROSECONDS = re.compile(r"(\.\d{6})\d{1,3}(?!\d)")
@@ -61,6 +62,10 @@ _EXACT = Context(prec=400)
 #: What a replay of dead letters puts into an element that a person has said is a correction, whatever the feed's marks.
 MARKED = "tickledger.revision"
 JSON_MARK = f', "{MARKED}": "{RevisionKind.CORRECTION}"'.encode()
+#: A message of any feed that holds elements as the lab writes them, begins so: what is kept of an expired correction.
+LABS_HEAD, LABS_TAIL = b'{"tickledger.lab": [', b"]}"
+#: A row of CSV that a quote lays out over more lines is none.
+MOST_LINES_A_ROW = 100
 CSV_MARK = f"{MARKED}={RevisionKind.CORRECTION}".encode()
 
 #: A value out of an element and the message around it; None where there is none. Raises RowRuleBroken.
@@ -93,6 +98,8 @@ class FeedReader:
         """The elements of a message, at least one, each with a tick's names or Broken. Raises Unreadable."""
         if value is None:
             raise Unreadable("no_value", "the message has no value")
+        if value.startswith(LABS_HEAD):
+            return _labs_elements(value)
         read = {"csv": self._csv, "lines": self._lines}.get(self.feed.messages, self._json)
         found = read(value)
         if not found:
@@ -101,6 +108,8 @@ class FeedReader:
 
     def cut(self, value: bytes) -> Cut:
         """Where the elements of a message lie in it that :meth:`elements` has read."""
+        if value.startswith(LABS_HEAD):
+            return Cut(LABS_HEAD, list(array_spans(value, ("tickledger.lab",))), LABS_TAIL)
         if self.feed.messages == "csv":
             return self._cut_csv(value)
         if self.feed.messages == "lines":
@@ -161,7 +170,7 @@ class FeedReader:
             text = value.decode("utf-8-sig")
         except UnicodeDecodeError as bad:
             raise Unreadable("bad_utf8", f"byte {bad.start} is not UTF-8") from None
-        columns, rows = csv_rows(self.feed, io.StringIO(text, newline=""))
+        columns, rows = csv_rows(self.feed, list(io.StringIO(text, newline="")))
         return columns, list(rows)
 
     def _cut_csv(self, value: bytes) -> Cut:
@@ -226,7 +235,9 @@ class FeedReader:
         found[UNKNOWN] = Unknown(unknown)
 
     def _revision(self, element: Any, around: Any, found: dict[str, Any]) -> RevisionKind | None:
-        if element.get(MARKED) == RevisionKind.CORRECTION or (type(around) is dict and MARKED in around):
+        if element.get(MARKED) == RevisionKind.CORRECTION or (
+            type(around) is dict and around.get(MARKED) == RevisionKind.CORRECTION
+        ):
             found[REVISION_FIELD] = str(RevisionKind.CORRECTION)
             return RevisionKind.CORRECTION
         marks = self.feed.revision
@@ -274,6 +285,14 @@ class FeedReader:
         return partial(_converted, get, partial(_number, name, source, kind, text))
 
 
+def _labs_elements(value: bytes) -> list[Any]:
+    require_few_values(value)
+    found = _all_digits(value, parsed(value)).get("tickledger.lab")
+    if type(found) is not list or not found:
+        raise Unreadable("no_ticks", "the message holds no tick")
+    return found
+
+
 def _too_much_around(outside: dict[str, Any]) -> Broken | None:
     """What is wrong with each tick of a message if more stands around them than is kept."""
     try:
@@ -284,49 +303,56 @@ def _too_much_around(outside: dict[str, Any]) -> Broken | None:
 
 
 def csv_rows(
-    feed: Feed, lines: Iterable[str]
+    feed: Feed, lines: Sequence[str]
 ) -> tuple[Sequence[str], Iterator[tuple[list[str] | Broken, tuple[int, int]]]]:
     """The columns that lines of CSV have, and each row's values, or what is wrong with it, and its first and last line.
 
     Lines are counted from 1, and empty ones are no rows. Raises Unreadable where the columns cannot be told.
     """
-    reader = csv.reader(iter(lines), delimiter=feed.csv.delimiter)
-    columns: Sequence[str] = feed.csv.columns or ()
-    for _ in () if columns else (1,):
+    rows = _csv_values(feed, lines)
+    if feed.csv.columns:
+        return feed.csv.columns, _checked(rows, feed.csv.columns)
+    header, _ = next(rows, ([], (1, 1)))
+    if type(header) is Broken:
+        raise Unreadable("not_csv", f"the first line names no columns: {header.detail}")
+    columns = [str(name).strip() for name in header]
+    if len(set(columns)) < len(columns):
+        raise Unreadable("other_columns", "the first line names a column twice")
+    if lacking := [quote(path) for path in _columns_needed(feed) if path not in columns]:
+        raise Unreadable("other_columns", f"the first line names no column {', '.join(lacking[:3])}")
+    return columns, _checked(rows, columns)
+
+
+def _csv_values(feed: Feed, lines: Sequence[str]) -> Iterator[tuple[list[str] | Broken, tuple[int, int]]]:
+    """The values of each row that is not empty. Behind a line that cannot be read, the next line is a row again."""
+    at = 0
+    while at < len(lines):
+        reader = csv.reader(lines[at : at + MOST_LINES_A_ROW], delimiter=feed.csv.delimiter, strict=True)
         try:
-            columns = [name.strip() for name in next((row for row in reader if "".join(row).strip()), [])]
+            row: list[str] | Broken = next(reader)
+            last = at + reader.line_num
         except csv.Error as error:
-            raise Unreadable("not_csv", f"the first line names no columns: {error}") from None
-        if len(set(columns)) < len(columns):
-            raise Unreadable("other_columns", "the first line names a column twice")
-        if lacking := [quote(path) for path in _columns_needed(feed) if path not in columns]:
-            raise Unreadable("other_columns", f"the first line names no column {', '.join(lacking[:3])}")
-    return columns, _csv_values(feed, reader, columns)
+            row, last = Broken("not_csv", str(error)), at + 1
+        if type(row) is Broken or "".join(row).strip():
+            yield row, (at + 1, last)
+        at = last
 
 
-def _csv_values(
-    feed: Feed, reader: Any, columns: Sequence[str]
+def _checked(
+    rows: Iterator[tuple[list[str] | Broken, tuple[int, int]]], columns: Sequence[str]
 ) -> Iterator[tuple[list[str] | Broken, tuple[int, int]]]:
-    first = True
-    while True:
-        begins = reader.line_num + 1
-        try:
-            row = next(reader)
-        except StopIteration:
-            return
-        except csv.Error as error:
-            yield Broken("not_csv", str(error)), (begins, reader.line_num)
+    for number, (row, place) in enumerate(rows):
+        if type(row) is Broken:
+            yield row, place
             continue
-        header = first and bool(feed.csv.columns) and [name.strip() for name in row] == list(columns)
-        first = False
-        if header or not "".join(row).strip():
+        if number == 0 and [name.strip() for name in row] == list(columns):
             continue
         marked = len(row) == len(columns) + 1 and row[-1] == CSV_MARK.decode()
         if len(row) != len(columns) and not marked:
             why = f"it has {len(row):,} values for {len(columns):,} columns"
-            yield Broken("other_columns", why), (begins, reader.line_num)
+            yield Broken("other_columns", why), place
             continue
-        yield row, (begins, reader.line_num)
+        yield row, place
 
 
 def _cells(columns: Sequence[str], row: Sequence[str]) -> dict[str, str]:
@@ -391,6 +417,8 @@ def _digest(getters: Sequence[Getter], element: Any, around: Any) -> Any:
     values = [get(element, around) for get in getters]
     if all(value is None for value in values):
         return None
+    # 100 and 100.0 are one number, however a sender writes it.
+    values = [format(_decimal(one).normalize(), "f") if type(one) in (int, float, Decimal) else one for one in values]
     try:
         spelt = orjson.dumps(values, default=str, option=orjson.OPT_SORT_KEYS)
     except orjson.JSONEncodeError:
@@ -427,10 +455,13 @@ def _number(name: str, source: Source, kind: str, text: bool, value: Any) -> Any
     if type(value) is str and text:
         if value == "":
             return None
-        spelt = (
-            value.strip().replace(",", ".", 1) if source.decimal_point == "," and "." not in value else value.strip()
-        )
-        if len(spelt) > MOST_NUMBER or not _NUMBER.fullmatch(spelt):
+        spelt = value.strip()
+        if source.decimal_point == ",":
+            # Whoever writes 1,5 writes 1.000 for a thousand.
+            spelt = "" if "." in spelt else spelt.replace(",", ".", 1)
+        # 1.000 may be a thousand, or one as a feed writes it whose description says `times: 1`.
+        parted = kind == "whole" and source.times is None and _MAY_BE_PARTED.fullmatch(spelt)
+        if parted or len(spelt) > MOST_NUMBER or not _NUMBER.fullmatch(spelt):
             raise RowRuleBroken("wrong_type", f"{name} is {quote(value)}; it should be a number")
         number = Decimal(spelt) if kind == "whole" or source.times else exact(spelt.lstrip("+"))
     if type(number) not in (int, float, Decimal):

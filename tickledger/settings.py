@@ -132,7 +132,7 @@ class Settings(BaseSettings):
     stream_scratch_dir: Path
     # Not in a .env from before it was there.
     stream_max_megabytes_per_batch: float = Field(64, gt=0, description="a number of megabytes above 0")
-    corrections_wait_days: float = Field(7, gt=0, description="a number of days above 0")
+    corrections_wait_days: float = Field(7, gt=0, le=36_500, description="a number of days above 0, at most 36500")
     stream_metrics_address: str = Field(
         "none", pattern=r"^(none|[^\s:]+:\d{1,5})$", description="none, or host:port to serve figures for Prometheus at"
     )
