@@ -36,6 +36,7 @@ from services.mysql_accounts import rights_of
 from services.server import LOOPBACK, free_port
 from tickledger.settings import PROJECT_ROOT, Settings, load_settings
 from tickledger.stores import connect_cassandra, connect_mysql, fetch_rows
+from tickledger.tick import CASSANDRA_TABLES
 
 Service = dict[str, Any]
 
@@ -500,7 +501,7 @@ class TestSetUp:
         with pytest.raises(Unauthorized):
             session.execute(f"SELECT * FROM {test_settings.cassandra_keyspace}.dead_letters")
         session.cluster.shutdown()
-        assert tables == {"real_time_data", "dead_letters"}
+        assert tables == CASSANDRA_TABLES.keys()
         reader = connect_cassandra(mine, mine.dashboard_cassandra)
         reader.execute("SELECT * FROM real_time_data LIMIT 1")
         with pytest.raises(Unauthorized):

@@ -234,7 +234,7 @@ def test_a_database_that_dbt_has_not_filled_is_named(stores: Pipeline, database:
 
     (fact,) = bad(stores.settings.model_copy(update=empty))
 
-    assert (fact.what, "table: missing" in fact.found, "dbt run" in fact.fix) == ("restore", "contract", True, True)
+    assert (fact.what, "table: missing" in fact.found, "dbt run" in fact.fix) == ("contract", True, True)
 
 
 def test_a_topic_that_was_created_anew_is_named(spark: SparkSession, pipeline: Pipeline) -> None:
