@@ -123,7 +123,7 @@ def test_healthy_and_failed_batches(pipeline: Pipeline, tmp_path: Path) -> None:
     pages = {path.parts[-4:] for path in (tmp_path / "docs" / "validations").rglob("*.html")}
     assert {page[1] for page in pages} == {"batch 1"}
     shown = "".join(path.read_text() for path in (tmp_path / "docs").rglob("*books.html"))
-    assert "read = landed + dead letters + duplicates" in shown
+    assert "read = landed + corrections + dead letters + duplicates" in shown
     assert pipeline.rows("SELECT verdict FROM landed_batches WHERE batch_id = 1") == [("failed",)]
 
 

@@ -72,8 +72,8 @@ def test_every_poison_message_has_its_fate_in_the_stores(lander: Lander) -> None
 
     batch = lander.land(*messages, message_at=GOOD_AT)
 
-    # All the odd ones spell the same tick, but one its price.
-    assert counts(batch) == (len(messages), 1, len(poison) + 1, len(ODD_BUT_GOOD) - 2)
+    # All the odd ones spell the same tick, but two another price and one another market capitalisation.
+    assert counts(batch) == (len(messages), 1, len(poison) + 3, len(ODD_BUT_GOOD) - 4)
     stored = {
         (row.kafka_partition, row.kafka_offset): (row.raw_value, row.reason)
         for row in lander.pipeline.cassandra.execute("SELECT * FROM dead_letters")
