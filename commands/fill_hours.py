@@ -10,6 +10,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Collection, Iterable, Iterator
 from datetime import UTC, date, datetime, timedelta
 from decimal import Context, Decimal
+from functools import cached_property
 from itertools import chain, groupby
 from typing import Annotated, Any, NamedTuple
 
@@ -132,10 +133,10 @@ def fill_hours(
         # Both servers refuse `SET TRANSACTION` in a transaction.
         connection.rollback()
         ranges, expired, days = _plan(connection, exchange, utc_now(), day)
+        held = _Held(session, ranges, expired)
         if not days:
             return filled
         companies = companies_by_day(session)
-        held = _Held(session, ranges, expired)
         for one in days:
             rows = [
                 dict(row, date=one.date, ticker=ticker)
@@ -163,7 +164,10 @@ class _Held:
     def __init__(self, session: Session, ranges: OffsetRanges, expired: Collection[Place]) -> None:
         self._session, self._ranges, self._expired = session, ranges, expired
         self._ticks, self._revised_ticks = session.prepare(_TICKS), session.prepare(_REVISED_TICKS)
-        self._revised = revised_days(session)
+
+    @cached_property
+    def _revised(self) -> set[tuple[str, date]]:
+        return revised_days(self._session)
 
     def ticks(self, ticker: str, day: DayToFill) -> Iterator[HeldTick]:
         """Those of the hours to be summed, in the order of created_at and id, page by page."""
