@@ -26,6 +26,8 @@ _RULES = RowRules({})
 #: Below it each whole number is a float of its own: 100.0 is 100, while this one may have been the next, or 1e17 any.
 _INEXACT_FLOAT = 2**53
 MAX_UNSIGNED = 2**64 - 1
+#: No tick's number is that large, and far larger ones no float.
+MOST_FLOAT = 10**300
 
 
 _Sent = TypeVar("_Sent")
@@ -108,7 +110,7 @@ def _number(value: Any) -> Any:
         if type(spelt) not in (int, float):
             return value
         value = spelt
-    elif type(value) is Decimal or (type(value) is int and value > MAX_UNSIGNED):
+    elif type(value) is Decimal or (type(value) is int and MAX_UNSIGNED < value < MOST_FLOAT):
         # As the sender's JSON has them, which knows no larger whole numbers.
         value = float(value)
     return int(value) if type(value) is float and value.is_integer() and abs(value) < _INEXACT_FLOAT else value
