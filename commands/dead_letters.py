@@ -25,8 +25,7 @@ from streaming.tick_sink import TickSink, moments_of
 from tickledger.counted import counted
 from tickledger.decode import TOO_MANY_BROKEN, Decoded, Decoder, broken_elements
 from tickledger.errors import ConfigurationError, StoreUnavailable
-from tickledger.feed import Feed
-from tickledger.feed_reader import LABS_HEAD, LABS_TAIL
+from tickledger.feed import LABS_HEAD, LABS_TAIL, Feed
 from tickledger.ledger import Ledger
 from tickledger.plain_text import plain, print_table
 from tickledger.secured import kafka_options

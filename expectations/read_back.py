@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from cassandra.cluster import EXEC_PROFILE_DEFAULT, Session
 from cassandra.concurrent import execute_concurrent_with_args
@@ -12,7 +12,14 @@ from cassandra.protocol import NumpyProtocolHandler
 from cassandra.query import tuple_factory
 from mysql.connector.abstracts import MySQLConnectionAbstract
 
-from expectations.read_corrections import Changed, CorrectionsReader, CorrectionsView, corrections_view
+from expectations.read_corrections import (
+    COMPANIES_A_READ,
+    Changed,
+    CorrectionsReader,
+    CorrectionsView,
+    Slice,
+    corrections_view,
+)
 from expectations.rhythm import (
     USUAL_BATCHES,
     Landing,
@@ -46,8 +53,6 @@ if TYPE_CHECKING:
 
 #: Slices that are asked for at the same time; more would take the processor from the batch that lands meanwhile.
 READS_IN_FLIGHT = 2
-#: A request costs as much as two hundred rows: with 50 companies in one answer, little of that is left.
-COMPANIES_A_READ = 50
 #: Some 2 MB; pages of the driver's usual 5,000 rows cost Cassandra and the driver a third more.
 ROWS_PER_PAGE = 20_000
 #: Where a company's newest price is of a later batch, one of the next is hardly ever.
@@ -116,15 +121,6 @@ class RolledUp(TickledgerError):
 
     def __reduce__(self) -> tuple[type["RolledUp"], tuple[int]]:
         return RolledUp, (self.batch_id,)
-
-
-class Slice(NamedTuple):
-    """Rows of some companies and one day in `real_time_data`, created from `first` to `last`, both included (UTC)."""
-
-    tickers: list[str]
-    trade_date: date
-    first: datetime
-    last: datetime
 
 
 @dataclass(frozen=True)

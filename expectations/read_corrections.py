@@ -18,7 +18,7 @@ from tickledger.tick import RAW_TABLE, REVISION_TABLE, ms_to_datetime
 if TYPE_CHECKING:
     import pandas as pd
 
-#: Companies that are asked for in one request.
+#: A request costs as much as two hundred rows: with 50 companies in one answer, little of that is left.
 COMPANIES_A_READ = 50
 
 #: Asks a prepared statement with each of some values: an iterator of pages of numpy arrays for each.
@@ -30,7 +30,7 @@ Key = tuple[str, date, int, int]
 
 
 class Slice(NamedTuple):
-    """Some companies' ticks of a day, created from `first` to `last`, both included (UTC), that a batch corrects."""
+    """Rows of some companies and one day, created from `first` to `last`, both included (UTC)."""
 
     tickers: list[str]
     trade_date: date

@@ -15,10 +15,7 @@ from tickledger.errors import ConfigurationError
 from tickledger.feed import Feed
 from tickledger.feed_file import FileMessage, file_messages
 from tickledger.feed_reader import FeedReader
-from tickledger.row_rules import REVISED_AT_FIELD, REVISION_FIELD, UNKNOWN, Broken, RowRuleBroken, extra_of
-from tickledger.tick import TICK_FIELDS
-
-_KNOWN = {*(field.name for field in TICK_FIELDS), REVISION_FIELD, REVISED_AT_FIELD}
+from tickledger.row_rules import KNOWN, UNKNOWN, Broken, RowRuleBroken, extra_of
 
 
 class FeedFile:
@@ -91,7 +88,7 @@ class FeedFile:
             return sent
         # A field of the feed may be called as one of a tick's is.
         unknown = {
-            name if name not in _KNOWN else f"{self._feed.name}.{name}": value
+            name if name not in KNOWN else f"{self._feed.name}.{name}": value
             for name, value in element[UNKNOWN].items()
         }
         return {name: orjson.Fragment(orjson.dumps(value, default=_spelt)) for name, value in unknown.items()} | sent

@@ -18,6 +18,7 @@ import orjson
 from ijson.backends import python as json_reader
 
 from tickledger.counted import counted
+from tickledger.elements import is_json
 from tickledger.errors import ConfigurationError, TickledgerError
 from tickledger.plain_text import plain
 from tickledger.tick import TICK_FIELDS
@@ -301,7 +302,7 @@ def _has_half_characters(element: Any) -> bool:
 def _is_laid_out(begins: bytes) -> bool:
     """Whether values of JSON span lines; else each line is a value of its own, or is none."""
     first = begins.partition(b"\n")[0].rstrip()
-    if _is_json(first.removesuffix(b",")):
+    if is_json(first.removesuffix(b",")):
         return False
     if _OPENING.fullmatch(first):
         return True
@@ -309,14 +310,6 @@ def _is_laid_out(begins: bytes) -> bool:
         return any(True for _ in _document_elements(io.BytesIO(begins)))
     except NOT_JSON:
         return False
-
-
-def _is_json(text: bytes) -> bool:
-    try:
-        orjson.loads(text)
-    except orjson.JSONDecodeError:
-        return False
-    return True
 
 
 def _text(stream: io.BufferedReader) -> io.TextIOBase:

@@ -20,21 +20,20 @@ from streaming.landing_task import PartitionReport, SumKey
 from streaming.tick_columns import TickKey
 from streaming.tick_sink import VALUE_FIELDS, TickSink
 from tickledger.decode import DeadLetter
-from tickledger.ledger import Corrected, Ledger, LedgerHead, WaitingRevision, summed_by
+from tickledger.landed_revisions import summed_under
+from tickledger.ledger import Corrected, Ledger, LedgerHead, WaitingRevision
 from tickledger.revisions import Change, LandedRevision, LandedTick, Place, Revision, RevisionKind, TickValues, changes
 from tickledger.row_rules import REVISED_AT_FIELD, REVISION_FIELD
 from tickledger.settings import Settings
 from tickledger.stores import cassandra_errors, connect_cassandra
 from tickledger.tick import (
     EPOCH_ORDINAL,
-    OWN_FIELDS,
     RAW_TABLE,
     REVISION_TABLE,
     TICK_FIELDS,
     datetime_to_ms,
     day_to_date,
     ms_to_datetime,
-    summed_value,
 )
 
 #: Why a correction is a dead letter whose tick has not come for CORRECTIONS_WAIT_DAYS.
@@ -172,9 +171,7 @@ class _CorrectedSums:
 
     def add(self, change: Change, day: date, created_ms: int) -> None:
         """Count in a change of a tick of that day and moment."""
-        values = change.values
-        chosen = (value for field, value in zip(OWN_FIELDS, values.own, strict=True) if field.name in summed_by())
-        key = (day.toordinal() - EPOCH_ORDINAL, values.sector, summed_value(chosen))
+        key = (day.toordinal() - EPOCH_ORDINAL, *summed_under(change.values))
         one = self._sums.setdefault(key, [0, 0, created_ms, created_ms])
         one[0] += change.ticks
         one[1] += change.volume

@@ -16,7 +16,8 @@ import pytest
 
 from expectations import read_back
 from expectations.checker import Checker, CheckFailedToRun
-from expectations.read_back import COMPANIES_A_READ, UnknownBatch
+from expectations.read_back import UnknownBatch
+from expectations.read_corrections import COMPANIES_A_READ
 from expectations.suites import PROJECT_FOLDER, books, raw_ticks, stale_files, write_project
 from streaming import check_landed
 from streaming.check_landed import BatchChecks

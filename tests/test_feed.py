@@ -23,9 +23,8 @@ from streaming.tick_columns import whole
 from tests.support.poison import BAD_TICKS, GOOD, ODD_BUT_GOOD, UNREADABLE, message, mutated
 from tickledger.decode import Decoded, Decoder
 from tickledger.errors import ConfigurationError
-from tickledger.feed import Feed, read_feed
+from tickledger.feed import LABS_HEAD, LABS_TAIL, Feed, read_feed
 from tickledger.feed_file import LINES_A_MESSAGE, file_messages
-from tickledger.feed_reader import LABS_HEAD, LABS_TAIL
 from tickledger.revisions import TickValues
 from tickledger.settings import ENV_FILE_VARIABLE, PROJECT_ROOT, load_settings
 from tickledger.tick import Tick, ms_to_datetime, parse_created_at

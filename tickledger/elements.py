@@ -80,6 +80,15 @@ def parsed(value: bytes) -> Any:
         raise Unreadable(*_why_unreadable(value, error)) from None
 
 
+def is_json(text: bytes) -> bool:
+    """Whether a text is one value of JSON."""
+    try:
+        orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return False
+    return True
+
+
 #: A text, or what begins, ends and parts values. Possessive, so that a text of any length takes no memory.
 _STRUCTURE = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|[][{},]', re.DOTALL)
 _WITH_KEYS = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|[][{}:]', re.DOTALL)

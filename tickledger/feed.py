@@ -36,6 +36,8 @@ FROM_PROFILE, PRICE_TIMES_SHARES = "from_profile", "price_times_shares"
 #: How a time may be counted, and the milliseconds that one of it is, as a fraction.
 EPOCHS = {"epoch_s": (1000, 1), "epoch_ms": (1, 1), "epoch_us": (1, 1000), "epoch_ns": (1, 10**6)}
 ISO = "iso"
+#: A message of any feed that holds elements as the lab writes them, begins so: what is kept of an expired correction.
+LABS_HEAD, LABS_TAIL = b'{"tickledger.lab": [', b"]}"
 
 _FIELDS = {field.name: field for field in TICK_FIELDS}
 _OF_A_FIELD = {FROM_PROFILE: "sector", PRICE_TIMES_SHARES: "market_cap"}
@@ -147,7 +149,7 @@ class Feed(_Part):
 
     def message_of(self, raw_value: bytes) -> bytes:
         """The message that holds one element alone, from what a dead letter keeps of it."""
-        if self.messages == "array" and raw_value.startswith(b'{"tickledger.lab": ['):
+        if self.messages == "array" and raw_value.startswith(LABS_HEAD):
             return raw_value
         return b"[" + raw_value + b"]" if self.messages == "array" else raw_value
 

@@ -8,8 +8,7 @@ import zlib
 from collections.abc import Iterator
 from typing import IO, NamedTuple
 
-import orjson
-
+from tickledger.elements import is_json
 from tickledger.errors import TickledgerError
 from tickledger.feed import Feed
 
@@ -60,11 +59,11 @@ def _json_messages(lines: Iterator[tuple[int, bytes]]) -> Iterator[FileMessage]:
     if first is None:
         return
     number, line = first
-    if not _is_json(line):
+    if not is_json(line):
         # No message by itself: the file is one, laid out over lines, or its lines are as broken as the first.
         rest = list(_up_to(lines, MOST_MESSAGE_BYTES))
         document = b"".join((line, *(more for _, more in rest)))
-        if _is_json(document):
+        if is_json(document):
             yield FileMessage(number, document.strip())
             return
         lines = itertools.chain(rest, lines)
@@ -80,14 +79,6 @@ def _up_to(lines: Iterator[tuple[int, bytes]], most: int) -> Iterator[tuple[int,
         yield number, line
         if size > most:
             return
-
-
-def _is_json(text: bytes) -> bool:
-    try:
-        orjson.loads(text)
-    except orjson.JSONDecodeError:
-        return False
-    return True
 
 
 def _csv_messages(feed: Feed, lines: Iterator[tuple[int, bytes]]) -> Iterator[FileMessage]:

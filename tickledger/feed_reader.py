@@ -18,7 +18,7 @@ from zoneinfo import ZoneInfo
 import orjson
 
 from tickledger.elements import Cut, Unreadable, array_spans, parsed, require_few_values
-from tickledger.feed import EPOCHS, FROM_PROFILE, ISO, Feed, Source
+from tickledger.feed import EPOCHS, FROM_PROFILE, ISO, LABS_HEAD, LABS_TAIL, Feed, Source
 from tickledger.numbers import FLOAT_DIGITS, exact, exact_json, has_long_numbers
 from tickledger.revisions import RevisionKind
 from tickledger.row_rules import (
@@ -62,8 +62,6 @@ _EXACT = Context(prec=400)
 #: What a replay of dead letters puts into an element that a person has said is a correction, whatever the feed's marks.
 MARKED = "tickledger.revision"
 JSON_MARK = f', "{MARKED}": "{RevisionKind.CORRECTION}"'.encode()
-#: A message of any feed that holds elements as the lab writes them, begins so: what is kept of an expired correction.
-LABS_HEAD, LABS_TAIL = b'{"tickledger.lab": [', b"]}"
 #: A row of CSV that a quote lays out over more lines is none.
 MOST_LINES_A_ROW = 100
 CSV_MARK = f"{MARKED}={RevisionKind.CORRECTION}".encode()

@@ -128,7 +128,8 @@ class Unknown(dict[str, Any]):
 
 #: Where an element that a feed's description made has its unknown fields.
 UNKNOWN = ""
-_KNOWN = frozenset((*(field.name for field in TICK_FIELDS), REVISION_FIELD, REVISED_AT_FIELD))
+#: All names of an element that are read; those of others are kept beside the tick.
+KNOWN = frozenset((*(field.name for field in TICK_FIELDS), REVISION_FIELD, REVISED_AT_FIELD))
 
 
 def may_have_extra(elements: Iterable[dict[str, Any]]) -> bool:
@@ -141,7 +142,7 @@ def extra_of(element: dict[str, Any]) -> str | None:
 
     Raises RowRuleBroken where they are longer than is kept.
     """
-    names = element.keys() - _KNOWN
+    names = element.keys() - KNOWN
     if not names:
         return None
     unknown = element[UNKNOWN] if names == {UNKNOWN} else None
