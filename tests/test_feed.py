@@ -182,6 +182,15 @@ def test_a_person_may_say_that_a_tick_corrects_another_whatever_marks_one_in_its
     assert one.revised_ms == NOW_MS
 
 
+def test_what_a_person_says_is_newer_than_what_the_copy_said_of_its_own_time() -> None:
+    decoder = Decoder(SECTORS)
+    value = json.dumps([GOOD | {"revised_at": "2024-08-26 00:00:00"}]).encode()
+
+    ((_, one),) = decoder.decode(decoder.as_corrections(value, {0}), NOW_MS).revisions
+
+    assert one.revised_ms == NOW_MS
+
+
 BASE = """\
 name: some
 messages: object

@@ -6,11 +6,18 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple
 
 from tickledger.elements import Cut, Unreadable, array_spans, elements_of, with_marks
-from tickledger.feed import Feed
-from tickledger.feed_reader import CSV_MARK, JSON_MARK, FeedReader
+from tickledger.feed import CSV_MARK, JSON_MARK, Feed
+from tickledger.feed_reader import FeedReader
 from tickledger.numbers import exact_json, has_long_numbers
 from tickledger.revisions import Revision, RevisionKind
-from tickledger.row_rules import REVISION_FIELD, RowRuleBroken, RowRules, has_every_field, is_revision
+from tickledger.row_rules import (
+    REVISED_AT_FIELD,
+    REVISION_FIELD,
+    RowRuleBroken,
+    RowRules,
+    has_every_field,
+    is_revision,
+)
 from tickledger.tick import WHOLE_MESSAGE, Tick
 from tickledger.trading_days import UTC_DAYS, TradingDays
 
@@ -119,8 +126,8 @@ class Decoder:
         return with_marks(value, self._cut(value), positions, JSON_MARK)
 
 
-#: The mark of the lab's messages, behind an object's last field.
-LAB_MARK = f', "{REVISION_FIELD}": "{RevisionKind.CORRECTION}"'.encode()
+#: The mark of the lab's messages, behind an object's last field. It is made when it is sent, whatever the feed says.
+LAB_MARK = f', "{REVISION_FIELD}": "{RevisionKind.CORRECTION}", "{REVISED_AT_FIELD}": null'.encode()
 
 
 def _lab_elements(value: bytes | None) -> list[Any]:

@@ -24,6 +24,7 @@ from pydantic import (
 )
 
 from tickledger.errors import ConfigurationError
+from tickledger.revisions import RevisionKind
 from tickledger.row_rules import RowRuleBroken, rule_of
 from tickledger.tick import TICK_FIELDS, TickField
 
@@ -38,6 +39,10 @@ EPOCHS = {"epoch_s": (1000, 1), "epoch_ms": (1, 1), "epoch_us": (1, 1000), "epoc
 ISO = "iso"
 #: A message of any feed that holds elements as the lab writes them, begins so: what is kept of an expired correction.
 LABS_HEAD, LABS_TAIL = b'{"tickledger.lab": [', b"]}"
+#: What a replay of dead letters puts into an element that a person has said is a correction, whatever the feed's marks.
+MARKED = "tickledger.revision"
+JSON_MARK = f', "{MARKED}": "{RevisionKind.CORRECTION}"'.encode()
+CSV_MARK = f"{MARKED}={RevisionKind.CORRECTION}".encode()
 
 _FIELDS = {field.name: field for field in TICK_FIELDS}
 _OF_A_FIELD = {FROM_PROFILE: "sector", PRICE_TIMES_SHARES: "market_cap"}
