@@ -20,6 +20,8 @@ from tickledger.counted import counted
 from tickledger.errors import LedgerMoved
 from tickledger.landed_revisions import (
     SELECT_TICKS,
+    SumKey,
+    changed_sums,
     landed_tick,
     read_expired,
     revised_days,
@@ -32,8 +34,6 @@ from tickledger.settings import Settings, load_settings
 from tickledger.stores import cassandra, mysql
 from tickledger.tick import RAW_TABLE
 
-#: Batch, sector and what :func:`tickledger.ledger.summed_by` names.
-SumKey = tuple[int, str, tuple[Any, ...]]
 #: What the ticks of one day add up to.
 BatchSums = dict[SumKey, SectorVolume]
 
@@ -89,20 +89,20 @@ def _sums(settings: Settings, day: date, ranges: OffsetRanges, expired: Collecti
                 if tick is None:
                     continue
                 sums[tick.batch_id, *summed_under(tick.values)].landed.add(1, tick.values.volume, key.created_at)
-                for one in changes(tick, found.get(key, ())):
-                    of_batch = sums[one.batch_id, *summed_under(one.values)]
-                    of_batch.corrected.add(one.ticks, one.volume, key.created_at)
+                for of_sum, (ticks, volume) in changed_sums(changes(tick, found.get(key, ()))).items():
+                    sums[of_sum].corrected.add(ticks, volume, key.created_at)
     return {key: one.of(day, *key[1:]) for key, one in sums.items()}
 
 
 class _Part:
-    """Ticks, shares, and the created_at of each."""
+    """Ticks, shares, and the first and last created_at of the ticks that were added, which `added` counts."""
 
     def __init__(self) -> None:
-        self.ticks, self.volume = 0, 0
+        self.added, self.ticks, self.volume = 0, 0, 0
         self.times: list[datetime] = []
 
     def add(self, ticks: int, volume: int, created_at: datetime) -> None:
+        self.added += 1
         self.ticks += ticks
         self.volume += volume
         self.times = [min(created_at, *self.times), max(created_at, *self.times)] if self.times else [created_at] * 2
@@ -117,7 +117,8 @@ class _Sum:
     def of(self, day: date, sector: str, own: tuple[Any, ...]) -> SectorVolume:
         landed, corrected = self.landed, self.corrected
         first, last = landed.times or (None, None)
-        changed = Corrected(corrected.ticks, corrected.volume, *corrected.times) if corrected.times else None
+        amounts = corrected.added, corrected.ticks, corrected.volume
+        changed = Corrected(*amounts, *corrected.times) if corrected.times else None
         return SectorVolume(day, sector, landed.ticks, landed.volume, first, last, own, changed)
 
 

@@ -25,6 +25,7 @@ BATCHES_A_STEP = 1000
 _SUMS = """
 SELECT date, sector, SUM(total_volume) AS total_volume, SUM(ticks) AS ticks,
        SUM(corrected_volume) AS corrected_volume, SUM(corrected_ticks) AS corrected_ticks,
+       SUM(changed_ticks) AS changed_ticks,
        COUNT(DISTINCT batch_id) AS batches,
        MIN(batch_id) AS first_batch_id, MAX(batch_id) AS last_batch_id,
        MIN(first_created_at) AS first_created_at, MAX(last_created_at) AS last_created_at
@@ -38,6 +39,7 @@ ON DUPLICATE KEY UPDATE
                                 corrected_volume, VALUES(corrected_volume)),
     corrected_ticks = COALESCE(corrected_ticks + VALUES(corrected_ticks),
                                 corrected_ticks, VALUES(corrected_ticks)),
+    changed_ticks = COALESCE(changed_ticks + VALUES(changed_ticks), changed_ticks, VALUES(changed_ticks)),
     batches = batches + VALUES(batches), first_batch_id = LEAST(first_batch_id, VALUES(first_batch_id)),
     last_batch_id = GREATEST(last_batch_id, VALUES(last_batch_id)),
     first_created_at = LEAST(first_created_at, VALUES(first_created_at)),

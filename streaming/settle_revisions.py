@@ -20,15 +20,14 @@ from streaming.landing_task import PartitionReport, SumKey
 from streaming.tick_columns import TickKey
 from streaming.tick_sink import VALUE_FIELDS, TickSink
 from tickledger.decode import DeadLetter
-from tickledger.landed_revisions import summed_under
+from tickledger.landed_revisions import SELECT_REVISIONS, SELECT_TICKS, changed_sums, landed_revisions, landed_tick
 from tickledger.ledger import Corrected, Ledger, LedgerHead, WaitingRevision
-from tickledger.revisions import Change, LandedRevision, LandedTick, Place, Revision, RevisionKind, TickValues, changes
+from tickledger.revisions import Change, Place, Revision, RevisionKind, changes
 from tickledger.row_rules import REVISED_AT_FIELD, REVISION_FIELD
 from tickledger.settings import Settings
 from tickledger.stores import cassandra_errors, connect_cassandra
 from tickledger.tick import (
     EPOCH_ORDINAL,
-    RAW_TABLE,
     REVISION_TABLE,
     TICK_FIELDS,
     datetime_to_ms,
@@ -82,16 +81,16 @@ class RevisionSettler:
         days = {key: waiting[key][0].date for key in came}
         days |= {_key(one): day_to_date(one.trade_day) for one in mine.values()}
         sums = _CorrectedSums()
-        for key, tick, revisions in self._stored().read(days):
-            if (landed := batch.landed_tick(tick)) is None:
+        for key, ticks, revisions in self._stored().read(days):
+            landed = [tick for row in ticks if (tick := landed_tick(row, batch.batch_of)[1]) is not None]
+            if not landed:
                 batch.wait(key)
                 continue
-            for change in changes(landed, list(batch.landed_revisions(revisions))):
-                if change.batch_id == batch.batch_id:
-                    sums.add(change, days[key], key[1])
-        found = [one for key in came for one in waiting[key]]
+            found = changes(landed[0], (one for _, one in landed_revisions(revisions, batch.batch_of)))
+            sums.add([one for one in found if one.batch_id == batch.batch_id], days[key], key[1])
+        ended = [one for key in came for one in waiting[key]]
         waits = [_waiting(place, mine[place], batch.batch_id, landed_at) for place in batch.waiting]
-        return Settled(sums.by_key(), waits, found, self._due(landed_at, found))
+        return Settled(sums.by_key(), waits, ended, self._due(head.newest_created_at, ended))
 
     def landed(self, settled: Settled, landed_at: datetime) -> None:
         """Note that the ledger has it; what has expired is left to :meth:`bury`."""
@@ -113,8 +112,11 @@ class RevisionSettler:
             by_key.setdefault((one.ticker, datetime_to_ms(one.created_at), one.tick_id), []).append(one)
         return by_key
 
-    def _due(self, now: datetime, found: Sequence[WaitingRevision]) -> list[WaitingRevision]:
-        since, ended = now - timedelta(days=self._settings.corrections_wait_days), {one.place for one in found}
+    def _due(self, newest: datetime | None, found: Sequence[WaitingRevision]) -> list[WaitingRevision]:
+        """Judged by the newest landed tick: a stream that was stopped first reads what came meanwhile."""
+        if newest is None:
+            return []
+        since, ended = newest - timedelta(days=self._settings.corrections_wait_days), {one.place for one in found}
         over = (one for place, one in self._waiting.items() if one.waits_since <= since and place not in ended)
         return list(islice(over, MOST_EXPIRED))
 
@@ -139,24 +141,12 @@ class _Batch:
         for place, one in revisions.items():
             self._places.setdefault(_key(one), []).append(place)
 
-    def landed_tick(self, tick: "_StoredTick | None") -> LandedTick | None:
-        """The stored tick, if it has landed by now."""
-        if tick is None or (batch_id := self._batch_of(tick.partition, tick.offset)) is None:
-            return None
-        return LandedTick(batch_id, tick.values)
-
-    def landed_revisions(self, stored: Iterable["_StoredRevision"]) -> Iterator[LandedRevision]:
-        """Those of the stored revisions that have landed by now."""
-        for one in stored:
-            if (batch_id := self._batch_of(one.place.partition, one.place.offset)) is not None:
-                yield LandedRevision(batch_id, one.values, one.revised_ms, one.place)
-
     def wait(self, key: TickKey) -> None:
         """Let the batch's revisions of a tick wait for it."""
         self.waiting.extend(self._places.get(key, ()))
 
-    def _batch_of(self, partition: int, offset: int) -> int | None:
-        """Of earlier batches any number below this one's is as good as their own."""
+    def batch_of(self, partition: int, offset: int) -> int | None:
+        """The batch of a message that has landed by now. Of earlier ones any number below this one's is as good."""
         if self._head.has_landed(partition, offset):
             return self._head.batch_id
         start, until = self._ranges.get(partition, (0, 0))
@@ -167,34 +157,22 @@ class _CorrectedSums:
     """Changes added up by trading day, sector and own values."""
 
     def __init__(self) -> None:
-        self._sums: dict[SumKey, list[int]] = {}
+        self._sums: dict[SumKey, tuple[int, int, int, int, int]] = {}
 
-    def add(self, change: Change, day: date, created_ms: int) -> None:
-        """Count in a change of a tick of that day and moment."""
-        key = (day.toordinal() - EPOCH_ORDINAL, *summed_under(change.values))
-        one = self._sums.setdefault(key, [0, 0, created_ms, created_ms])
-        one[0] += change.ticks
-        one[1] += change.volume
-        one[2:] = min(one[2], created_ms), max(one[3], created_ms)
+    def add(self, of_tick: Iterable[Change], day: date, created_ms: int) -> None:
+        """Count in what the batch changes of a tick of that day and moment."""
+        for (_, sector, own), (more_ticks, more_volume) in changed_sums(of_tick).items():
+            key = day.toordinal() - EPOCH_ORDINAL, sector, own
+            changed, ticks, volume, first, last = self._sums.get(key, (0, 0, 0, created_ms, created_ms))
+            times = min(first, created_ms), max(last, created_ms)
+            self._sums[key] = changed + 1, ticks + more_ticks, volume + more_volume, *times
 
     def by_key(self) -> dict[SumKey, Corrected]:
         """The sums."""
         return {
-            key: Corrected(ticks, volume, ms_to_datetime(first), ms_to_datetime(last))
-            for key, (ticks, volume, first, last) in self._sums.items()
+            key: Corrected(changed, ticks, volume, ms_to_datetime(first), ms_to_datetime(last))
+            for key, (changed, ticks, volume, first, last) in self._sums.items()
         }
-
-
-class _StoredTick(NamedTuple):
-    partition: int
-    offset: int
-    values: TickValues
-
-
-class _StoredRevision(NamedTuple):
-    place: Place
-    revised_ms: int
-    values: TickValues | None
 
 
 class _RevisionStore:
@@ -204,28 +182,24 @@ class _RevisionStore:
         weakref.finalize(self, session.cluster.shutdown)
         self._session = session
         values = ", ".join(field.name for field in VALUE_FIELDS)
-        key = "ticker = ? AND trade_date = ? AND created_at = ? AND id = ?"
-        place = "kafka_partition, kafka_offset"
+        of_tick = "WHERE ticker = ? AND trade_date = ? AND created_at = ? AND id = ?"
         with cassandra_errors():
-            self._tick = session.prepare(f"SELECT {place}, {values} FROM {RAW_TABLE} WHERE {key}")
-            revision = f"SELECT {place}, position, kind, revised_at, {values} FROM {REVISION_TABLE} WHERE {key}"
-            self._revisions = session.prepare(revision)
+            self._tick = session.prepare(f"{SELECT_TICKS} {of_tick}")
+            self._revisions = session.prepare(f"{SELECT_REVISIONS} {of_tick}")
             self._revision = session.prepare(
-                f"SELECT kind, {values}, extra FROM {REVISION_TABLE} WHERE {key}"
+                f"SELECT kind, {values}, extra FROM {REVISION_TABLE} {of_tick}"
                 " AND revised_at = ? AND kafka_partition = ? AND kafka_offset = ? AND position = ?"
             )
 
-    def read(self, days: Mapping[TickKey, date]) -> Iterator[tuple[TickKey, _StoredTick | None, list[_StoredRevision]]]:
-        """What is stored of ticks, given with their trading days: each tick, if there is one, and its revisions."""
+    def read(self, days: Mapping[TickKey, date]) -> Iterator[tuple[TickKey, list[Any], list[Any]]]:
+        """The rows of ticks that are given with their trading days: one or none of each tick, and its revisions."""
         keys = iter(days)
         while some := list(islice(keys, READS_A_PORTION)):
             bound = [(key[0], days[key], ms_to_datetime(key[1]), key[2]) for key in some]
             with cassandra_errors():
                 ticks = self._ask([(self._tick, one) for one in bound])
                 revisions = self._ask([(self._revisions, one) for one in bound])
-                for key, tick, rows in zip(some, ticks, revisions, strict=True):
-                    found = [_StoredTick(row[0], row[1], _values(row[2:])) for row in tick]
-                    yield key, found[0] if found else None, [_stored_revision(row) for row in rows]
+                yield from zip(some, ticks, revisions, strict=True)
 
     def bury(self, topic: str, expired: Iterable[WaitingRevision]) -> None:
         """Let revisions lie in `dead_letters` in place of `tick_revisions`; both stand there if this dies between."""
@@ -252,16 +226,6 @@ class _RevisionStore:
 
 def _key(revision: Revision) -> TickKey:
     return revision.ticker, revision.created_ms, revision.id
-
-
-def _values(row: Any) -> TickValues:
-    volume, market_cap, price, sector, *own = row
-    return TickValues(volume, market_cap, price, sector, tuple(own))
-
-
-def _stored_revision(row: Any) -> _StoredRevision:
-    cancels = row.kind == RevisionKind.CANCELLATION
-    return _StoredRevision(Place(*row[:3]), datetime_to_ms(row.revised_at), None if cancels else _values(row[5:]))
 
 
 def _waiting(place: Place, revision: Revision, batch_id: int, landed_at: datetime) -> WaitingRevision:

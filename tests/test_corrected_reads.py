@@ -24,10 +24,11 @@ DAY = date(2026, 3, 2)
 LOGISTICS, COAL = "Logistics & Deliveries", "Coal"
 AGGREGATES = (
     "SELECT batch_id, date, sector, ticks, total_volume, corrected_ticks, corrected_volume, first_created_at,"
-    " last_created_at FROM aggregated_data ORDER BY 1, 2, 3"
+    " last_created_at, changed_ticks FROM aggregated_data ORDER BY 1, 2, 3"
 )
 DAYS = (
-    "SELECT sector, ticks, total_volume, corrected_ticks, corrected_volume, batches FROM daily_volume ORDER BY sector"
+    "SELECT sector, ticks, total_volume, corrected_ticks, corrected_volume, batches, changed_ticks FROM daily_volume"
+    " ORDER BY sector"
 )
 HOURS = "SELECT ticker, hour, ticks, volume, turnover, open, high, low, close FROM company_hours ORDER BY ticker, hour"
 TOTALS = "SELECT date, sector, total_volume, ticks FROM volume_by_day ORDER BY date, sector"
@@ -167,7 +168,7 @@ def test_corrections_roll_up_and_later_ones_are_added(lander: Lander) -> None:
     pipeline.execute("UPDATE landed_batches SET corrected_volume = -90 WHERE batch_id = 3")
     roll_up(pipeline.settings, 30)
 
-    assert pipeline.rows(DAYS) == [(COAL, 1, 100, 1, 100, 1), (LOGISTICS, 4, 280, -2, -320, 4)]
+    assert pipeline.rows(DAYS) == [(COAL, 1, 100, 1, 100, 1, 1), (LOGISTICS, 4, 280, -2, -320, 4, 4)]
     assert pipeline.rows(TOTALS) == before
     assert_books_agree(lander)
 
@@ -179,7 +180,7 @@ def test_corrections_roll_up_and_later_ones_are_added(lander: Lander) -> None:
     age(pipeline, 6, 90)
     lander.land((0, 5, [tick(8, sector=COAL)]))
     roll_up(pipeline.settings, 30)
-    days = [(COAL, 2, 200, 1, 100, 2), (LOGISTICS, 3, 180, -3, -420, 5)]
+    days = [(COAL, 2, 200, 1, 100, 2, 1), (LOGISTICS, 3, 180, -3, -420, 5, 5)]
     assert pipeline.rows(DAYS) == days
     assert_books_agree(lander)
 

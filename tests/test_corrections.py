@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from datetime import UTC, timedelta
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from pyspark.sql import SparkSession
 from commands.roll_up import roll_up
 from tests.support.batches import NEW_COMPANY, TOPIC, Lander, assert_books_agree, tick
 from tests.support.pipeline import Pipeline
-from tickledger.ledger import LandedBatch
+from tickledger.ledger import LandedBatch, utc_now
 from tickledger.retry_policy import GaveUp
 
 pytestmark = pytest.mark.integration
@@ -97,6 +98,18 @@ def test_a_correction_that_changes_no_sum_still_says_of_which_ticks(lander: Land
     lander.land((0, 1, [correction(1, price=10.1)]))
 
     assert sums(lander.pipeline)[1] == (2, LOGISTICS, 0, 0, 0, 0)
+
+
+def test_a_tick_counts_once_in_each_sum_that_its_corrections_change(lander: Lander) -> None:
+    lander.land((0, 0, [tick(1), tick(2), tick(3)]))
+    lander.pipeline.execute("UPDATE profile SET sector = 'Coal' WHERE ticker = 'TMAS.JK'")
+    moved = correction(2, sector=COAL)
+    lander.land((0, 1, [moved, moved | {"volume": 7}]), (1, 0, [cancellation(1), correction(3, sector=COAL, volume=1)]))
+    lander.land((0, 2, [cancellation(3, "2026-03-02 05:45:00")]))
+
+    assert lander.pipeline.rows(
+        "SELECT batch_id, sector, corrected_ticks, changed_ticks FROM aggregated_data ORDER BY batch_id, sector"
+    ) == [(1, LOGISTICS, None, None), (2, COAL, 2, 2), (2, LOGISTICS, -3, 3), (3, COAL, -1, 1)]
 
 
 def test_one_that_says_what_holds_is_kept_and_changes_nothing(lander: Lander) -> None:
@@ -224,12 +237,18 @@ def test_a_revision_whose_tick_never_comes_is_a_dead_letter_by_then(spark: Spark
     lander = Lander(spark, pipeline, corrections_wait_days=0)
     first = lander.land((0, 0, [correction(1, volume=70, price=0.1), cancellation(2), tick(3)]))
     assert books(first) == (3, 1, 2, 0, 0)
+    # However late it is by the clock: by the ticks that have landed, nothing has waited yet.
+    now = utc_now()
+    later = tick(4, created_at=(now + timedelta(hours=1)).isoformat(" ", "milliseconds"))
+    lander.land((1, 0, [later]), message_at=now.replace(tzinfo=UTC))
     assert len(waiting(pipeline)) == 2
-    second = lander.land((0, 1, [tick(2)]))
+    third = lander.land((0, 1, [tick(2)]))
 
-    assert books(second) == (1, 1, 0, 0, 0)
-    assert pipeline.rows("SELECT corrections, dead_letters FROM landed_batches ORDER BY batch_id") == [(1, 1), (0, 0)]
-    assert sums(pipeline)[1:] == [(2, LOGISTICS, 0, 0, -1, -100)]
+    assert books(third) == (1, 1, 0, 0, 0)
+    assert pipeline.rows("SELECT corrections, dead_letters FROM landed_batches ORDER BY batch_id") == [
+        (1, 1), (0, 0), (0, 0)
+    ]  # fmt: skip
+    assert sums(pipeline)[2:] == [(3, LOGISTICS, 0, 0, -1, -100)]
     assert pipeline.rows("SELECT * FROM waiting_revisions") == []
     assert [row[0] for row in revisions(pipeline)] == [2]
     assert dead_letters(pipeline) == [(0, 0, 0, "no_tick_to_correct")]
@@ -237,14 +256,16 @@ def test_a_revision_whose_tick_never_comes_is_a_dead_letter_by_then(spark: Spark
     assert json.loads(letter.raw_value) == correction(1, "2026-03-02 05:30:00.000", volume=70, price=0.1)
     # A tick that comes after all lands as it came.
     lander.land((0, 2, [tick(1)]))
-    assert sums(pipeline)[2:] == [(3, LOGISTICS, 1, 100, None, None)]
+    assert sums(pipeline)[3:] == [(4, LOGISTICS, 1, 100, None, None)]
 
 
 def test_a_death_before_the_dead_letter_is_written_leaves_it_to_the_next_start(
     spark: SparkSession, pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lander = Lander(spark, pipeline, corrections_wait_days=0)
-    lander.land((0, 0, [correction(1)]))
+    now = utc_now()
+    later = tick(3, created_at=(now + timedelta(hours=1)).isoformat(" ", "milliseconds"))
+    lander.land((0, 0, [correction(1), later]), message_at=now.replace(tzinfo=UTC))
     monkeypatch.setattr(lander._lander._revisions, "bury", lambda: None)
     lander.land((0, 1, [tick(2)]))
     assert (dead_letters(pipeline), waiting(pipeline), len(revisions(pipeline))) == ([], [], 1)

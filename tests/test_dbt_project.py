@@ -669,10 +669,10 @@ def test_tables_from_before_corrections_take_them(database: Database, tmp_path: 
 
         assert "ALTERED" in succeed(database, "run")
 
-        new = {"corrected_ticks": None, "corrected_volume": None}
+        new = dict.fromkeys(tables, ("corrected_ticks", "corrected_volume", "changed_ticks"))
+        new["landed_batches"] = "corrected_ticks", "corrected_volume", "corrections"
         after = {table: client.rows(table) for table in tables}
-        before["landed_batches"] = [row | {"corrections": None} for row in before["landed_batches"]]
-        assert after == {table: [row | new for row in rows] for table, rows in before.items()}
+        assert after == {table: [row | dict.fromkeys(new[table]) for row in rows] for table, rows in before.items()}
         assert list(mysql_differences(database.settings)) == []
         assert "ALTERED" not in succeed(database, "run", "--select", "landed")
         corrected = {"ticks": -1, "total_volume": -100, "corrected_ticks": -1, "corrected_volume": -100}

@@ -128,12 +128,17 @@ def summed_under(values: TickValues) -> tuple[str, tuple[Any, ...]]:
     return values.sector, summed_value(own[name] for name in summed_by())
 
 
-def added_up(changes: Iterable[Change]) -> dict[int, tuple[int, int]]:
-    """By batch: by how many ticks and shares they change what holds."""
-    sums: dict[int, tuple[int, int]] = {}
+#: Batch, sector and what :func:`tickledger.ledger.summed_by` names.
+SumKey = tuple[int, str, tuple[Any, ...]]
+
+
+def changed_sums(changes: Iterable[Change]) -> dict[SumKey, tuple[int, int]]:
+    """By how many ticks and shares the changes of one tick alter each sum that they touch; 0 and 0 is one too."""
+    sums: dict[SumKey, tuple[int, int]] = {}
     for one in changes:
-        ticks, volume = sums.get(one.batch_id, (0, 0))
-        sums[one.batch_id] = ticks + one.ticks, volume + one.volume
+        key = one.batch_id, *summed_under(one.values)
+        ticks, volume = sums.get(key, (0, 0))
+        sums[key] = ticks + one.ticks, volume + one.volume
     return sums
 
 

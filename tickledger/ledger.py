@@ -114,8 +114,13 @@ class Company(NamedTuple):
 
 
 class Corrected(NamedTuple):
-    """What a batch's corrections change of a sum: ticks, shares; first and last created_at (UTC) of their ticks."""
+    """What a batch's corrections change of a sum.
 
+    `changed_ticks` are the ticks that they change; `ticks` and `volume` (shares) are by how much the sum changes; the
+    times are the first and last created_at (UTC) of these ticks.
+    """
+
+    changed_ticks: int
     ticks: int
     volume: int
     first_created_at: datetime
@@ -536,7 +541,7 @@ _WAITING = (
 INSERTED = {
     "aggregated_data": (
         *("processing_id", "processed_at", "sector", "total_volume", "date", "batch_id", "ticks"),
-        *("first_created_at", "last_created_at", "corrected_volume", "corrected_ticks"),
+        *("first_created_at", "last_created_at", "corrected_volume", "corrected_ticks", "changed_ticks"),
     ),
     "landed_batches": tuple(_OF_A_BATCH),
     "landed_offsets": ("batch_id", "kafka_partition", "from_offset", "until_offset"),
@@ -626,6 +631,7 @@ def aggregate_row(batch_id: int, processed_at: datetime, sector: SectorVolume, p
         "last_created_at": max(filter(None, lasts)),
         "corrected_volume": corrected and corrected.volume,
         "corrected_ticks": corrected and corrected.ticks,
+        "changed_ticks": corrected and corrected.changed_ticks,
         **dict(zip(summed_by(), sector.own, strict=True)),
     }
 

@@ -4,8 +4,10 @@ A revision never rewrites its tick. The stores keep both, and whoever reads them
 needed.
 """
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from enum import StrEnum
+from functools import partial
+from itertools import groupby
 from typing import Any, NamedTuple
 
 
@@ -89,11 +91,11 @@ def in_force(tick: LandedTick | None, revisions: Iterable[LandedRevision]) -> Ti
     """
     if tick is None:
         return None
-    newest = max(revisions, key=lambda one: (one.revised_ms, one.place), default=None)
+    newest = max(revisions, key=_age, default=None)
     return tick.values if newest is None else newest.values
 
 
-def changes(tick: LandedTick | None, revisions: Collection[LandedRevision]) -> Iterator[Change]:
+def changes(tick: LandedTick | None, revisions: Iterable[LandedRevision]) -> Iterator[Change]:
     """What the revisions of one tick change of the sums, batch by batch, beside the tick itself, which landing sums.
 
     The changes of batches 1 to n, and the tick if it landed by then, add up to what is in force after batch n. A
@@ -101,14 +103,24 @@ def changes(tick: LandedTick | None, revisions: Collection[LandedRevision]) -> I
     """
     if tick is None:
         return
-    for batch_id in sorted({tick.batch_id, *(one.batch_id for one in revisions)}):
-        if batch_id < tick.batch_id:
-            continue
-        earlier = [one for one in revisions if one.batch_id < batch_id]
-        before = tick.values if batch_id == tick.batch_id else in_force(tick, earlier)
-        after = in_force(tick, [one for one in revisions if one.batch_id <= batch_id])
+    landed_in = partial(_landed_in, tick)
+    newest: list[LandedRevision] = []
+    before: TickValues | None = tick.values
+    for batch_id, some in groupby(sorted(revisions, key=landed_in), key=landed_in):
+        newest = [max((*newest, *some), key=_age)]
+        after = in_force(tick, newest)
         if before != after:
             if before is not None:
                 yield Change(batch_id, -1, -before.volume, before)
             if after is not None:
                 yield Change(batch_id, 1, after.volume, after)
+        before = after
+
+
+def _landed_in(tick: LandedTick, revision: LandedRevision) -> int:
+    """The batch that the revision first counts in."""
+    return max(tick.batch_id, revision.batch_id)
+
+
+def _age(revision: LandedRevision) -> tuple[int, Place]:
+    return revision.revised_ms, revision.place

@@ -2,6 +2,7 @@
 select
     date,
     sector,
+    sum(changed_ticks) as changed_ticks,
     sum(corrected_ticks) as corrected_ticks,
     sum(corrected_volume) as corrected_volume,
     count(distinct batch_id) as batches,
@@ -12,6 +13,7 @@ from (
     select
         aggregates.date,
         aggregates.sector,
+        aggregates.changed_ticks,
         aggregates.corrected_ticks,
         aggregates.corrected_volume,
         aggregates.batch_id,
@@ -24,6 +26,7 @@ from (
     select
         cast(date as date),
         sector,
+        changed_ticks,
         corrected_ticks,
         corrected_volume,
         cast(null as signed),
