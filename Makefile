@@ -31,8 +31,8 @@ native:  ## Say whether the servers of `make services` can run on this machine
 	  echo "error: this is $$(uname -sm); the servers here run on Linux x86_64: 'make up' runs everything in containers" >&2; \
 	  exit 2; } ;; esac
 
-demo: native $(INSTALLED)  ## Run it all: servers, producer, stream, dashboard. SECONDS=60 stops by itself
-	@exec $(BIN)/python demo.py --seconds $(SECONDS)
+demo: native $(INSTALLED)  ## Run it all: servers, producer, stream, dashboard. SECONDS=60 stops by itself. NODES=3: on a cluster
+	@exec $(BIN)/python demo.py --seconds $(SECONDS) $(if $(NODES),--nodes $(NODES))
 
 test: native $(INSTALLED)  ## Lint, types and all tests, on real servers that they start themselves
 	@$(MAKE) --no-print-directory lint
@@ -87,8 +87,8 @@ format: $(INSTALLED)  ## Format the code, fix what can be fixed
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-services: native $(INSTALLED)  ## Start Kafka, Cassandra and MySQL on this machine. SECURE=1: with TLS and accounts
-	@exec $(BIN)/tickledger services start $(if $(filter 1,$(SECURE)),--secure)
+services: native $(INSTALLED)  ## Start Kafka, Cassandra and MySQL on this machine. SECURE=1: with TLS and accounts. NODES=3: a cluster
+	@exec $(BIN)/tickledger services start $(if $(filter 1,$(SECURE)),--secure) $(if $(NODES),--nodes $(NODES))
 
 services-stop: $(INSTALLED)  ## Stop what `make services` started
 	@exec $(BIN)/tickledger services stop

@@ -35,19 +35,23 @@ Secure = Annotated[
     bool,
     typer.Option("--secure", help="Turn TLS and Kafka's accounts on in the env file, with certificates made here."),
 ]
+Nodes = Annotated[
+    int | None,
+    typer.Option("--nodes", help="How many of each kind: 1, or 3 for a cluster with one replica of MySQL.", min=1),
+]
 
 Folder = Annotated[Path, typer.Argument(help="The folder of one backup.")]
 
 
 @app.command()
-def start(instance: Name = DEMO, secure: Secure = False, as_json: AsJson = False) -> None:
+def start(instance: Name = DEMO, secure: Secure = False, nodes: Nodes = None, as_json: AsJson = False) -> None:
     """Start the servers, and make what is missing in them.
 
     Waits until each answers, and creates topics, keyspace, tables, databases and accounts. What was generated
     (passwords too) is written to the env file. A second start is harmless and keeps the data.
     """
     services = Instance(instance, lambda step: print(step, file=sys.stderr if as_json else sys.stdout, flush=True))
-    services.start(secure=secure)
+    services.start(secure=secure, nodes=nodes)
     states = {server.name: "ready" for server in services.servers()}
     if as_json:
         print_json(_rows(services.servers(), states))
@@ -67,7 +71,7 @@ def stop(instance: Name = DEMO) -> None:
 def status(instance: Name = DEMO, as_json: AsJson = False) -> None:
     """Say which servers run and answer.
 
-    Exits 0 when all three do, else 1.
+    Exits 0 when all do, else 1.
     """
     services = Instance(instance)
     states = {server.name: _state(server) for server in services.servers()}
@@ -171,7 +175,7 @@ def _state(server: Server) -> str:
     if not server.pid:
         return "stopped"
     try:
-        server.check_answers()
+        server.check_serves()
     except StoreUnavailable:
         return "does not answer"
     except TickledgerError as error:

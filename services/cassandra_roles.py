@@ -35,21 +35,21 @@ def refuse_superusers_name(settings: Settings) -> None:
         )
 
 
-def check_superuser(settings: Settings, *, was_set_up: bool) -> None:
-    """Log in as our superuser, or as the default one before the first set-up.
+def check_superuser(settings: Settings, *, was_set_up: bool) -> int:
+    """Log in as our superuser, or as the default one before the first set-up; how many nodes Cassandra knows.
 
     Raises StoreUnavailable while the node is not ready yet, and ConfigurationError if it was set up before and
     CASSANDRA_ADMIN_PASSWORD is not the data's.
     """
     try:
-        with _as_admin(settings):
-            return
+        with _as_admin(settings) as session:
+            return len(session.cluster.metadata.all_hosts())
     except ConfigurationError as refused:
         if was_set_up or isinstance(refused, CertificateRefused):
             raise
     try:
-        with _as_default(settings):
-            return
+        with _as_default(settings) as session:
+            return len(session.cluster.metadata.all_hosts())
     except ConfigurationError:
         # The default superuser appears a moment after the port opens.
         raise StoreUnavailable(

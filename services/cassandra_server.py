@@ -1,4 +1,4 @@
-"""Cassandra on loopback: one node with password authentication."""
+"""Cassandra on loopback: a node with password authentication, alone or one of three."""
 
 from pathlib import Path
 
@@ -8,8 +8,8 @@ from services.cassandra_roles import check_superuser, create_roles_and_tables, r
 from services.certificates import make_certificates
 from services.jars import CASSANDRA, classpath, fetch
 from services.java import java_home
-from services.server import LOOPBACK, WRITTEN, Server, free_port
-from tickledger.errors import ConfigurationError
+from services.server import WRITTEN, Server, free_port, host_of, name_of, process_of
+from tickledger.errors import ConfigurationError, StoreUnavailable
 from tickledger.settings import NO_FILE
 
 # Cassandra 5.0's own list for Java 17 (conf/jvm17-server.options), without jdk.compiler, which it does not need to run.
@@ -45,9 +45,9 @@ class CassandraServer(Server):
     def port(self) -> int:
         """CASSANDRA_PORT. Raises ConfigurationError if CASSANDRA_HOSTS is not this machine."""
         hosts = self.settings.cassandra_hosts
-        if any(host not in (LOOPBACK, "localhost") for host in hosts):
+        if any(host != self.host and (host, self.nodes) != ("localhost", 1) for host in hosts):
             raise ConfigurationError(
-                f"CASSANDRA_HOSTS is {','.join(hosts)!r}; the services run on this machine: it should be {LOOPBACK}"
+                f"CASSANDRA_HOSTS is {','.join(hosts)!r}; the services run on this machine: it should be {self.host}"
             )
         return self.settings.cassandra_port
 
@@ -59,20 +59,24 @@ class CassandraServer(Server):
     def prepare(self) -> None:
         """Write cassandra.yaml and the log configuration."""
         refuse_superusers_name(self.settings)
-        fetch(CASSANDRA, self._say)
+        fetch(CASSANDRA, self.say)
         self.conf.mkdir(parents=True, exist_ok=True)
         self.data.mkdir(parents=True, exist_ok=True)
         (self.conf / "logback.xml").write_text(_LOGBACK)
-        make_certificates(self._internode)
+        self._internode.parent.mkdir(parents=True, exist_ok=True)
+        # Nodes that run keep showing what they read at their start, and take no other authority's.
+        if not any(process_of(self._folder, name_of(type(self), node)).pid for node in range(1, self.nodes + 1)):
+            make_certificates(self._internode)
         configuration = self._configuration() | self._encryption()
         (self.conf / "cassandra.yaml").write_text(WRITTEN + yaml.safe_dump(configuration, sort_keys=False))
 
     def command(self) -> list[str]:
         """The node's JVM. JMX stays off: no port but the two of cassandra.yaml is open."""
+        heap, direct = ("1g", "512m") if self.nodes == 1 else ("768m", "256m")
         return [
             str(java_home() / "bin" / "java"),
             # In a heap this small G1 marks nearly all the time, beside the requests: a third of what a read costs.
-            *("-Xms1g", "-Xmx1g", "-XX:MaxDirectMemorySize=512m", "-XX:+UseParallelGC"),
+            *(f"-Xms{heap}", f"-Xmx{heap}", f"-XX:MaxDirectMemorySize={direct}", "-XX:+UseParallelGC"),
             *("-XX:+ExitOnOutOfMemoryError", "-XX:+PerfDisableSharedMem", "-Djava.awt.headless=true"),
             "-Djdk.attach.allowAttachSelf=true",
             *(word for export in _EXPORTS for word in ("--add-exports", f"{export}=ALL-UNNAMED")),
@@ -82,17 +86,21 @@ class CassandraServer(Server):
             f"-Dcassandra.config=file://{self.conf / 'cassandra.yaml'}",
             *(f"-Dcassandra.storagedir={self.data}", f"-Dcassandra.logdir={self.log_file.parent}"),
             f"-Dlogback.configurationFile={self.conf / 'logback.xml'}",
-            # One node has nobody to wait for, neither to gossip with nor before it makes the first superuser.
-            *("-Dcassandra.skip_wait_for_gossip_to_settle=0", "-Dcassandra.superuser_setup_delay_ms=0"),
+            # One node has nobody to wait for, neither to gossip with nor before it makes the first superuser. In a
+            # cluster most replicas of the accounts must be there for that: it tries once a second.
+            "-Dcassandra.skip_wait_for_gossip_to_settle=0",
+            f"-Dcassandra.superuser_setup_delay_ms={0 if self.nodes == 1 else 1000}",
             *("-cp", classpath(CASSANDRA.folder), "org.apache.cassandra.service.CassandraDaemon"),
         ]
 
     def check_answers(self) -> None:
-        """Log in as our superuser, or as the default one before the first set-up.
+        """Log in as our superuser, or as the default one before the first set-up; all nodes must know each other.
 
         Raises ConfigurationError if CASSANDRA_ADMIN_PASSWORD is not the data's.
         """
-        check_superuser(self.settings, was_set_up=self.was_set_up)
+        known = check_superuser(self.settings, was_set_up=self.was_set_up)
+        if known < self.nodes:
+            raise StoreUnavailable(f"{self.title} at {self.address} knows {known} of {self.nodes} nodes")
 
     def set_up(self) -> None:
         """Replace the default superuser by ours; create or renew roles, keyspace and tables.
@@ -100,26 +108,27 @@ class CassandraServer(Server):
         CASSANDRA_USER may read and write rows of its keyspace, DASHBOARD_CASSANDRA_USER read them, and nothing else.
         Their passwords become the settings' at every start.
         """
-        create_roles_and_tables(self.settings)
+        if self.node == 1:
+            create_roles_and_tables(self.settings)
 
     @property
     def _internode(self) -> Path:
-        return self.conf / "internode"
+        """The nodes' own authority, and the certificate that all of them show each other."""
+        return self.conf.with_name(type(self).name) / "internode"
 
     def _storage(self) -> dict[str, object]:
-        """The port for other nodes: there are none, and a stranger has no certificate of this node's own authority.
+        """The port for other nodes: a stranger has no certificate of the nodes' own authority.
 
         Whoever may speak there reads and writes rows without a role.
         """
-        port = free_port()
-        seeds = {
-            "class_name": "org.apache.cassandra.locator.SimpleSeedProvider",
-            "parameters": [{"seeds": f"{LOOPBACK}:{port}"}],
-        }
+        # A cluster's nodes remember each other's.
+        port = free_port() if self.nodes == 1 else self.port_between
+        hosts = ",".join(f"{host_of(node)}:{port}" for node in range(1, self.nodes + 1))
+        seeds = {"class_name": "org.apache.cassandra.locator.SimpleSeedProvider", "parameters": [{"seeds": hosts}]}
         encryption = {"internode_encryption": "all", "require_client_auth": True, **_pem_files(self._internode)}
         return {
             "seed_provider": [seeds],
-            "listen_address": LOOPBACK,
+            "listen_address": self.host,
             "storage_port": port,
             "server_encryption_options": encryption,
         }
@@ -144,7 +153,9 @@ class CassandraServer(Server):
             "endpoint_snitch": "SimpleSnitch",
             "auto_bootstrap": False,
             **self._storage(),
-            "rpc_address": LOOPBACK,
+            # Of the accounts too, so that logins go on while a node is away.
+            **({} if self.nodes == 1 else {"default_keyspace_rf": self.nodes}),
+            "rpc_address": self.host,
             "native_transport_port": self.port,
             "authenticator": "PasswordAuthenticator",
             "authorizer": "CassandraAuthorizer",

@@ -1,6 +1,7 @@
 """A certificate authority of an instance's own, and the servers' certificates that it signs."""
 
 import os
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from pathlib import Path
@@ -11,8 +12,10 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from services.server import LOOPBACK
+from services.server import NODES, host_of
 
+#: Of all nodes that there may be on this machine.
+ADDRESSES = tuple(map(host_of, range(1, max(NODES) + 1)))
 VALID_DAYS = 365
 RENEW_DAYS = 30
 
@@ -33,13 +36,17 @@ class Authority:
             .sign(self._key, SHA256())
         )
 
-    def write(self, folder: Path, *, host: str = "localhost", address: str = LOOPBACK, until: datetime) -> None:
+    def write(
+        self, folder: Path, *, host: str = "localhost", addresses: Sequence[str] = ADDRESSES, until: datetime
+    ) -> None:
         """Write ca.pem, server.pem, server.key and both of the latter as server-with-key.pem.
 
-        The server's certificate names `host` and `address` and is valid until `until` (UTC).
+        The server's certificate names `host` and `addresses` and is valid until `until` (UTC).
         """
         key = ec.generate_private_key(ec.SECP256R1())
-        names = x509.SubjectAlternativeName([x509.DNSName(host), x509.IPAddress(ip_address(address))])
+        names = x509.SubjectAlternativeName(
+            [x509.DNSName(host), *(x509.IPAddress(ip_address(one)) for one in addresses)]
+        )
         certificate = (
             _builder(_named(host), self._name, key.public_key(), until)
             .add_extension(names, critical=False)
@@ -63,7 +70,7 @@ class Authority:
 
 
 def make_certificates(folder: Path) -> bool:
-    """Make an authority and a certificate for 127.0.0.1 in `folder`, valid for a year.
+    """Make an authority and a certificate for the servers here in `folder`, valid for a year.
 
     A set that is there and valid for 30 more days stays; returns whether a new one was made.
     """

@@ -1,4 +1,4 @@
-"""One set of the three servers, with a name, a folder, an env file and ports of its own."""
+"""One set of the three servers, or of three of each, with a name, a folder, an env file and ports of its own."""
 
 import fcntl
 import re
@@ -12,12 +12,24 @@ from dotenv import dotenv_values
 
 from services.cassandra_server import CassandraServer
 from services.certificates import make_certificates
-from services.environment import write_dbt_profile, write_env_file
+from services.environment import TEMPLATE, write_dbt_profile, write_env_file
 from services.jars import Say
 from services.java import SERVICES_DIR, SETTINGS, java_home
 from services.kafka_server import KafkaServer
-from services.mysql_server import MySQLServer
-from services.server import CERTIFICATES, LOOPBACK, Server, free_port, process_of
+from services.mysql_server import MYSQL_NODES, MySQLServer
+from services.server import (
+    CERTIFICATES,
+    LOOPBACK,
+    NODES,
+    Server,
+    bring_up,
+    free_port,
+    host_of,
+    name_of,
+    process_of,
+    title_of,
+)
+from tickledger.counted import counted
 from tickledger.errors import ConfigurationError
 from tickledger.folder import folder_problem
 from tickledger.settings import PROJECT_ROOT, Settings, load_settings
@@ -28,6 +40,24 @@ FREE_BYTES = 2 * 1024**3
 #: In the order in which they stop: first what takes messages in, last what holds the ledger.
 SERVERS: Sequence[type[Server]] = (KafkaServer, CassandraServer, MySQLServer)
 
+ALL_NODES = range(1, max(NODES) + 1)
+
+
+def nodes_of(settings: Settings) -> int:
+    """How many servers of a kind the settings name. Raises ConfigurationError if it is not the same of each."""
+    nodes, hosts = len(settings.kafka_bootstrap_servers.split(",")), len(settings.cassandra_hosts)
+    if nodes not in NODES:
+        raise ConfigurationError(
+            f"KAFKA_BOOTSTRAP_SERVERS is {settings.kafka_bootstrap_servers!r}; of the services on this machine it"
+            f" should name {' or '.join(map(str, NODES))}: 'make services NODES=3' does"
+        )
+    if hosts != nodes and nodes > 1:
+        raise ConfigurationError(
+            f"CASSANDRA_HOSTS is {','.join(settings.cassandra_hosts)!r}; it should name {counted(nodes, 'node')}, as"
+            " KAFKA_BOOTSTRAP_SERVERS does: 'make services NODES=3' writes both"
+        )
+    return nodes
+
 
 def _print(text: str) -> None:
     print(text, flush=True)
@@ -36,7 +66,7 @@ def _print(text: str) -> None:
 class Instance:
     """The servers named `demo` (env file .env, the template's ports), `test`, or any other name (free ports).
 
-    `say` receives one line a step.
+    The env file says how many nodes there are of each kind. `say` receives one line a step.
     """
 
     def __init__(self, name: str = DEMO, say: Say = _print):
@@ -48,13 +78,14 @@ class Instance:
         self.dbt_profile = (PROJECT_ROOT / "dbt_project" if name == DEMO else self.folder / "dbt") / "profiles.yml"
         self._say = say
         self._cancelled = Event()
-        self._servers: dict[str, Server] = {}
+        self._servers: list[Server] = []
 
-    def start(self, *, secure: bool = False) -> None:
+    def start(self, *, secure: bool = False, nodes: int | None = None) -> None:
         """Start what does not run yet, wait until all answer, set up, write the env file and the dbt profile.
 
         `secure` turns TLS and accounts on in the env file, with certificates of the instance's own; later starts obey
-        the env file. Returns with all three ready. A second start is harmless and keeps the data.
+        the env file. So it is with `nodes`, how many of each kind. Returns with all ready. A second start is harmless
+        and keeps the data.
         Raises ConfigurationError for a busy port, no Java 17, no room on the disk or a folder whose name they cannot be
         started in, and TickledgerError if a server does not come up.
         """
@@ -63,7 +94,7 @@ class Instance:
         self._make_folder()
         with self._lock():
             self._refuse_full_disk()
-            self.prepare(secure=secure)
+            self.prepare(secure=secure, nodes=nodes)
             servers = self.servers()
             for server in servers:
                 server.refuse_busy_port()
@@ -83,10 +114,10 @@ class Instance:
             if not ran_before:
                 self.stop()
 
-    def prepare(self, *, secure: bool = False) -> None:
+    def prepare(self, *, secure: bool = False, nodes: int | None = None) -> None:
         """Create the folder and the env file, or what is missing of them; starts nothing.
 
-        Raises ConfigurationError if `secure` would change the settings of servers that run.
+        Raises ConfigurationError if `secure` would change the settings of servers that run, or `nodes` those of data.
         """
         self._make_folder()
         replaced: dict[str, str] = {}
@@ -98,8 +129,8 @@ class Instance:
                 "MYSQL_PORT": str(ports["mysql"]),
                 "STREAM_SCRATCH_DIR": str((self.folder / "scratch").relative_to(PROJECT_ROOT)),
             }
-        write_env_file(self.env_file, replaced, self._secured(secure))
-        self._servers = {}
+        write_env_file(self.env_file, replaced, self._secured(secure) | self._clustered(nodes, replaced))
+        self._servers = []
 
     def _make_folder(self) -> None:
         """The instance's folder, for its owner alone: whatever stands below it is nobody else's to read."""
@@ -123,16 +154,51 @@ class Instance:
         files = dict.fromkeys(("KAFKA_CA_FILE", "CASSANDRA_CA_FILE", "MYSQL_CA_FILE"), name)
         return {"KAFKA_SECURITY": "SASL_SSL"} | files if secure else {}
 
+    def _clustered(self, nodes: int | None, replaced: dict[str, str]) -> dict[str, str]:
+        """The settings that `nodes` of each kind change; none where as many are there."""
+        there = {**dotenv_values(TEMPLATE), **replaced}
+        there |= dotenv_values(self.env_file) if self.env_file.exists() else {}
+        first, *more = str(there["KAFKA_BOOTSTRAP_SERVERS"]).split(",")
+        if nodes is None or nodes == 1 + len(more):
+            return {}
+        if nodes not in NODES:
+            raise ConfigurationError(f"--nodes is {nodes}; it should be {' or '.join(map(str, NODES))}")
+        if any((self.folder / "data").glob("*")):
+            raise ConfigurationError(
+                f"--nodes is {nodes}; instance {self.name} has data of {counted(1 + len(more), 'node')} of each kind: "
+                f"'tickledger services clean --instance {self.name}', which deletes them, should come first"
+            )
+        hosts, port = [host_of(node) for node in range(1, nodes + 1)], first.rpartition(":")[2]
+        cluster = nodes > 1
+        return {
+            "KAFKA_BOOTSTRAP_SERVERS": ",".join(f"{host}:{port}" for host in hosts),
+            "KAFKA_REPLICATION_FACTOR": str(nodes) if cluster else "default",
+            "KAFKA_MIN_IN_SYNC_REPLICAS": str(nodes - 1) if cluster else "default",
+            "CASSANDRA_HOSTS": ",".join(hosts),
+            "CASSANDRA_REPLICATION": str(nodes),
+            "MYSQL_HOST": LOOPBACK,
+        }
+
     def stop(self) -> list[str]:
         """Stop exactly the processes that `start` started; returns the titles of those that ran."""
         if not self.folder.is_dir():
             return []
-        with self._lock():
-            return [kind.title for kind in SERVERS if process_of(self.folder, kind.name).stop()]
+        stopped: list[str] = []
+        with self._lock(), ThreadPoolExecutor(max(NODES)) as pool:
+            for kind in SERVERS:
+                # At once: a broker hands over before it ends, for which it needs most of the others.
+                ended = pool.map(lambda node, kind=kind: process_of(self.folder, name_of(kind, node)).stop(), ALL_NODES)
+                stopped += [title_of(kind, node) for node, ran in zip(ALL_NODES, ended, strict=True) if ran]
+        return stopped
 
     def running(self) -> list[str]:
         """The titles of the servers that run; needs no settings."""
-        return [kind.title for kind in SERVERS if process_of(self.folder, kind.name).pid]
+        return [
+            title_of(kind, node)
+            for kind in SERVERS
+            for node in ALL_NODES
+            if process_of(self.folder, name_of(kind, node)).pid
+        ]
 
     def clean(self) -> bool:
         """Delete the instance's data and logs; False if there were none. The env file of `demo` stays.
@@ -154,20 +220,28 @@ class Instance:
         return load_settings(self.env_file)
 
     def server(self, name: str) -> Server:
-        """The server `kafka`, `cassandra` or `mysql`."""
-        if not self._servers:
-            settings = self.settings()
-            self._servers = {kind.name: kind(self.folder, settings, self._say, self._cancelled) for kind in SERVERS}
-        return self._servers[name]
+        """The server `kafka`, `cassandra` or `mysql`, or of a cluster the second one, as in `kafka-2`."""
+        return next(server for server in self.servers() if server.name == name)
 
     def servers(self) -> list[Server]:
-        """All three, in the order in which they stop."""
-        return [self.server(kind.name) for kind in SERVERS]
+        """All of them, in the order in which they stop."""
+        if not self._servers:
+            settings = self.settings()
+            nodes = nodes_of(settings)
+            self._servers = [
+                kind(self.folder, settings, self._say, self._cancelled, node=node, nodes=nodes)
+                for kind in SERVERS
+                for node in range(1, 1 + (min(nodes, MYSQL_NODES) if kind is MySQLServer else nodes))
+            ]
+        return self._servers
 
     def _bring_up(self, servers: list[Server]) -> None:
-        """All at the same time: two of them are JVMs that mostly wait for themselves."""
-        with ThreadPoolExecutor(len(servers)) as pool:
-            runs = [pool.submit(server.bring_up) for server in servers]
+        """All kinds at the same time: two of them are JVMs that mostly wait for themselves."""
+        kinds = [[server for server in servers if isinstance(server, kind)] for kind in SERVERS]
+        # Who follows needs whom it follows.
+        kinds[-1].sort(key=lambda server: not (isinstance(server, MySQLServer) and server.is_primary))
+        with ThreadPoolExecutor(len(kinds)) as pool:
+            runs = [pool.submit(bring_up, nodes) for nodes in kinds]
             try:
                 problems = [problem for problem in (run.exception() for run in runs) if problem]
             except KeyboardInterrupt:

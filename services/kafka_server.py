@@ -1,4 +1,4 @@
-"""Kafka on loopback: one KRaft process that is broker and controller."""
+"""Kafka on loopback: a KRaft process that is broker and controller, alone or one of three."""
 
 import base64
 import json
@@ -15,19 +15,19 @@ from services.jars import KAFKA, classpath, fetch
 from services.java import java_home
 from services.kafka_accounts import create_kafka_accounts, set_kafka_passwords
 from services.kafka_topic import create_topic
-from services.server import LOOPBACK, WRITTEN, Server, free_port, run_once, write_private
+from services.server import WRITTEN, Server, free_port, host_of, name_of, run_once, write_private
 from tickledger.errors import ConfigurationError, StoreUnavailable
 from tickledger.secured import jaas_quoted, kafka_options
 from tickledger.settings import Account
 
 _PROPERTIES = """process.roles=broker,controller
-node.id=1
+node.id={node}
 listeners={security}://{host}:{port},CONTROLLER://{host}:{controller_port}
 advertised.listeners={security}://{host}:{port}
 listener.security.protocol.map={security}:{security},CONTROLLER:{security}
 inter.broker.listener.name={security}
 controller.listener.names=CONTROLLER
-controller.quorum.voters=1@{host}:{controller_port}
+controller.quorum.voters={voters}
 log.dirs={data}
 auto.create.topics.enable=false
 # One broker: the internal topics cannot have more replicas than that, and few partitions open fewer files.
@@ -41,6 +41,14 @@ share.coordinator.state.topic.min.isr=1
 group.initial.rebalance.delay.ms=0
 # The default of 128 MiB would take a quarter of the heap.
 log.cleaner.dedupe.buffer.size=16777216
+"""
+
+#: Later lines win. Of three brokers one may be away.
+_CLUSTER = """offsets.topic.replication.factor=3
+transaction.state.log.replication.factor=3
+transaction.state.log.min.isr=2
+share.coordinator.state.topic.replication.factor=3
+share.coordinator.state.topic.min.isr=2
 """
 
 #: The admin's password stands here and nowhere else in Kafka, so its account works before there are any others.
@@ -82,10 +90,10 @@ class KafkaServer(Server):
         """The port of KAFKA_BOOTSTRAP_SERVERS. Raises ConfigurationError if that is not on this machine."""
         servers = self.settings.kafka_bootstrap_servers
         host, _, port = servers.rpartition(":")
-        if host not in (LOOPBACK, "localhost"):
+        if host != self.host and (host, self.nodes) != ("localhost", 1):
             raise ConfigurationError(
                 f"KAFKA_BOOTSTRAP_SERVERS is {servers!r}; the services run on this machine: "
-                f"it should be {LOOPBACK}:PORT"
+                f"it should be {self.host}:PORT"
             )
         return int(port)
 
@@ -96,36 +104,47 @@ class KafkaServer(Server):
 
     def prepare(self) -> None:
         """Write the configuration and format the data folder once."""
-        jars = fetch(KAFKA, self._say)
+        jars = fetch(KAFKA, self.say)
         self.conf.mkdir(parents=True, exist_ok=True)
         self.data.mkdir(parents=True, exist_ok=True)
-        # The controller talks to itself alone, so its port may be another at every start.
+        # A single controller talks to itself alone, so its port may be another at every start.
+        controller_port = free_port() if self.nodes == 1 else self.port_between
         text = _PROPERTIES.format(
-            host=LOOPBACK,
+            node=self.node,
+            host=self.host,
             port=self.port,
-            controller_port=free_port(),
+            controller_port=controller_port,
+            voters=",".join(f"{node}@{host_of(node)}:{controller_port}" for node in range(1, self.nodes + 1)),
             data=self.data,
             security=self.settings.kafka_security,
         )
+        text += _CLUSTER if self.nodes > 1 else ""
         # Java reads it as Latin-1: of a folder with an umlaut it would make another one.
         escaped = re.sub(r"[^\x00-\x7f]+", lambda found: json.dumps(found[0])[1:-1], text + self._secured())
         write_private(self.conf / "server.properties", WRITTEN + escaped)
         (self.conf / "log4j2.xml").write_text(_LOG4J)
         if not (self.data / "meta.properties").exists():
-            cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).rstrip(b"=").decode()
             # In one word: one in 64 ids begins with a dash.
-            format_data = ["format", "--config", str(self.conf / "server.properties"), f"--cluster-id={cluster_id}"]
+            cluster_id = f"--cluster-id={self._cluster_id()}"
+            format_data = ["format", "--config", str(self.conf / "server.properties"), cluster_id]
             java = str(java_home() / "bin" / "java")
             run_once(
                 [java, "-cp", classpath(jars), self._logging, "kafka.tools.StorageTool", *format_data],
                 "formatting Kafka's data folder",
             )
 
+    def _cluster_id(self) -> str:
+        """That of the first broker, whose data are there before those of the others; its own is new."""
+        first = self.data.with_name(name_of(type(self), 1)) / "meta.properties"
+        there = re.search(r"^cluster\.id=(.*)$", first.read_text(), re.MULTILINE) if first.exists() else None
+        return there[1] if there else base64.urlsafe_b64encode(uuid.uuid4().bytes).rstrip(b"=").decode()
+
     def command(self) -> list[str]:
         """The broker's JVM."""
+        heap = "512m" if self.nodes == 1 else "384m"
         return [
             str(java_home() / "bin" / "java"),
-            *("-Xms512m", "-Xmx512m", "-XX:+UseG1GC", "-XX:+ExitOnOutOfMemoryError", "-Djava.awt.headless=true"),
+            *(f"-Xms{heap}", f"-Xmx{heap}", "-XX:+UseG1GC", "-XX:+ExitOnOutOfMemoryError", "-Djava.awt.headless=true"),
             f"-Djava.io.tmpdir={self.temporary}",
             self._logging,
             *("-cp", classpath(KAFKA.folder), "kafka.Kafka", str(self.conf / "server.properties")),
@@ -138,6 +157,8 @@ class KafkaServer(Server):
 
     def set_up(self) -> None:
         """Create KAFKA_TOPIC if it is missing, and Kafka's accounts if it asks for them."""
+        if self.node > 1:
+            return
         with self._admin() as admin:
             create_topic(admin, self.settings)
             if self.settings.kafka_security != "PLAINTEXT":

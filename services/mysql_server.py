@@ -13,13 +13,16 @@ from pydantic import SecretStr
 
 from services.jars import MARIADB, fetch
 from services.mysql_accounts import create_accounts, refuse_taken_names
-from services.server import LOOPBACK, WRITTEN, Server, run_once, write_private
-from tickledger.errors import ConfigurationError
+from services.mysql_replication import OPTIONS, UNLOGGED, follow, lead, why_it_stands
+from services.server import LOOPBACK, WRITTEN, Server, host_of, run_once, write_private
+from tickledger.errors import ConfigurationError, TickledgerError
 from tickledger.settings import NO_FILE
 from tickledger.stores import mysql
 
 #: Names the server to use instead of the `mysqld` on PATH: a binary, or a launcher followed by one.
 MYSQLD_VARIABLE = "TICKLEDGER_MYSQLD"
+#: In a cluster: a primary, and a replica that takes over.
+MYSQL_NODES = 2
 #: A Unix socket's path may have at most this many bytes (man 7 unix: 108 with the closing zero).
 SOCKET_PATH_BYTES = 107
 
@@ -56,9 +59,12 @@ class MySQLServer(Server):
     @property
     def port(self) -> int:
         """MYSQL_PORT. Raises ConfigurationError if MYSQL_HOST is not this machine."""
-        if self.settings.mysql_host not in (LOOPBACK, "localhost"):
+        there = self.whole.mysql_host
+        here = [host_of(node) for node in range(1, 1 + MYSQL_NODES)] if self.nodes > 1 else [LOOPBACK, "localhost"]
+        if there not in here:
+            should_be = LOOPBACK if self.nodes == 1 else " or ".join(here)
             raise ConfigurationError(
-                f"MYSQL_HOST is {self.settings.mysql_host!r}; the services run on this machine: it should be {LOOPBACK}"
+                f"MYSQL_HOST is {there!r}; the services run on this machine: it should be {should_be}"
             )
         return self.settings.mysql_port
 
@@ -71,25 +77,32 @@ class MySQLServer(Server):
     def prepare(self) -> None:
         """Write the configuration and create the system tables at the first start."""
         refuse_taken_names(self.settings)
-        launcher = _installed_server() or [str(fetch(MARIADB, self._say) / "bin" / "mariadbd")]
+        launcher = _installed_server() or [str(fetch(MARIADB, self.say) / "bin" / "mariadbd")]
         for folder in (self.conf, self.temporary, self.data.parent):
             folder.mkdir(parents=True, exist_ok=True)
         _own_folder(self.socket.parent)
         version, is_mariadb = _describe(launcher)
         self._refuse_other_kind(version)
+        if self.nodes > 1 and not is_mariadb:
+            raise ConfigurationError(
+                f"{MYSQLD_VARIABLE} or PATH names {version}; it should be MariaDB, or nothing, where there are"
+                f" {self.nodes} nodes"
+            )
         if not (self.data / "mysql").is_dir():
-            self._say(f"creating the system tables of {version}")
+            self.say(f"creating the system tables of {version}")
             self._create_system_tables(launcher, is_mariadb)
             self._kind_mark.write_text(version)
         write_private(self._init_file, "".join(f"{statement};\n" for statement in self._accounts()))
         text = _CONFIGURATION.format(
-            host=LOOPBACK,
+            host=self.host,
             port=self.port,
             socket=self.socket,
             temporary=self.temporary,
             data=self.data,
             init_file=self._init_file,
         )
+        if self.nodes > 1:
+            text += OPTIONS.format(node=self.node, data=self.data, read_only="OFF" if self.is_primary else "ON")
         own = _own_options(launcher, is_mariadb, secured=bool(self._encryption()))
         if is_mariadb:
             # Beyond it no statement reads or writes a file. MySQL takes NULL, for none at all; MariaDB only a folder.
@@ -108,6 +121,12 @@ class MySQLServer(Server):
         with mysql(self.settings, self.settings.mysql_root, database="mysql"):
             pass
 
+    def check_serves(self) -> None:
+        """A replica must also follow. Raises TickledgerError, with MariaDB's reason, where it does not."""
+        self.check_answers()
+        if not self.is_primary and (problem := why_it_stands(self.settings)):
+            raise TickledgerError(problem)
+
     def set_up(self) -> None:
         """Drop the accounts that new system tables bring along; create or renew ours.
 
@@ -116,6 +135,8 @@ class MySQLServer(Server):
         self._init_file.unlink(missing_ok=True)
         with mysql(self.settings, self.settings.mysql_root, database="mysql") as connection:
             cursor = connection.cursor()
+            # Each server has its own.
+            cursor.execute(UNLOGGED)
             # MariaDB gives root one for the host's name and one for ::1, and none of them a password.
             cursor.execute(
                 "SELECT user, host FROM mysql.user WHERE user = ''"
@@ -124,7 +145,17 @@ class MySQLServer(Server):
             )
             for user, host in cursor.fetchall():
                 cursor.execute("DROP USER %s@%s", (str(user), str(host)))
+        if not self.is_primary:
+            follow(self.settings, self.whole)
+            return
+        if self.nodes > 1:
+            lead(self.settings)
         create_accounts(self.settings, ("localhost", LOOPBACK))
+
+    @property
+    def is_primary(self) -> bool:
+        """Whether MYSQL_HOST names this server."""
+        return self.nodes == 1 or self.whole.mysql_host == self.host
 
     def _encryption(self) -> list[str]:
         """TLS for all clients over TCP if MYSQL_CA_FILE names a file."""
@@ -139,7 +170,7 @@ class MySQLServer(Server):
         path = self.temporary / "mysqld.sock"
         if len(os.fsencode(path)) <= SOCKET_PATH_BYTES:
             return path
-        return Path(tempfile.gettempdir()) / f"tickledger-{os.getuid()}-{self.port}" / "mysqld.sock"
+        return Path(tempfile.gettempdir()) / f"tickledger-{os.getuid()}-{self.port}-{self.node}" / "mysqld.sock"
 
     @property
     def _option_file(self) -> Path:
@@ -157,7 +188,9 @@ class MySQLServer(Server):
         """SQL, a statement a line, that the server runs at every start: the superuser becomes the settings'."""
         root = self.settings.mysql_root.required()
         user, password = _literal(SecretStr(root.user)), _literal(root.password)
-        statements = [f"CREATE DATABASE IF NOT EXISTS `{self.settings.mysql_database}`"]
+        # Each server makes its own: what both log, neither could take from the other.
+        statements = [UNLOGGED] if self.nodes > 1 else []
+        statements += [f"CREATE DATABASE IF NOT EXISTS `{self.settings.mysql_database}`"]
         for host in ("localhost", LOOPBACK):
             account = f"{user}@'{host}'"
             statements.append(f"CREATE USER IF NOT EXISTS {account} IDENTIFIED BY {password}")

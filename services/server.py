@@ -6,6 +6,7 @@ import re
 import socket
 import subprocess
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from pathlib import Path
 from threading import Event
 
@@ -20,20 +21,41 @@ from tickledger.settings import Settings
 
 LOOPBACK = "127.0.0.1"
 READY_SECONDS = 120
+#: How many servers of a kind there may be; of a cluster, each kind may lose one.
+NODES = (1, 3)
 CERTIFICATES = "certificates"
 #: The head of each server's file of settings.
 WRITTEN = "# Written by `tickledger services start` at every start; what is changed here is lost.\n"
 
 
 class Server(ABC):
-    """One server of an instance, with its configuration, data, log and pid file in the instance's folder."""
+    """One server of an instance, with its configuration, data, log and pid file in the instance's folder.
+
+    It is `node` 1 of 1, or in a cluster one of as many `nodes` as there are of each kind: at 127.0.0.1 and the next
+    addresses, all with the same port. Its `settings` name it alone.
+    """
 
     name: str
     title: str
     port_setting: str
 
-    def __init__(self, folder: Path, settings: Settings, say: Say, cancelled: Event | None = None):
-        self.settings = settings
+    def __init__(
+        self,
+        folder: Path,
+        settings: Settings,
+        say: Say,
+        cancelled: Event | None = None,
+        *,
+        node: int = 1,
+        nodes: int = 1,
+    ):
+        self.node, self.nodes = node, nodes
+        self.name, self.title = name_of(type(self), node), title_of(type(self), node)
+        self.host = host_of(node)
+        #: Those of all nodes.
+        self.whole = settings
+        self.settings = own_settings(settings, node) if nodes > 1 else settings
+        self._folder = folder
         self.data = folder / "data" / self.name
         self.conf = folder / "conf" / self.name
         self.temporary = folder / "tmp" / self.name
@@ -41,7 +63,7 @@ class Server(ABC):
         self.certificates = folder / CERTIFICATES
         self.log_file = log_file_of(folder, self.name)
         self.process = process_of(folder, self.name)
-        self._say = say
+        self.say = say
         self._cancelled = cancelled or Event()
         #: Written after the first set-up: from then on the accounts are the settings'.
         self._set_up_mark = self.data / ".set-up"
@@ -49,7 +71,12 @@ class Server(ABC):
     @property
     @abstractmethod
     def port(self) -> int:
-        """The port on 127.0.0.1 that clients use."""
+        """The port that clients use."""
+
+    @property
+    def port_between(self) -> int:
+        """The port that the nodes of a cluster use among themselves."""
+        return self.port + 1
 
     @staticmethod
     @abstractmethod
@@ -68,6 +95,10 @@ class Server(ABC):
     def check_answers(self) -> None:
         """Log in once. Raises StoreUnavailable while the server is not ready yet."""
 
+    def check_serves(self) -> None:
+        """The same, and whatever else it should do for the others. Raises TickledgerError where it does not."""
+        self.check_answers()
+
     @abstractmethod
     def set_up(self) -> None:
         """Create what clients expect to find. Running it again changes nothing that is right."""
@@ -75,7 +106,7 @@ class Server(ABC):
     @property
     def address(self) -> str:
         """host:port for people."""
-        return f"{LOOPBACK}:{self.port}"
+        return f"{self.host}:{self.port}"
 
     @property
     def pid(self) -> int | None:
@@ -100,12 +131,13 @@ class Server(ABC):
         self.process.start(self.command(), {"TMPDIR": str(self.temporary)})
 
     def wait_until_ready(self) -> None:
-        """Return once it answers, at most 120 s later.
+        """Return once it answers, at most 120 s later, and in a cluster as long for each node.
 
         Raises TickledgerError with the log's file name where it died or took too long.
         """
+        seconds = READY_SECONDS * self.nodes
         attempts = Retrying(
-            stop=stop_any(stop_after_delay(READY_SECONDS), stop_when_event_set(self._cancelled)),
+            stop=stop_any(stop_after_delay(seconds), stop_when_event_set(self._cancelled)),
             wait=wait_fixed(0.5),
             retry=retry_if_exception_type(StoreUnavailable),
         )
@@ -114,22 +146,20 @@ class Server(ABC):
         except RetryError:
             if self._cancelled.is_set():
                 raise TickledgerError(f"waiting for {self.title} was interrupted") from None
-            raise self._failure(f"did not answer at {self.address} within {READY_SECONDS} s") from None
+            raise self._failure(f"did not answer at {self.address} within {seconds} s") from None
 
     def bring_up(self) -> None:
         """Start, wait, set up: the whole way, told step by step."""
-        if self.pid:
-            self._say(f"{self.title} runs already")
-        else:
-            self.start()
-            self._say(f"waiting for {self.title} at {self.address}")
-        self.wait_until_ready()
+        bring_up([self])
+
+    def finish(self) -> None:
+        """Set it up once it answers, and say that it is ready. Raises TickledgerError."""
         try:
             self.set_up()
         except StoreUnavailable as error:
             raise TickledgerError(f"setting up {self.title} failed: {error} (its log is {self.log_file})") from None
         self._set_up_mark.touch()
-        self._say(f"{self.title} is ready")
+        self.say(f"{self.title} is ready")
 
     def stop(self) -> bool:
         """Stop it in order; False where it did not run."""
@@ -140,35 +170,87 @@ class Server(ABC):
         return self.process.kill()
 
     def refuse_busy_port(self) -> None:
-        """Raise ConfigurationError where the port is taken, unless by this very server."""
+        """Raise ConfigurationError where a port is taken, unless by this very server."""
         if self.pid:
             return
+        setting = f"{self.port_setting} is {getattr(self.settings, self.port_setting.lower())}"
+        if reason := self._taken(self.port):
+            raise ConfigurationError(
+                f"{setting}; {reason}: it should be a free port for {self.title}, or stop what listens there"
+            )
+        if self.nodes > 1 and (reason := self._taken(self.port_between)):
+            raise ConfigurationError(
+                f"{setting}; {reason}, at the next port, {self.host}:{self.port_between}: both should be free for"
+                f" {self.title}, or stop what listens there"
+            )
+
+    def _taken(self, port: int) -> str:
+        """Why nothing can listen at a port; empty where it can."""
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
-                probe.bind((LOOPBACK, self.port))
-                return
+                probe.bind((self.host, port))
             except OSError as error:
                 busy = error.errno == errno.EADDRINUSE
-                reason = "something else listens there already" if busy else f"{error.strerror}"
-        raise ConfigurationError(
-            f"{self.port_setting} is {getattr(self.settings, self.port_setting.lower())}; {reason}: "
-            f"it should be a free port for {self.title}, or stop what listens there"
-        )
+                return "something else listens there already" if busy else f"{error.strerror}"
+        return ""
 
     def _check_once(self) -> None:
         if self.pid is None:
             raise self._failure("ended right after its start")
         try:
-            socket.create_connection((LOOPBACK, self.port), timeout=1).close()
+            socket.create_connection((self.host, self.port), timeout=1).close()
         except OSError as error:
             raise StoreUnavailable(f"{self.title} at {self.address}: {error}") from None
         self.check_answers()
 
     def _failure(self, what: str) -> TickledgerError:
         for line in self.process.last_lines():
-            self._say(f"  {plain(line.expandtabs())}")
+            self.say(f"  {plain(line.expandtabs())}")
         return TickledgerError(f"{self.title} {what}; its log is {self.log_file}")
+
+
+def bring_up(nodes: Sequence[Server]) -> None:
+    """Start all servers of one kind, wait until each answers, then set them up, told step by step.
+
+    All are started before any is waited for: those of a cluster need each other. Raises as :meth:`Server.start` and
+    :meth:`Server.wait_until_ready`.
+    """
+    for server in nodes:
+        if server.pid:
+            server.say(f"{server.title} runs already")
+        else:
+            server.start()
+            server.say(f"waiting for {server.title} at {server.address}")
+    for server in nodes:
+        server.wait_until_ready()
+    for server in nodes:
+        server.finish()
+
+
+def own_settings(settings: Settings, node: int) -> Settings:
+    """The settings of a cluster as they would be if it had this node alone."""
+    own = {
+        "kafka_bootstrap_servers": settings.kafka_bootstrap_servers.split(",")[node - 1],
+        "cassandra_hosts": (settings.cassandra_hosts[node - 1],),
+        "mysql_host": host_of(node),
+    }
+    return settings.model_copy(update=own)
+
+
+def host_of(node: int) -> str:
+    """The address of a cluster's node; that of the only one is node 1's."""
+    return f"127.0.0.{node}"
+
+
+def name_of(kind: type[Server], node: int) -> str:
+    """How files and processes of a node are called."""
+    return kind.name if node == 1 else f"{kind.name}-{node}"
+
+
+def title_of(kind: type[Server], node: int) -> str:
+    """How people call a node."""
+    return kind.title if node == 1 else f"{kind.title} {node}"
 
 
 def log_file_of(folder: Path, name: str) -> Path:

@@ -109,6 +109,35 @@ class TestEnvFile:
         assert stat.S_IMODE((tmp_path / "profiles.yml").stat().st_mode) == 0o600
 
 
+class TestNodes:
+    def test_three_nodes_stand_in_the_env_file_and_without_data_one_again(self, scratch_instance: Instance) -> None:
+        before = dotenv_values(scratch_instance.env_file)
+        port = str(before["KAFKA_BOOTSTRAP_SERVERS"]).rpartition(":")[2]
+        scratch_instance.prepare(nodes=3)
+        scratch_instance.prepare()
+        settings = scratch_instance.settings()
+        assert settings.kafka_bootstrap_servers == f"127.0.0.1:{port},127.0.0.2:{port},127.0.0.3:{port}"
+        assert settings.cassandra_hosts == ("127.0.0.1", "127.0.0.2", "127.0.0.3")
+        assert (settings.kafka_replication_factor, settings.kafka_min_in_sync_replicas) == (3, 2)
+        assert settings.cassandra_replication == "3"
+        assert [server.name for server in scratch_instance.servers()][-2:] == ["mysql", "mysql-2"]
+
+        scratch_instance.prepare(nodes=1)
+
+        assert dotenv_values(scratch_instance.env_file) == before
+
+    def test_data_of_one_node_do_not_become_those_of_three(self, scratch_instance: Instance) -> None:
+        before = scratch_instance.env_file.read_text()
+        (scratch_instance.folder / "data" / "kafka").mkdir(parents=True)
+        done = run_services("start", "--instance", scratch_instance.name, "--nodes", "3")
+        assert done.returncode == 2
+        assert done.stderr == (
+            f"error: --nodes is 3; instance {scratch_instance.name} has data of 1 node of each kind: 'tickledger"
+            f" services clean --instance {scratch_instance.name}', which deletes them, should come first\n"
+        )
+        assert scratch_instance.env_file.read_text() == before
+
+
 class TestRefusals:
     def test_a_busy_port_is_one_line_that_names_the_setting(self, scratch_instance: Instance) -> None:
         with socket.create_server(("127.0.0.1", 0)) as other:
@@ -125,6 +154,22 @@ class TestRefusals:
         assert done.returncode == 2
         assert done.stderr.startswith("error: KAFKA_BOOTSTRAP_SERVERS is 'kafka.example:9092'; ")
         assert done.stderr.count("\n") == 1
+
+    def test_other_than_one_or_three_nodes_are_refused(self, scratch_instance: Instance) -> None:
+        done = run_services("start", "--instance", scratch_instance.name, "--nodes", "2")
+        assert (done.returncode, done.stderr) == (2, "error: --nodes is 2; it should be 1 or 3\n")
+        two = "127.0.0.1:29092,127.0.0.2:29092"
+        done = run_services("status", "--instance", scratch_instance.name, KAFKA_BOOTSTRAP_SERVERS=two)
+        assert done.returncode == 2
+        assert done.stderr.startswith(f"error: KAFKA_BOOTSTRAP_SERVERS is '{two}'; ")
+
+    def test_a_cluster_needs_as_many_hosts_of_cassandra_and_a_primary_here(self, scratch_instance: Instance) -> None:
+        scratch_instance.prepare(nodes=3)
+        for setting, value in (("CASSANDRA_HOSTS", "127.0.0.1"), ("MYSQL_HOST", "mysql.example")):
+            done = run_services("start", "--instance", scratch_instance.name, **{setting: value})
+            assert done.returncode == 2
+            assert done.stderr.startswith(f"error: {setting} is '{value}'; ")
+            assert done.stderr.count("\n") == 1
 
     def test_a_full_disk_is_told_before_anything_starts(
         self, scratch_instance: Instance, monkeypatch: pytest.MonkeyPatch

@@ -5,7 +5,7 @@ import time
 from typing import Any
 
 import pytest
-from cassandra import DriverException
+from cassandra import DriverException, Unauthorized
 from cassandra.cluster import NoHostAvailable, Session
 from cassandra.protocol import OverloadedErrorMessage, ProtocolException, ServerError, SyntaxException
 
@@ -115,6 +115,12 @@ UNSENT: dict[str, tuple[Exception, type[TickledgerError], str]] = {
     "a connection that ends": (NoHostAvailable("", {"a": OSError()}), StoreUnavailable, "does not answer: OSError"),
     "a statement that is none": (SyntaxException(1, "no viable alternative", None), ConfigurationError, "no viable"),
     "bytes that are no request": (ProtocolException(1, "Not enough bytes", None), TickledgerError, "Not enough bytes"),
+    "too few nodes up to ask who may": (
+        Unauthorized("Unable to perform authorization of permissions: Cannot achieve consistency level LOCAL_QUORUM"),
+        StoreUnavailable,
+        "too few of its nodes are up",
+    ),
+    "somebody who may not": (Unauthorized("User has no MODIFY permission"), ConfigurationError, "no MODIFY permission"),
     "what the driver cannot write": (NoHostAvailable("", {"a": TypeError("no bytes")}), TickledgerError, "no bytes"),
 }
 

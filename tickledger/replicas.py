@@ -13,7 +13,7 @@ from kafka.admin import ConfigResource, ConfigResourceType
 
 from tickledger.settings import NO_DATACENTER, Settings
 from tickledger.stores import CASSANDRA_ERRORS, CONNECT_SECONDS, cassandra
-from tickledger.topic import UNCLEAN_ELECTION, kafka_admin, topic_missing
+from tickledger.topic import UNCLEAN_ELECTION, kafka_admin, once_taken_over, topic_missing
 
 #: The topic's setting: a message is acknowledged once so many replicas have it.
 IN_SYNC = "min.insync.replicas"
@@ -43,9 +43,9 @@ class TopicReplicas:
 def topic_replicas(settings: Settings) -> TopicReplicas:
     """Ask a broker, with KAFKA_USER. Raises as :func:`tickledger.topic.describe_topic`."""
     with kafka_admin(settings, settings.kafka) as admin:
-        if admin.describe_topics([settings.kafka_topic])[0]["error_code"]:
+        if once_taken_over(lambda: admin.describe_topics([settings.kafka_topic]))[0]["error_code"]:
             raise topic_missing(settings)
-        return replicas_of_topic(admin, settings.kafka_topic)
+        return once_taken_over(lambda: replicas_of_topic(admin, settings.kafka_topic))
 
 
 def replicas_of_topic(admin: KafkaAdminClient, topic: str) -> TopicReplicas:

@@ -255,22 +255,28 @@ def cassandra_error(error: Exception) -> TickledgerError:
     by_host = error.errors if isinstance(error, NoHostAvailable) else {}
     causes = list(by_host.values()) if isinstance(by_host, dict) and by_host else [error]
     # One host that may take the request later is enough.
-    inner = next((cause for cause in causes if isinstance(cause, _MAY_PASS)), causes[0])
-    if isinstance(inner, RequestValidationException | protocol.RequestValidationException) and not _is_away(inner):
+    inner = next((cause for cause in causes if isinstance(cause, _MAY_PASS) or _is_away(cause)), causes[0])
+    if _is_away(inner):
+        return StoreUnavailable(f"Cassandra (CASSANDRA_HOSTS, CASSANDRA_PORT) does not answer: {_TOO_FEW}")
+    if isinstance(inner, RequestValidationException | protocol.RequestValidationException):
         return ConfigurationError(
             f"Cassandra refuses a request: {' '.join(str(inner).split())}; '{RUN}tickledger doctor' says what its"
             " tables and roles lack"
         )
     said = " ".join(f"{type(inner).__name__}: {getattr(inner, 'message', inner)}".split())
-    if not isinstance(inner, _MAY_PASS) and not _is_away(inner):
+    if not isinstance(inner, _MAY_PASS):
         return TickledgerError(f"Cassandra does not take what this program sends, an error in the program: {said}")
     if isinstance(inner, protocol.ServerError):
         return StoreUnavailable(f"Cassandra (CASSANDRA_HOSTS, CASSANDRA_PORT) answers with {said}")
     return StoreUnavailable(f"Cassandra (CASSANDRA_HOSTS, CASSANDRA_PORT) does not answer: {type(inner).__name__}")
 
 
+#: What stands behind a refusal that is none.
+_TOO_FEW = "too few of its nodes are up to look accounts up"
+
+
 def _is_away(cause: Exception) -> bool:
-    """Whether Cassandra refuses because too few of the replicas that hold accounts and rights answer it."""
+    """Whether a node refuses because too few of the replicas that hold accounts and rights answer it."""
     return "Unable to perform auth" in str(cause)
 
 
@@ -319,6 +325,8 @@ def _connect_error(error: Exception, where: str, keyspace: str, account: Account
     if any(isinstance(cause, InvalidRequest) for cause in causes):
         return ConfigurationError(f"CASSANDRA_KEYSPACE is {keyspace!r}; it should be a keyspace at {where}")
     why = f": {type(causes[0]).__name__}" if causes else ""
+    if any(map(_is_away, causes)):
+        why = f": {_TOO_FEW}"
     if causes and all(isinstance(cause, socket.gaierror) for cause in causes):
         # Where containers run, that of one that is down has none.
         why = ": no such host name"

@@ -2,13 +2,15 @@
 
 import logging
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from typing import TypeVar
 
 from kafka import IsolationLevel, KafkaAdminClient, OffsetSpec, TopicPartition
 from kafka.admin import ConfigResource, ConfigResourceType
-from kafka.errors import AuthorizationError, KafkaError, SaslAuthenticationFailedError
+from kafka.errors import AuthorizationError, KafkaError, RetriableError, SaslAuthenticationFailedError
 from kafka.net import manager
 from kafka.net.transport import KafkaSSLTransport
 
@@ -19,6 +21,8 @@ from tickledger.settings import Account, Settings
 REQUEST_MS = 10_000
 BOOTSTRAP_MS = 6_000
 LAG_MS = 2_000
+TAKE_OVER_SECONDS = 12
+Answer = TypeVar("Answer")
 #: Settings of a topic whose messages Spark can read. By default Kafka takes a message that says it was sent hundreds of
 #: millions of years ago, and Spark, which counts microseconds in 64 bits, fails whenever it reads it.
 TIME_CONFIGS = {
@@ -63,7 +67,22 @@ def describe_topic(settings: Settings, account: Account | None = None) -> TopicF
     broker's certificate is refused.
     """
     with kafka_admin(settings, account or settings.kafka) as admin:
-        return _facts(admin, settings)
+        return once_taken_over(lambda: _facts(admin, settings))
+
+
+def once_taken_over(ask: Callable[[], Answer]) -> Answer:
+    """What a client that has reached Kafka asks for, again where a broker does not answer that has just died.
+
+    Until the others notice, after nine seconds by default, it leads partitions, and clients are sent to it.
+    """
+    deadline = time.monotonic() + TAKE_OVER_SECONDS
+    while True:
+        try:
+            return ask()
+        except RetriableError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.5)
 
 
 @contextmanager
@@ -89,7 +108,7 @@ def takes_any_time(settings: Settings) -> bool:
     """
     try:
         with closing(_admin(settings, settings.kafka)) as admin:
-            return bool(topics_of_any_time(admin, [settings.kafka_topic]))
+            return bool(once_taken_over(lambda: topics_of_any_time(admin, [settings.kafka_topic])))
     except KafkaError as error:
         raise kafka_error(settings, error, settings.kafka) from None
 

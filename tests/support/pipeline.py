@@ -24,8 +24,10 @@ from pydantic import SecretStr
 from services.cassandra_roles import keyspace_rights
 from services.environment import write_dbt_profile
 from services.instance import Instance
+from services.kafka_topic import create_topic
 from tests.support.store_names import StoreNames
 from tests.support.warm_dbt import run_dbt
+from tickledger.replicas import replication_map, wanted_replicas
 from tickledger.settings import ENV_FILE_VARIABLE, PROJECT_ROOT, Settings
 from tickledger.stores import connect_cassandra, connect_mysql
 from tickledger.tick import cassandra_tables
@@ -329,7 +331,7 @@ def fresh_pipeline(
     connection.close()
     _create_keyspace(settings)
     with _kafka_admin(settings) as topics:
-        topics.create_topics([NewTopic(settings.kafka_topic, 2, 1, topic_configs=TOPIC_CONFIGS)])
+        create_topic(topics, settings.model_copy(update={"kafka_partitions": 2}))
     session = connect_cassandra(settings)
     pipeline = Pipeline(settings, services.env_file, session)
     try:
@@ -370,7 +372,7 @@ def cassandra_admin(settings: Settings) -> Iterator[Session]:
 
 def _create_keyspace(settings: Settings) -> None:
     name = settings.cassandra_keyspace
-    replication = "{'class': 'SimpleStrategy', 'replication_factor': 1}"
+    replication = replication_map(wanted_replicas(settings))
     with cassandra_admin(settings) as admin:
         admin.execute(f"CREATE KEYSPACE {name} WITH replication = {replication}", timeout=60)
         for statement in (*cassandra_tables(name), *keyspace_rights(settings)):
