@@ -27,7 +27,15 @@ from tickledger.stopping import interrupt_on_signals
 SECONDS_BEFORE_MIDNIGHT = 120
 
 #: Files of tests that take minutes: begun last, one of them would keep one of two processes busy alone.
-LONGEST = ("test_stream", "test_dbt_project", "test_faults", "test_drill", "test_own_servers", "test_backup")
+LONGEST = (
+    "test_stream",
+    "test_dbt_project",
+    "test_faults",
+    "test_drill",
+    "test_own_servers",
+    "test_backup",
+    "test_cluster",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
