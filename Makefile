@@ -38,8 +38,8 @@ test: native $(INSTALLED)  ## Lint, types and all tests, on real servers that th
 	@$(MAKE) --no-print-directory lint
 	@exec $(BIN)/python -m pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder
 
-faults: $(INSTALLED)  ## Kill the real parts under load, many times, and compare with an oracle. ARGS="--seed 7 --share 0.2"
-	@exec $(BIN)/python -m tools.faults $(ARGS)
+faults: $(INSTALLED)  ## Kill the real parts under load, many times, and compare with an oracle. NODES=3: a cluster's. ARGS="--share 0.2"
+	@exec $(BIN)/python -m tools.faults $(if $(NODES),--nodes $(NODES)) $(ARGS)
 
 fuzz: $(INSTALLED)  ## A minute of made-up messages, files, settings and backups; prints its seed. ARGS="--seconds 10 --seed 7"
 	@exec $(BIN)/python -m tools.fuzz $(ARGS)

@@ -81,6 +81,7 @@ class TickStream:
             spark = spark_session(self._settings, blocks)
         except (Py4JError, OSError) as error:
             raise SparkDied(f"Spark does not start ({type(error).__name__}); its own reason stands above") from None
+        self._block_folders = _block_folders(blocks)
         try:
             self._handle_signals(spark)
             self._announce(head, topic)
@@ -149,6 +150,8 @@ class TickStream:
         if self._stop_once_landed():
             return
         self._scratch = self._retry_policy.call(lambda: _new_scratch(self._settings.stream_scratch_dir))
+        for folder in self._block_folders:
+            folder.mkdir(parents=True, exist_ok=True)
         try:
             query = self._start_query(spark, topic)
             while query.isActive and not self._stopping.wait(0.2):
@@ -192,7 +195,7 @@ class TickStream:
                 return
             try:
                 self._land(frame, planned_offsets(self._scratch, spark_batch_id)[self._settings.kafka_topic])
-            except (PySparkException, ScratchDamaged):
+            except (PySparkException, Py4JJavaError, ScratchDamaged):
                 # These, as Kafka's failures inside the batch, end the query; a new one begins where the ledger ends.
                 raise
             except BaseException as error:
@@ -359,6 +362,16 @@ def _new_scratch(folder: Path) -> Path:
     except OSError as error:
         problem = f"STREAM_SCRATCH_DIR is '{folder}'; it should be a folder that can be written: {error.strerror}"
         raise (StoreUnavailable if error.errno == errno.ENOSPC else ConfigurationError)(problem) from None
+
+
+def _block_folders(blocks: Path) -> list[Path]:
+    """The folders for its blocks, which Spark makes once: whoever deletes the checkpoint deletes them too.
+
+    Below each store's folder lie as many as spark.diskStore.subDirectories says, 64, named by two hexadecimal digits.
+    """
+    made = [folder for folder in blocks.rglob("*") if folder.is_dir()]
+    stores = blocks.glob("blockmgr-*")
+    return [*made, *(store / f"{number:02x}" for store in stores for number in range(64))]
 
 
 def planned_offsets(scratch: Path, spark_batch_id: int) -> dict[str, dict[int, int]]:

@@ -3,6 +3,7 @@
 import json
 import os
 import secrets
+import shutil
 import signal
 import subprocess
 import sys
@@ -311,6 +312,26 @@ def test_a_store_that_stays_down_ends_the_stream_with_nothing_committed(
     assert any(line.startswith("error: Cassandra") and "gave up" in line for line in stream[0].lines), stream[0].output
     assert "Traceback" not in stream[0].output
     assert pipeline.rows("SELECT COUNT(*) FROM landed_batches") == [(0,)]
+
+
+def test_a_scratch_folder_that_is_cleaned_up_under_the_stream_is_made_again(
+    pipeline: Pipeline, stream: list[StreamProcess]
+) -> None:
+    # So that what a task returns goes through a file, as that of a batch of many ticks does.
+    small = ("--conf", "spark.task.maxDirectResultSize=1", "--conf", "spark.memory.storageFraction=0")
+    stream.append(StreamProcess(pipeline, *small))
+    pipeline.send([ticks(pipeline, number) for number in range(10)])
+    stream[0].wait_for("batch 1 ·")
+    for folder in pipeline.settings.stream_scratch_dir.iterdir():
+        shutil.rmtree(folder)
+    pipeline.send([ticks(pipeline, number) for number in range(10, 20)])
+    pipeline.wait_until_landed(20)
+    stream[0].process.send_signal(signal.SIGTERM)
+
+    assert stream[0].wait() == 0, stream[0].output
+    assert "going on from the ledger" in stream[0].output
+    assert "Traceback" not in stream[0].output
+    assert_landed_once(pipeline, 20)
 
 
 def test_a_second_stream_is_told_no(pipeline: Pipeline, stream: list[StreamProcess]) -> None:

@@ -24,6 +24,7 @@ from tests.support.pipeline import dbt_statements, fresh_pipeline
 from tickledger.command_line import run_app
 from tickledger.errors import ConfigurationError
 from tickledger.stopping import interrupt_on_signals
+from tools.cluster_kinds import CLUSTER_KINDS
 from tools.fault_kinds import KINDS, Kind, Run, can_mount
 from tools.fault_record import FaultRow, append_run, table_of
 
@@ -76,10 +77,10 @@ def _settle(run: Run) -> None:
     run.stop_stream()
 
 
-def _chosen(only: str, share: float) -> list[Kind]:
-    kinds = [kind for kind in KINDS if only.lower() in kind.name.lower()]
+def _chosen(known: list[Kind], only: str, share: float) -> list[Kind]:
+    kinds = [kind for kind in known if only.lower() in kind.name.lower()]
     if not kinds:
-        raise ConfigurationError(f"--only is {only!r}; it should be part of: {', '.join(kind.name for kind in KINDS)}")
+        raise ConfigurationError(f"--only is {only!r}; it should be part of: {', '.join(kind.name for kind in known)}")
     if not can_mount():
         for kind in (kind for kind in kinds if kind.around is not None):
             console.print(f"left out: {kind.name!r} needs root, to mount what surrounds its stream")
@@ -116,14 +117,15 @@ def main(
     share: Annotated[float, typer.Option(min=0.01, help="How much of each kind's number of faults to try.")] = 1,
     only: Annotated[str, typer.Option(help="Only the kinds whose name contains this.")] = "",
     to: Annotated[Path | None, typer.Option(help="Append the run to this file, as a line of JSON.")] = None,
+    nodes: Annotated[int, typer.Option(help="How many servers of each kind: 1, or 3 for the faults of a cluster.")] = 1,
 ) -> None:
     """Kill the real parts under load and compare what was acknowledged with what landed."""
-    kinds = _chosen(only, share)
+    kinds = _chosen(CLUSTER_KINDS if nodes > 1 else KINDS, only, share)
     seed = seed or random.randrange(1, 10_000)
-    services = Instance(os.environ.get(INSTANCE_VARIABLE, "faults"))
+    services = Instance(os.environ.get(INSTANCE_VARIABLE, "faults" if nodes == 1 else "faults-cluster"))
     started = time.monotonic()
     try:
-        services.start()
+        services.start(nodes=nodes)
         console.print(
             f"seed {seed}: {sum(kind.times for kind in kinds if not kind.rounds)} faults of {len(kinds)} kinds"
         )
