@@ -20,14 +20,22 @@ from tickledger.command_line import AsJson, print_json
 from tickledger.contract_drift import cassandra_differences, fix_of, mysql_differences
 from tickledger.counted import counted
 from tickledger.errors import PRIVATE, ConfigurationError, TickledgerError
-from tickledger.here import DBT, RUN, SET_UP_ANYWHERE, STREAM
+from tickledger.here import DBT, RUN, SET_UP, SET_UP_ANYWHERE, STREAM
 from tickledger.ledger import Ledger, utc_now
 from tickledger.plain_text import plain
+from tickledger.replicas import (
+    IN_SYNC,
+    falls_short,
+    keyspace_replicas,
+    replication_map,
+    topic_replicas,
+    wanted_replicas,
+)
 from tickledger.settings import NO_FILE, PROJECT_ROOT, Settings, env_file, load_settings
 from tickledger.start_up import check_continuity
-from tickledger.stores import cassandra, fetch_rows, mysql
+from tickledger.stores import cassandra, check_writable, fetch_rows, mysql
 from tickledger.table_facts import MISSING, Difference
-from tickledger.topic import TOPIC_CONFIGS, LagMeter, describe_topic, takes_any_time
+from tickledger.topic import TIME_CONFIGS, UNCLEAN_ELECTION, LagMeter, describe_topic, takes_any_time
 
 #: Less than this on the disk of the scratch folder stops Spark soon.
 FREE_BYTES = 2 * 1024**3
@@ -40,6 +48,10 @@ QUIET_SECONDS = 60.0
 PAGE_SECRETS = PROJECT_ROOT / "dashboard" / ".streamlit" / "secrets.toml"
 
 SERVERS = f"{SET_UP_ANYWHERE}; or correct .env"
+#: Kafka moves partitions by an assignment that names brokers.
+MORE_REPLICAS = "kafka-reassign-partitions; docs/clusters.md, 'More replicas for what is there'"
+#: Brings a broker or a node back.
+START = f"{SET_UP}, or for servers of your own start it where it runs"
 
 
 class Problem(Exception):
@@ -77,8 +89,11 @@ def examine(settings: Settings) -> Iterator[Fact]:
     yield Fact("network", _network(settings))
     yield _fact("scratch folder", lambda: _scratch(settings.stream_scratch_dir), "set STREAM_SCRATCH_DIR in .env")
     yield (kafka_fact := _fact("Kafka and topic", lambda: _topic(settings), SERVERS))
+    if kafka_fact.good:
+        yield _fact("topic's replicas", lambda: _topic_replicas(settings), SERVERS)
     yield (cassandra_fact := _fact("Cassandra", lambda: _cassandra(settings), SERVERS))
     if cassandra_fact.good:
+        yield _fact("rows' replicas", lambda: _row_replicas(settings), SERVERS)
         yield _fact("Cassandra's tables", lambda: _tables(cassandra_differences(settings)), SERVERS)
     yield (mysql_fact := _fact("MySQL", lambda: _mysql(settings), SERVERS))
     accounts_are_good = True
@@ -163,13 +178,59 @@ def _scratch(folder: Path) -> str:
 
 
 def _topic(settings: Settings) -> str:
+    # Nobody says where a partition without a leader begins and ends.
+    if leaderless := topic_replicas(settings).leaderless:
+        raise Problem(f"nobody leads partition {', '.join(map(str, leaderless))}", START)
     topic = describe_topic(settings)
     held = sum(topic.ends.values()) - sum(topic.begins.values())
     where = f"{settings.kafka_topic} at {settings.kafka_bootstrap_servers}"
     if takes_any_time(settings):
-        wanted = ", ".join(f"{name}={value}" for name, value in TOPIC_CONFIGS.items())
+        wanted = ", ".join(f"{name}={value}" for name, value in TIME_CONFIGS.items())
         raise Problem(f"{where}: it takes messages whose time Spark cannot read; it should have {wanted}", SERVERS)
     return f"{where}: {counted(held, 'message')} in {counted(len(topic.ends), 'partition')}"
+
+
+def _topic_replicas(settings: Settings) -> str:
+    found = topic_replicas(settings)
+    factor, in_sync = settings.kafka_replication_factor, settings.kafka_min_in_sync_replicas
+    away = f"; behind or away: broker {', '.join(map(str, found.behind))}" if found.behind else ""
+    if factor != "default" and found.fewest < factor:
+        raise Problem(f"{found.fewest} of a partition; KAFKA_REPLICATION_FACTOR is {factor}", MORE_REPLICAS)
+    if found.few_in_sync < found.must_be_in_sync:
+        problem = f"{found.few_in_sync} of a partition in sync; Kafka takes no message with less than"
+        raise Problem(f"{problem} {found.must_be_in_sync}{away}", START)
+    if found.behind:
+        raise Problem(f"{found.few_in_sync} of a partition in sync, of {found.fewest}{away}", START)
+    if in_sync != "default" and found.must_be_in_sync != in_sync:
+        raise Problem(f"{IN_SYNC} is {found.must_be_in_sync}; KAFKA_MIN_IN_SYNC_REPLICAS is {in_sync}", SERVERS)
+    if found.unclean:
+        raise Problem(f"{UNCLEAN_ELECTION} is true: a broker that lacks messages may lead, which loses them", SERVERS)
+    return f"{found.fewest} of each partition, all in sync; {found.must_be_in_sync} must be"
+
+
+def _row_replicas(settings: Settings) -> str:
+    found = keyspace_replicas(settings)
+    nodes = sum(map(len, found.nodes.values()))
+    if found.away:
+        raise Problem(
+            f"{len(found.away)} of {counted(nodes, 'node')} without an answer: {', '.join(found.away)}", START
+        )
+    wanted = wanted_replicas(settings)
+    for keyspace, replicas in found.keyspaces.items():
+        if falls_short(replicas, settings):
+            alter = f"ALTER KEYSPACE {keyspace} WITH replication = {replication_map(wanted)}"
+            raise Problem(
+                f"{_replicas_in_words(replicas)} in keyspace {keyspace};"
+                f" CASSANDRA_REPLICATION is {settings.cassandra_replication}",
+                f"as a superuser {alter}, then on each node nodetool repair --full {keyspace}",
+            )
+    return (
+        f"{_replicas_in_words(found.keyspaces[settings.cassandra_keyspace])} of each row, {counted(nodes, 'node')} up"
+    )
+
+
+def _replicas_in_words(replicas: dict[str, int]) -> str:
+    return ", ".join(f"{count} in {name}" if name else str(count) for name, count in replicas.items())
 
 
 def _cassandra(settings: Settings) -> str:
@@ -191,6 +252,7 @@ def _mysql(settings: Settings) -> str:
     # On no database: before dbt has run, the stream's account may use none.
     with mysql(settings, database="") as connection:
         number = fetch_rows(connection, "SELECT VERSION()")[0][0]
+    check_writable(settings)
     where = f"{settings.mysql_host}:{settings.mysql_port}"
     return f"{number} at {where}, database {settings.mysql_database}, as {settings.mysql.user}"
 

@@ -6,7 +6,9 @@ from contextlib import AbstractContextManager
 from cassandra.cluster import Session
 from pydantic import SecretStr
 
+from tickledger.counted import counted
 from tickledger.errors import CertificateRefused, ConfigurationError, StoreUnavailable
+from tickledger.replicas import ANY, nodes_by_datacenter, replication_map, wanted_replicas
 from tickledger.settings import ADMIN, Account, Settings
 from tickledger.stores import cassandra
 from tickledger.tick import cassandra_columns, cassandra_tables
@@ -60,7 +62,7 @@ def create_roles_and_tables(settings: Settings) -> None:
     """Replace the default superuser by ours; create or renew roles, keyspace and tables, add columns that these lack.
 
     A CASSANDRA_ADMIN_USER of another name than ours is there already, and replaces nobody. A keyspace that is there
-    keeps its replication.
+    keeps its replication. Raises ConfigurationError where Cassandra has not the nodes for CASSANDRA_REPLICATION.
     CASSANDRA_USER may read and write rows of its keyspace, DASHBOARD_CASSANDRA_USER read them, and nothing else. Their
     passwords become the settings' at every run.
     """
@@ -69,11 +71,7 @@ def create_roles_and_tables(settings: Settings) -> None:
     with _as_admin(settings) as session:
         for account in (settings.cassandra, settings.dashboard_cassandra):
             _renew_role(session, settings, account)
-        _run(
-            session,
-            f"CREATE KEYSPACE IF NOT EXISTS {keyspace} "
-            "WITH replication = {'class': 'SimpleStrategy', 'replication_factor': 1}",
-        )
+        _create_keyspace(session, settings)
         for statement in keyspace_rights(settings):
             _run(session, statement)
         for statement in cassandra_tables(keyspace):
@@ -82,6 +80,25 @@ def create_roles_and_tables(settings: Settings) -> None:
         tables = session.cluster.metadata.keyspaces[keyspace].tables
         for statement in cassandra_columns(keyspace, {name: table.columns for name, table in tables.items()}):
             _run(session, statement)
+
+
+def _create_keyspace(session: Session, settings: Settings) -> None:
+    if settings.cassandra_keyspace in session.cluster.metadata.keyspaces:
+        return
+    nodes, replicas = nodes_by_datacenter(session), wanted_replicas(settings)
+    for name, count in replicas.items():
+        there = sum(map(len, nodes.values())) if name == ANY else len(nodes.get(name, ()))
+        # Cassandra itself would take more than it has nodes for, and then no row.
+        if count > there:
+            has = ", ".join(f"{counted(len(some), 'node')} in {centre}" for centre, some in nodes.items())
+            raise ConfigurationError(
+                f"CASSANDRA_REPLICATION is {settings.cassandra_replication!r}; it should ask for no more than Cassandra"
+                f" at {','.join(settings.cassandra_hosts)} has: {has}"
+            )
+    _run(
+        session,
+        f"CREATE KEYSPACE IF NOT EXISTS {settings.cassandra_keyspace} WITH replication = {replication_map(replicas)}",
+    )
 
 
 def keyspace_rights(settings: Settings) -> Iterator[str]:

@@ -5,20 +5,20 @@ import json
 import re
 import uuid
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from typing import Any
 
-from kafka.admin import ConfigResource, ConfigResourceType, KafkaAdminClient, NewTopic
-from kafka.errors import KafkaError, TopicAlreadyExistsError
+from kafka import KafkaAdminClient
+from kafka.errors import KafkaError
 
 from services.jars import KAFKA, classpath, fetch
 from services.java import java_home
 from services.kafka_accounts import create_kafka_accounts, set_kafka_passwords
+from services.kafka_topic import create_topic
 from services.server import LOOPBACK, WRITTEN, Server, free_port, run_once, write_private
 from tickledger.errors import ConfigurationError, StoreUnavailable
 from tickledger.secured import jaas_quoted, kafka_options
-from tickledger.settings import Account, Settings
-from tickledger.topic import TOPIC_CONFIGS, topics_of_any_time
+from tickledger.settings import Account
 
 _PROPERTIES = """process.roles=broker,controller
 node.id=1
@@ -137,7 +137,7 @@ class KafkaServer(Server):
             admin.list_topics()
 
     def set_up(self) -> None:
-        """Create KAFKA_TOPIC if it is missing, with KAFKA_PARTITIONS partitions; one that exists stays as it is."""
+        """Create KAFKA_TOPIC if it is missing, and Kafka's accounts if it asks for them."""
         with self._admin() as admin:
             create_topic(admin, self.settings)
             if self.settings.kafka_security != "PLAINTEXT":
@@ -185,18 +185,3 @@ class KafkaServer(Server):
                 yield admin
         except KafkaError as error:
             raise StoreUnavailable(f"Kafka at {self.address}: {error}") from None
-
-
-def create_topic(admin: KafkaAdminClient, settings: Settings) -> None:
-    """Create KAFKA_TOPIC if it is missing, with KAFKA_PARTITIONS partitions and the broker's default of replicas.
-
-    One that is there and takes messages whose time Spark cannot read takes them no longer.
-    """
-    topic = settings.kafka_topic
-    if topic in admin.list_topics():
-        for old in topics_of_any_time(admin, {topic}):
-            admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, old, configs=TOPIC_CONFIGS)])
-        return
-    with suppress(TopicAlreadyExistsError):
-        new = NewTopic(topic, settings.kafka_partitions, -1, topic_configs=TOPIC_CONFIGS)
-        admin.create_topics([new], wait_for_metadata=True)

@@ -14,7 +14,7 @@ from services.cassandra_roles import check_superuser, create_roles_and_tables, r
 from services.environment import write_dbt_profile
 from services.jars import Say
 from services.kafka_accounts import create_kafka_accounts
-from services.kafka_server import create_topic
+from services.kafka_topic import create_topic
 from services.mysql_accounts import create_accounts, refuse_taken_names
 from tickledger.command_line import run_app
 from tickledger.errors import StoreUnavailable

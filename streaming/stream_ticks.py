@@ -37,6 +37,7 @@ from tickledger.secured import spark_kafka_options
 from tickledger.settings import Settings, load_settings
 from tickledger.start_up import begun, check_continuity, check_tables, starting_offsets
 from tickledger.stopping import stop_on_signals
+from tickledger.stores import check_writable
 from tickledger.topic import LagMeter, TopicFacts, TopicWatch, describe_topic
 
 SCRATCH_PREFIX = "stream-"
@@ -108,13 +109,15 @@ class TickStream:
     def check_start_up(self) -> tuple[LedgerHead, TopicFacts]:
         """The ledger's end, and the topic that goes on there.
 
-        What must hold before Spark starts: metrics' port, scratch folder, tables, topic, profile, exchange.
+        What must hold before Spark starts: metrics' port, scratch folder, a MySQL that takes writes, tables, topic,
+        profile, exchange.
         Raises TickledgerError.
         """
         if problem := folder_problem():
             raise ConfigurationError(problem)
         self._metrics = Metrics(self._settings)
         _new_scratch(self._settings.stream_scratch_dir).rmdir()
+        check_writable(self._settings)
         check_tables(self._settings)
         head = self._ledger.head()
         topic = self._topic_going_on()

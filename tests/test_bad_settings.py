@@ -11,7 +11,7 @@ import pytest
 
 from services.server import free_port
 from streaming.stream_ticks import TickStream
-from tests.support.pipeline import Pipeline
+from tests.support.pipeline import Pipeline, read_only
 from tickledger.errors import run_command
 from tickledger.settings import ENV_FILE_VARIABLE, PROJECT_ROOT, load_settings
 
@@ -35,6 +35,10 @@ def _port_of(setting: str, other: str) -> Doctored:
 
 def _closed_port(setting: str, before: str = "") -> Doctored:
     return lambda _pipeline, _folder: {setting: f"{before}{free_port()}"}
+
+
+def _three_closed_ports(_pipeline: Pipeline, _folder: Path) -> dict[str, str]:
+    return {"KAFKA_BOOTSTRAP_SERVERS": ",".join(f"127.0.0.1:{free_port()}" for _ in range(3))}
 
 
 def _kafka_at_mysqls_port(pipeline: Pipeline, _folder: Path) -> dict[str, str]:
@@ -118,6 +122,46 @@ CASES: dict[str, tuple[Doctored, str]] = {
     "a topic that is not there": (_set(KAFKA_TOPIC="no_such_topic"), "KAFKA_TOPIC is 'no_such_topic'; it should be"),
     "a topic's name that Kafka does not take": (_set(KAFKA_TOPIC="a topic"), "KAFKA_TOPIC is 'a topic'; it should be"),
     "no partitions": (_set(KAFKA_PARTITIONS="0"), "KAFKA_PARTITIONS is '0'; it should be a whole number of at least 1"),
+    "no replica of a partition": (
+        _set(KAFKA_REPLICATION_FACTOR="0"),
+        "KAFKA_REPLICATION_FACTOR is '0'; it should be default, or a whole number from 1 to 99",
+    ),
+    "more replicas in sync than there are": (
+        _set(KAFKA_REPLICATION_FACTOR="2", KAFKA_MIN_IN_SYNC_REPLICAS="3"),
+        "KAFKA_MIN_IN_SYNC_REPLICAS is '3'; it should be default, or a whole number from 1 to KAFKA_REPLICATION_FACTOR",
+    ),
+    "more replicas in sync than the broker's default may be": (
+        _set(KAFKA_MIN_IN_SYNC_REPLICAS="2"),
+        "KAFKA_MIN_IN_SYNC_REPLICAS is '2'; it should be default, or a whole number from 1 to KAFKA_REPLICATION_FACTOR",
+    ),
+    "no broker at any of three addresses": (
+        _three_closed_ports,
+        r"Kafka at 127.0.0.1:\d+,127.0.0.1:\d+,127.0.0.1:\d+ \(KAFKA_BOOTSTRAP_SERVERS\) does not answer",
+    ),
+    "no Cassandra at any of three addresses": (
+        _set(CASSANDRA_HOSTS="127.0.0.7,127.0.0.8,127.0.0.9"),
+        r"Cassandra at 127.0.0.7,127.0.0.8,127.0.0.9:\d+ .* does not answer",
+    ),
+    "replicas in a data centre without a number": (
+        _set(CASSANDRA_REPLICATION="dc1:3,dc2"),
+        "CASSANDRA_REPLICATION is 'dc1:3,dc2'; it should be a number of replicas from 1 to 99, or one for each data",
+    ),
+    "a data centre twice": (
+        _set(CASSANDRA_REPLICATION="dc1:3,dc1:2"),
+        "CASSANDRA_REPLICATION is 'dc1:3,dc1:2'; it should be a number of replicas from 1 to 99, or one for each data",
+    ),
+    "a data centre without replicas": (
+        _set(CASSANDRA_REPLICATION="dc1:3,dc2:3", CASSANDRA_DATACENTER="dc3"),
+        "CASSANDRA_DATACENTER is 'dc3'; it should be none, or a data centre, one of those of CASSANDRA_REPLICATION",
+    ),
+    "a data centre that is not there": (
+        _set(CASSANDRA_DATACENTER="dc9"),
+        r"CASSANDRA_DATACENTER is 'dc9'; it should be one of Cassandra at 127.0.0.1:\d+: datacenter1",
+    ),
+    "a consistency that loses sight of ticks": (
+        _set(CASSANDRA_CONSISTENCY="ONE"),
+        "CASSANDRA_CONSISTENCY is 'ONE'; it should be LOCAL_QUORUM, QUORUM or ALL",
+    ),
     "no host of Cassandra": (_set(CASSANDRA_HOSTS=""), "CASSANDRA_HOSTS is ''; it should be a host, or several"),
     "a host of Cassandra that nobody knows": (
         _set(CASSANDRA_HOSTS="nowhere.invalid"),
@@ -308,6 +352,24 @@ def test_a_bad_setting_stops_the_start_with_one_line(
     assert re.search(f"^error: .*{said}", line), line
     assert SECRET not in line
     assert time.monotonic() - begun < SECONDS
+
+
+def test_a_mysql_that_only_reads_stops_the_start_with_one_line(
+    stores: Pipeline, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, value in stores.environment.items():
+        monkeypatch.setenv(name, value)
+
+    with read_only(stores.settings), pytest.raises(SystemExit) as ended:
+        run_command(lambda: TickStream(load_settings(), once=True).check_start_up())
+
+    assert ended.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert re.fullmatch(
+        r"error: MYSQL_HOST is '127\.0\.0\.1'; MySQL at 127\.0\.0\.1:\d+ is read-only, as a replica is: it should be"
+        r" the primary's name",
+        line,
+    )
 
 
 def test_the_command_ends_with_the_line_and_2(stores: Pipeline) -> None:

@@ -271,7 +271,9 @@ class TestSettings:
         assert text.count("$") == len(variables), "a variable without ${NAME:?message}"
         assert set(variables) <= set(EXAMPLE)
         fixed_inside = {"KAFKA_BOOTSTRAP_SERVERS", "CASSANDRA_HOSTS", "MYSQL_HOST", "STREAM_SCRATCH_DIR"} | {
-            *("STREAM_METRICS_ADDRESS", "STREAM_UI_PORT")
+            *("STREAM_METRICS_ADDRESS", "STREAM_UI_PORT"),
+            *("KAFKA_REPLICATION_FACTOR", "KAFKA_MIN_IN_SYNC_REPLICAS"),
+            *("CASSANDRA_REPLICATION", "CASSANDRA_DATACENTER", "CASSANDRA_CONSISTENCY"),
         }
         left_plain = {
             name for name in EXAMPLE if re.search(r"_CA_FILE$|^KAFKA_SECURITY$|KAFKA_.*(USER|PASSWORD)$", name)

@@ -15,7 +15,7 @@ from services.cassandra_roles import create_roles_and_tables
 from services.server import free_port
 from tests.support.batches import TOPIC, Lander, tick
 from tests.support.page_data import land
-from tests.support.pipeline import Database, Pipeline, with_account
+from tests.support.pipeline import Database, Pipeline, read_only, with_account
 from tickledger.ledger import utc_now
 from tickledger.settings import ENV_FILE_VARIABLE, PROJECT_ROOT, Settings, load_settings
 from tickledger.topic import TopicFacts, describe_topic
@@ -23,9 +23,9 @@ from tickledger.topic import TopicFacts, describe_topic
 pytestmark = pytest.mark.integration
 
 LINES = [
-    "versions", "Java", "settings file", "network", "scratch folder", "Kafka and topic", "Cassandra",
-    "Cassandra's tables", "MySQL", "accounts", "clock", "restore", "contract", "profile", "exchange", "ledger", "lag",
-    "verdicts",
+    "versions", "Java", "settings file", "network", "scratch folder", "Kafka and topic", "topic's replicas",
+    "Cassandra", "rows' replicas", "Cassandra's tables", "MySQL", "accounts", "clock", "restore", "contract", "profile",
+    "exchange", "ledger", "lag", "verdicts",
 ]  # fmt: skip
 
 
@@ -86,6 +86,14 @@ def _any_time(pipeline: Pipeline, _folder: Path) -> Settings:
     return pipeline.settings
 
 
+def _configured(**configs: str) -> Callable[[Pipeline, Path], Settings]:
+    def doctored(pipeline: Pipeline, _folder: Path) -> Settings:
+        pipeline.configure_topic(**configs)
+        return pipeline.settings
+
+    return doctored
+
+
 def _after_cql(statements: str) -> Callable[[Pipeline, Path], Settings]:
     def doctored(pipeline: Pipeline, _folder: Path) -> Settings:
         for statement in statements.split("; "):
@@ -103,6 +111,36 @@ DOCTORED: dict[str, tuple[Callable[[Pipeline, Path], Settings], str, str, str]] 
         "Kafka and topic",
         "it takes messages whose time Spark cannot read; it should have message.timestamp.before.max.ms=3155760000000",
         "make services",
+    ),
+    "fewer replicas of the topic than are asked for": (
+        _with(kafka_replication_factor=3),
+        "topic's replicas",
+        "1 of a partition; KAFKA_REPLICATION_FACTOR is 3",
+        "kafka-reassign-partitions",
+    ),
+    "fewer replicas in sync than the topic needs": (
+        _configured(min_insync_replicas="2"),
+        "topic's replicas",
+        "1 of a partition in sync; Kafka takes no message with less than 2",
+        "make services",
+    ),
+    "a topic whose leader may lack messages": (
+        _configured(unclean_leader_election_enable="true"),
+        "topic's replicas",
+        "unclean.leader.election.enable is true",
+        "make services",
+    ),
+    "fewer replicas of the rows than are asked for": (
+        _with(cassandra_replication="datacenter1:3"),
+        "rows' replicas",
+        "1 in keyspace trading_",
+        "WITH replication = {'class': 'NetworkTopologyStrategy', 'datacenter1': 3}, then on each node nodetool repair",
+    ),
+    "a data centre that is not there": (
+        _with(cassandra_datacenter="dc9"),
+        "Cassandra",
+        "CASSANDRA_DATACENTER is 'dc9'; it should be one of Cassandra at 127.0.0.1:",
+        "correct .env",
     ),
     "no Kafka": (
         _with(kafka_bootstrap_servers=f"127.0.0.1:{free_port()}"),
@@ -195,6 +233,8 @@ IN_THE_STORES = {
     "no exchange",
     "messages that nobody lands",
     "a topic that takes messages of any time",
+    "fewer replicas in sync than the topic needs",
+    "a topic whose leader may lack messages",
     "a newest batch that failed",
     "batches that stay unchecked",
 }
@@ -211,6 +251,13 @@ def test_what_is_wrong_is_named_with_what_mends_it(request: pytest.FixtureReques
     assert found in fact.found
     assert fix in fact.fix
     assert "wrong" not in fact.found.replace("wrong_", "")
+
+
+def test_a_mysql_that_only_reads_is_told(stores: Pipeline) -> None:
+    with read_only(stores.settings):
+        (fact,) = bad(stores.settings)
+    assert fact.what == "MySQL"
+    assert "is read-only, as a replica is: it should be the primary's name" in fact.found
 
 
 def test_a_column_of_cassandra_too_many_is_told_and_stops_nothing(pipeline: Pipeline) -> None:

@@ -19,7 +19,7 @@ from commands.main import app
 from commands.reconcile import reconcile
 from dashboard import queries
 from dashboard.readers import MySQLReader
-from services.kafka_server import create_topic
+from services.kafka_topic import create_topic
 from streaming.stream_ticks import ScratchDamaged, TickStream, planned_offsets
 from tests.support.batches import NOON, TOPIC, Lander, assert_books_agree, counts, tick
 from tests.support.pipeline import Pipeline, StreamProcess, run_tickledger

@@ -38,6 +38,10 @@ class StoreUnavailable(TickledgerError):
     exit_code = 2
 
 
+class StoreReadOnly(StoreUnavailable):
+    """MySQL reads and does not write: MYSQL_HOST is not the primary, or not yet. Exit code 2."""
+
+
 class LedgerMoved(TickledgerError):
     """The ledger's end is not where this stream left it: somebody else landed a batch. Exit code 1."""
 

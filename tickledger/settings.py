@@ -28,6 +28,8 @@ ENV_FILE_VARIABLE = "TICKLEDGER_ENV_FILE"
 
 #: In place of the name of a file.
 NO_FILE = "none"
+#: In place of the name of a data centre.
+NO_DATACENTER = "none"
 #: The superuser of Kafka and of Cassandra that services/ makes, unless the settings name another.
 ADMIN = "tickledger_admin"
 
@@ -37,9 +39,11 @@ Count = Annotated[int, Field(ge=1, description="a whole number of at least 1")]
 Seconds = Annotated[float, Field(ge=0, description="a number of seconds, 0 or more")]
 Switch = Annotated[bool, Field(description="true or false")]
 Name = Annotated[str, Field(min_length=1)]
+Replicas = Annotated[int, Field(ge=1, le=99)]
 #: Names that are written into SQL and CQL as identifiers.
 _IDENTIFIER = "a lower-case name of letters, digits and '_', at most 48"
 Identifier = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,47}$", description=_IDENTIFIER)]
+_DATACENTER, _REPLICAS = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,47}", r"[1-9]\d?"
 FEED_RULES: tuple[str, ...] = get_args(FeedRule)
 
 
@@ -111,6 +115,14 @@ class Settings(BaseSettings):
         pattern=r"^[A-Za-z0-9._-]{1,249}$", description="a topic's name of letters, digits, '.', '_' and '-'"
     )
     kafka_partitions: Count
+    # Not in a .env from before they were there; neither are those of Cassandra below.
+    kafka_replication_factor: Annotated[
+        Replicas | Literal["default"], Field(description="default, or a whole number from 1 to 99")
+    ] = "default"
+    kafka_min_in_sync_replicas: Annotated[
+        Replicas | Literal["default"],
+        Field(description="default, or a whole number from 1 to KAFKA_REPLICATION_FACTOR"),
+    ] = "default"
     kafka_security: Literal["PLAINTEXT", "SASL_SSL"] = Field("PLAINTEXT", description="PLAINTEXT or SASL_SSL")
     kafka_ca_file: str = Field(NO_FILE, description=f"{_CA_FILE} Kafka's; KAFKA_SECURITY is SASL_SSL")
 
@@ -119,6 +131,19 @@ class Settings(BaseSettings):
     )
     cassandra_port: Port
     cassandra_keyspace: Identifier
+    cassandra_replication: str = Field(
+        "1",
+        pattern=rf"^({_REPLICAS}|{_DATACENTER}:{_REPLICAS}(,{_DATACENTER}:{_REPLICAS})*)$",
+        description="a number of replicas from 1 to 99, or one for each data centre, as in dc1:3,dc2:3",
+    )
+    cassandra_datacenter: str = Field(
+        NO_DATACENTER,
+        pattern=rf"^{_DATACENTER}$",
+        description="none, or a data centre, one of those of CASSANDRA_REPLICATION if that names some",
+    )
+    cassandra_consistency: Literal["LOCAL_QUORUM", "QUORUM", "ALL"] = Field(
+        "LOCAL_QUORUM", description="LOCAL_QUORUM, QUORUM or ALL"
+    )
     cassandra_ca_file: str = Field(NO_FILE, description=f"none, or {_CA_FILE} Cassandra's")
 
     mysql_host: Name
@@ -183,6 +208,31 @@ class Settings(BaseSettings):
     @classmethod
     def _split_hosts(cls, value: object) -> object:
         return tuple(host.strip() for host in value.split(",")) if isinstance(value, str) else value
+
+    @field_validator("kafka_min_in_sync_replicas")
+    @classmethod
+    def _no_more_than_there_are(cls, value: int | str, info: ValidationInfo) -> int | str:
+        factor = info.data.get("kafka_replication_factor")
+        # Of the broker's default nobody knows here whether it is more than one.
+        if isinstance(value, int) and value > (factor if isinstance(factor, int) else 1):
+            raise ValueError("more than there are")
+        return value
+
+    @field_validator("cassandra_replication")
+    @classmethod
+    def _each_data_centre_once(cls, value: str) -> str:
+        names = re.findall(r"([^:,]+):", value)
+        if len(names) > len(set(names)):
+            raise ValueError("a data centre twice")
+        return value
+
+    @field_validator("cassandra_datacenter")
+    @classmethod
+    def _one_that_holds_replicas(cls, value: str, info: ValidationInfo) -> str:
+        names = re.findall(r"([^:,]+):", info.data.get("cassandra_replication", ""))
+        if names and value not in (NO_DATACENTER, *names):
+            raise ValueError("no replica there")
+        return value
 
     @field_validator("feed_rules", mode="before")
     @classmethod

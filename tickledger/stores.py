@@ -33,10 +33,10 @@ from mysql.connector import errorcode
 from mysql.connector.abstracts import MySQLConnectionAbstract
 from mysql.connector.errors import DataError, IntegrityError, NotSupportedError, ProgrammingError
 
-from tickledger.errors import ConfigurationError, StoreUnavailable, TickledgerError
+from tickledger.errors import ConfigurationError, StoreReadOnly, StoreUnavailable, TickledgerError
 from tickledger.here import RUN
 from tickledger.secured import cassandra_options, certificate_refused, check_cassandra_certificate, mysql_options
-from tickledger.settings import NO_FILE, Account, Settings
+from tickledger.settings import NO_DATACENTER, NO_FILE, Account, Settings
 
 CONNECT_SECONDS = 5
 #: A MySQL server that hangs counts as down after this long; longer than any statement or lock wait of ours takes.
@@ -63,6 +63,8 @@ _REFUSED_VALUES = {
     errorcode.ER_CHECK_CONSTRAINT_VIOLATED,
     4025,
 }
+#: A server that takes no writes: a replica, or a primary that is one no longer.
+_READ_ONLY = {errorcode.ER_OPTION_PREVENTS_STATEMENT, errorcode.ER_READ_ONLY_MODE}
 
 
 @contextmanager
@@ -149,6 +151,8 @@ def _mysql_error(error: mysql_driver.Error, settings: Settings, account: Account
             f"MYSQL_DATABASE is {database!r}; {where} refuses a value: {first_sentence(error)};"
             f" '{RUN}tickledger check-contract' says whether its tables are as they should be"
         )
+    if error.errno in _READ_ONLY:
+        return StoreReadOnly(read_only_line(settings))
     if isinstance(error, DataError | IntegrityError | NotSupportedError) and _is_the_servers(error.errno):
         return TickledgerError(f"{where} does not take what this program sends: {first_sentence(error)}")
     if settings.mysql_ca_file != NO_FILE and re.search(r"SSL|TLS|certificate", str(error.msg)):
@@ -157,6 +161,22 @@ def _mysql_error(error: mysql_driver.Error, settings: Settings, account: Account
             "MYSQL_CA_FILE", settings.mysql_ca_file, address, first_sentence(error), "MYSQL_HOST"
         )
     return StoreUnavailable(f"{where} (MYSQL_HOST, MYSQL_PORT) does not answer: {first_sentence(error)}")
+
+
+def check_writable(settings: Settings) -> None:
+    """Raise StoreReadOnly if MySQL takes no writes."""
+    with mysql(settings, database="") as connection:
+        # Where super_read_only is set, this is too. No account of ours may write in spite of it.
+        if fetch_rows(connection, "SELECT @@GLOBAL.read_only")[0][0] not in (0, "OFF"):
+            raise StoreReadOnly(read_only_line(settings))
+
+
+def read_only_line(settings: Settings) -> str:
+    """The one line about a server that only reads."""
+    return (
+        f"MYSQL_HOST is {settings.mysql_host!r}; MySQL at {settings.mysql_host}:{settings.mysql_port} is read-only,"
+        " as a replica is: it should be the primary's name"
+    )
 
 
 def _is_the_servers(errno: int) -> bool:
@@ -217,6 +237,7 @@ def connect_cassandra(settings: Settings, account: Account | None = None, *, key
     except Exception as error:
         cluster.shutdown()
         check_cassandra_certificate(settings)
+        _check_datacenter(settings, cluster, where)
         raise _connect_error(error, where, keyspace, account) from None
 
 
@@ -235,20 +256,26 @@ def cassandra_error(error: Exception) -> TickledgerError:
     causes = list(by_host.values()) if isinstance(by_host, dict) and by_host else [error]
     # One host that may take the request later is enough.
     inner = next((cause for cause in causes if isinstance(cause, _MAY_PASS)), causes[0])
-    if isinstance(inner, RequestValidationException | protocol.RequestValidationException):
+    if isinstance(inner, RequestValidationException | protocol.RequestValidationException) and not _is_away(inner):
         return ConfigurationError(
             f"Cassandra refuses a request: {' '.join(str(inner).split())}; '{RUN}tickledger doctor' says what its"
             " tables and roles lack"
         )
     said = " ".join(f"{type(inner).__name__}: {getattr(inner, 'message', inner)}".split())
-    if not isinstance(inner, _MAY_PASS):
+    if not isinstance(inner, _MAY_PASS) and not _is_away(inner):
         return TickledgerError(f"Cassandra does not take what this program sends, an error in the program: {said}")
     if isinstance(inner, protocol.ServerError):
         return StoreUnavailable(f"Cassandra (CASSANDRA_HOSTS, CASSANDRA_PORT) answers with {said}")
     return StoreUnavailable(f"Cassandra (CASSANDRA_HOSTS, CASSANDRA_PORT) does not answer: {type(inner).__name__}")
 
 
+def _is_away(cause: Exception) -> bool:
+    """Whether Cassandra refuses because too few of the replicas that hold accounts and rights answer it."""
+    return "Unable to perform auth" in str(cause)
+
+
 def _cluster(settings: Settings, accounts: PlainTextAuthProvider) -> Cluster:
+    datacenter = "" if settings.cassandra_datacenter == NO_DATACENTER else settings.cassandra_datacenter
     return Cluster(
         # As end points, not as names: the driver looks a name up once, an end point at every connection. A node that
         # comes back may have another address, such as a container's.
@@ -263,13 +290,23 @@ def _cluster(settings: Settings, accounts: PlainTextAuthProvider) -> Cluster:
         reconnection_policy=ConstantReconnectionPolicy(1.0, max_attempts=None),
         execution_profiles={
             EXEC_PROFILE_DEFAULT: ExecutionProfile(
-                load_balancing_policy=TokenAwarePolicy(DCAwareRoundRobinPolicy()),
+                load_balancing_policy=TokenAwarePolicy(DCAwareRoundRobinPolicy(datacenter)),
                 # With replicas, a tick that was acknowledged is seen by the next read.
-                consistency_level=ConsistencyLevel.LOCAL_QUORUM,
+                consistency_level=ConsistencyLevel.name_to_value[settings.cassandra_consistency],
                 request_timeout=CASSANDRA_REQUEST_SECONDS,
             )
         },
     )
+
+
+def _check_datacenter(settings: Settings, cluster: Cluster, where: str) -> None:
+    """Raise ConfigurationError if a node answered, and CASSANDRA_DATACENTER is none of those that it knows."""
+    known = sorted({str(host.datacenter) for host in cluster.metadata.all_hosts() if host.datacenter})
+    if known and settings.cassandra_datacenter not in (NO_DATACENTER, *known):
+        raise ConfigurationError(
+            f"CASSANDRA_DATACENTER is {settings.cassandra_datacenter!r}; it should be one of Cassandra at {where}:"
+            f" {', '.join(known)}"
+        )
 
 
 def _connect_error(error: Exception, where: str, keyspace: str, account: Account) -> TickledgerError:
@@ -277,7 +314,7 @@ def _connect_error(error: Exception, where: str, keyspace: str, account: Account
         # So the driver says that hosts answered, but none took the keyspace.
         return ConfigurationError(f"CASSANDRA_KEYSPACE is {keyspace!r}; it should be a keyspace at {where}")
     causes: list[Any] = list(error.errors.values()) if isinstance(error, NoHostAvailable) else [error]
-    if any(isinstance(cause, AuthenticationFailed | Unauthorized) for cause in causes):
+    if any(isinstance(cause, AuthenticationFailed | Unauthorized) and not _is_away(cause) for cause in causes):
         return account.refused_by(f"Cassandra at {where}")
     if any(isinstance(cause, InvalidRequest) for cause in causes):
         return ConfigurationError(f"CASSANDRA_KEYSPACE is {keyspace!r}; it should be a keyspace at {where}")

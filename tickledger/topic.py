@@ -21,10 +21,14 @@ BOOTSTRAP_MS = 6_000
 LAG_MS = 2_000
 #: Settings of a topic whose messages Spark can read. By default Kafka takes a message that says it was sent hundreds of
 #: millions of years ago, and Spark, which counts microseconds in 64 bits, fails whenever it reads it.
-TOPIC_CONFIGS = {
+TIME_CONFIGS = {
     "message.timestamp.before.max.ms": "3155760000000",  # 100 years
     "message.timestamp.after.max.ms": "3600000",  # an hour, Kafka's default since 4.0
 }
+#: Whether a broker that lacks acknowledged messages may lead a partition, which loses them.
+UNCLEAN_ELECTION = "unclean.leader.election.enable"
+#: Settings of each topic that is made here.
+TOPIC_CONFIGS = {**TIME_CONFIGS, UNCLEAN_ELECTION: "false"}
 #: The most of them with which Spark can read every message.
 MOST_TIMESTAMP_MS = 9 * 10**15
 
@@ -79,7 +83,7 @@ def kafka_admin(settings: Settings, account: Account) -> Iterator[KafkaAdminClie
 
 
 def takes_any_time(settings: Settings) -> bool:
-    """Whether the topic takes a message whose time Spark cannot read; see TOPIC_CONFIGS.
+    """Whether the topic takes a message whose time Spark cannot read; see TIME_CONFIGS.
 
     Raises StoreUnavailable if no broker answers, ConfigurationError if KAFKA_USER may not ask (DESCRIBE_CONFIGS).
     """
@@ -92,14 +96,14 @@ def takes_any_time(settings: Settings) -> bool:
 
 def topics_of_any_time(admin: KafkaAdminClient, topics: Iterable[str]) -> list[str]:
     """Those of some topics that take a message whose time Spark cannot read."""
-    names = dict.fromkeys(("message.timestamp.type", *TOPIC_CONFIGS), "")
+    names = dict.fromkeys(("message.timestamp.type", *TIME_CONFIGS), "")
     asked = [ConfigResource(ConfigResourceType.TOPIC, topic, configs=names) for topic in topics]
     found = admin.describe_configs(asked, config_filter="all")["topic"] if asked else {}
     return [
         topic
         for topic, configs in found.items()
         if configs["message.timestamp.type"]["value"] == "CreateTime"
-        and max(int(configs[name]["value"]) for name in TOPIC_CONFIGS) > MOST_TIMESTAMP_MS
+        and max(int(configs[name]["value"]) for name in TIME_CONFIGS) > MOST_TIMESTAMP_MS
     ]
 
 
@@ -162,9 +166,7 @@ def kafka_error(settings: Settings, error: KafkaError, account: Account) -> Tick
 def _facts(admin: KafkaAdminClient, settings: Settings) -> TopicFacts:
     described = admin.describe_topics([settings.kafka_topic])[0]
     if described["error_code"]:
-        raise TopicMissing(
-            f"KAFKA_TOPIC is {settings.kafka_topic!r}; it should be a topic of {settings.kafka_bootstrap_servers}"
-        )
+        raise topic_missing(settings)
     partitions = sorted(partition["partition_index"] for partition in described["partitions"])
     begins, ends = (
         admin.list_partition_offsets(
@@ -176,6 +178,13 @@ def _facts(admin: KafkaAdminClient, settings: Settings) -> TopicFacts:
         str(described["topic_id"]),
         {key.partition: at.offset for key, at in begins.items()},
         {key.partition: at.offset for key, at in ends.items()},
+    )
+
+
+def topic_missing(settings: Settings) -> TopicMissing:
+    """The one line about a topic that is not there."""
+    return TopicMissing(
+        f"KAFKA_TOPIC is {settings.kafka_topic!r}; it should be a topic of {settings.kafka_bootstrap_servers}"
     )
 
 

@@ -382,6 +382,17 @@ def connect_root(settings: Settings) -> MySQLConnectionAbstract:
     return connect_mysql(settings, settings.mysql_root)
 
 
+@contextlib.contextmanager
+def read_only(settings: Settings) -> Iterator[None]:
+    """MySQL as a replica is: nobody but its superuser writes."""
+    with contextlib.closing(connect_mysql(settings, settings.mysql_root, database="")) as root:
+        root.cursor().execute("SET GLOBAL read_only = 1")
+        try:
+            yield
+        finally:
+            root.cursor().execute("SET GLOBAL read_only = 0")
+
+
 def _as_dbt(settings: Settings, statement: str) -> None:
     connection = connect_mysql(settings, settings.dbt_mysql, answer_seconds=600)
     connection.cursor().execute(statement)
