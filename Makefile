@@ -7,7 +7,7 @@ BIN := .venv/bin
 INSTALLED := .venv/installed
 SECONDS ?= 0
 .DEFAULT_GOAL := help
-.PHONY: help setup native demo test faults fuzz bench bench-growth check unit lint hooks format audit secrets services services-stop services-status services-clean up down containers shell picture lock bench-latency bench-page
+.PHONY: help setup archive native demo test faults fuzz bench bench-growth check unit lint hooks format audit secrets services services-stop services-status services-clean up down containers shell picture lock bench-latency bench-page
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -24,6 +24,11 @@ $(INSTALLED): requirements.lock pyproject.toml
 	@PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@$(BIN)/python -m services.spark_classes || echo "warning: each start of Spark will take some seconds longer" >&2
 	@touch $@
+
+archive: .services/environment.tar.gz  ## Pack Python, packages and the stream's code for the workers of a Spark cluster
+
+.services/environment.tar.gz: $(INSTALLED) $(wildcard tickledger/*.py streaming/*.py services/archive.py)
+	@exec $(BIN)/python -m services.archive
 
 # Before anything is downloaded. MariaDB is to be had for x86-64 only; a mysqld on PATH takes its place.
 native:  ## Say whether the servers of `make services` can run on this machine

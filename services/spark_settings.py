@@ -29,6 +29,8 @@ def write_settings() -> Path:
         # They come first: Java takes an archive only if the class path begins as its own did.
         "spark.driver.extraClassPath": classpath(JARS),
         "spark.driver.defaultJavaOptions": archive,
+        # spark.pyspark.python, where somebody sets it, is the workers' alone.
+        "spark.pyspark.driver.python": os.environ.get("PYSPARK_DRIVER_PYTHON", sys.executable),
         # Executors elsewhere get these from the driver.
         "spark.jars": ",".join(map(str, sorted(kafka.glob("*.jar")))),
     }

@@ -74,8 +74,8 @@ class Command:
 
 def split_commands(line: str) -> Iterator[tuple[str, ...]]:
     """The commands of a line of shell, each without the assignments in front of it."""
-    lexer = shlex.shlex(line, posix=True, punctuation_chars=True)
-    lexer.whitespace_split = True
+    lexer = shlex.shlex(re.sub(r"(^|\s)#.*", "", line), posix=True, punctuation_chars=True)
+    lexer.whitespace_split, lexer.commenters = True, ""
     words: list[str] = []
     for word in [*lexer, ";"]:
         if word not in SEPARATORS and word not in ("(", ")"):

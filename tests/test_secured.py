@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import pickle
 import re
 import subprocess
 import sys
@@ -26,8 +27,8 @@ from tests.support.instances import KEEP_VARIABLE, instance_name
 from tests.support.pipeline import environment_for
 from tests.test_ports import listens
 from tickledger.errors import ConfigurationError, StoreUnavailable
-from tickledger.secured import kafka_options
-from tickledger.settings import NO_FILE, PROJECT_ROOT, Account, Settings
+from tickledger.secured import kafka_options, spark_kafka_options
+from tickledger.settings import NO_FILE, PROJECT_ROOT, Account, CertificatesFile, Settings
 from tickledger.stores import connect_cassandra, connect_mysql
 from tickledger.topic import LagMeter, describe_topic
 
@@ -304,6 +305,19 @@ def test_no_secret_is_in_a_log_and_all_keys_are_private(secured: Secured) -> Non
         assert not any(secret in text for text in texts)
     for path in (secured.instance.folder / "certificates").iterdir():
         assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_sparks_workers_get_the_certificates_with_the_settings(secured: Secured, tmp_path: Path) -> None:
+    path = tmp_path / "ca.pem"
+    path.write_text(f"# Größe\n{Path(secured.settings.cassandra_ca_file).read_text()}")
+    file = CertificatesFile.read(path)
+    here = secured.settings.model_copy(update={"cassandra_ca_file": file, "kafka_ca_file": file})
+    path.unlink()
+
+    there = pickle.loads(pickle.dumps(here))  # noqa: S301  # as Spark does
+
+    connect_cassandra(there).cluster.shutdown()
+    assert "BEGIN CERTIFICATE" in spark_kafka_options(there)["kafka.ssl.truststore.certificates"]
 
 
 def test_an_expired_certificate_is_refused_by_every_client(secured: Secured) -> None:

@@ -2,10 +2,11 @@
 
 import socket
 import ssl
+from pathlib import Path
 from typing import Any
 
 from tickledger.errors import CertificateRefused
-from tickledger.settings import NO_FILE, Account, Settings
+from tickledger.settings import NO_FILE, Account, CertificatesFile, Settings
 
 SCRAM = "SCRAM-SHA-512"
 HANDSHAKE_SECONDS = 5
@@ -34,7 +35,8 @@ def spark_kafka_options(settings: Settings) -> dict[str, str]:
     return {
         "kafka.security.protocol": "SASL_SSL",
         "kafka.ssl.truststore.type": "PEM",
-        "kafka.ssl.truststore.location": settings.kafka_ca_file,
+        # The workers read no file of this machine.
+        "kafka.ssl.truststore.certificates": _certificates(settings.kafka_ca_file),
         "kafka.sasl.mechanism": SCRAM,
         "kafka.sasl.jaas.config": "org.apache.kafka.common.security.scram.ScramLoginModule required "
         f"username={jaas_quoted(account.user)} password={jaas_quoted(account.password.get_secret_value())};",
@@ -50,7 +52,13 @@ def cassandra_options(settings: Settings) -> dict[str, Any]:
     """Arguments of cassandra-driver's Cluster: the certificate must be signed by the authority and name the host."""
     if settings.cassandra_ca_file == NO_FILE:
         return {}
-    return {"ssl_context": ssl.create_default_context(cafile=settings.cassandra_ca_file)}
+    return {"ssl_context": ssl.create_default_context(cadata=_certificates(settings.cassandra_ca_file))}
+
+
+def _certificates(ca_file: str) -> str:
+    """What a file of certificates holds, also where there is no such file but settings that have read it."""
+    file = ca_file if isinstance(ca_file, CertificatesFile) else CertificatesFile.read(Path(ca_file))
+    return file.certificates
 
 
 def mysql_options(settings: Settings) -> dict[str, Any]:

@@ -47,6 +47,21 @@ _DATACENTER, _REPLICAS = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,47}", r"[1-9]\d?"
 FEED_RULES: tuple[str, ...] = get_args(FeedRule)
 
 
+class CertificatesFile(str):
+    """The name of a file of certificates, with what it holds: Spark's workers get settings, and have no such file."""
+
+    certificates: str
+
+    @classmethod
+    def read(cls, path: Path) -> "CertificatesFile":
+        """Read it now. Raises OSError, of which ssl.SSLError is one kind, if it is no such file."""
+        ssl.create_default_context(cafile=str(path))
+        file = cls(path)
+        # What stands around the certificates may be in any script.
+        file.certificates = path.read_text(encoding="ascii", errors="ignore")
+        return file
+
+
 class Account(BaseModel):
     """An account's name and password, and what error lines say of it.
 
@@ -272,12 +287,10 @@ class Settings(BaseSettings):
             info.field_name == "kafka_ca_file" and info.data.get("kafka_security") == "SASL_SSL"
         ):
             return value
-        path = PROJECT_ROOT / value
         try:
-            ssl.create_default_context(cafile=str(path))
-        except OSError:  # of which ssl.SSLError is one kind
+            return CertificatesFile.read(PROJECT_ROOT / value)
+        except OSError:
             raise ValueError("no certificates") from None
-        return str(path)
 
     @field_validator("stream_scratch_dir")
     @classmethod
