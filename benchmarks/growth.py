@@ -17,6 +17,7 @@ import typer
 
 from benchmarks.bench import Bench, InstanceName, Target, bench, command, say, show, stream
 from benchmarks.engines import run
+from benchmarks.made_up_reports import of_the_driver, of_the_ledger
 from benchmarks.made_up_year import Year
 from dashboard import queries
 from dashboard.draw_history import DAYS_SHOWN
@@ -28,12 +29,14 @@ from tickledger.errors import ConfigurationError, StoreUnavailable, TickledgerEr
 from tickledger.exchange import QUERY, Exchange, exchange_of_rows
 
 #: The parts, with the minutes that each takes on two cores.
-PARTS = {"batches": 6, "days": 12, "ticks": 12, "memory": 15, "batch-memory": 12}
+PARTS = {"batches": 6, "days": 12, "ticks": 12, "memory": 15, "batch-memory": 12, "driver": 8}
 SIZES, DAYS, TICKS = [1_000, 10_000, 100_000, 300_000], [1, 30, 365], [500_000, 5_000_000]
 #: Days over which ticks are spread, and companies whose candles are asked for: the most that the page shows.
 DAYS_OF_TICKS, TICKERS_SHOWN = 5, 6
 #: Ticks that one micro-batch of Spark brings.
 TICKS_AT_ONCE = [100_000, 500_000, 1_000_000, 3_000_000]
+#: Of made-up reports.
+PARTITIONS, REPORTED = [2, 32, 256, 1024], [1_000_000, 10_000_000]
 Questions = dict[str, Callable[[], Any]]
 
 
@@ -198,6 +201,20 @@ def batch_memory(servers: Bench, sizes: list[int]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def driver(servers: Bench, reported: list[int]) -> pd.DataFrame:
+    """One row per number of partitions: what reaches the driver and how long it takes, keyed by ticker and unkeyed."""
+    rows = []
+    for partitions in PARTITIONS:
+        row: dict[str, Any] = {"partitions": partitions}
+        for ticks in reported:
+            for kind, keyed in (("keyed", True), ("unkeyed", False)):
+                megabytes, seconds = of_the_driver(ticks, partitions, keyed=keyed)
+                row |= {f"MB, {ticks:,} {kind}": megabytes, f"s, {ticks:,} {kind}": seconds}
+        with servers.stores() as pipeline:
+            rows.append(row | {"transaction": of_the_ledger(pipeline, partitions)})
+    return pd.DataFrame(rows)
+
+
 def _processes(running: StreamProcess) -> tuple[list[psutil.Process], ...]:
     """A stream's processes: its driver, its checks, Spark's Python workers, its JVM."""
     driver, jvm = psutil.Process(running.python_pid()), psutil.Process(running.process.pid)
@@ -220,6 +237,7 @@ def main(
     ticks: Annotated[list[int], typer.Option(min=10_000, help="ticks: ticks in Cassandra.")] = TICKS,
     batches: Annotated[int, typer.Option(min=10, help="memory: batches to land and check.")] = 1000,
     at_once: Annotated[list[int], typer.Option(min=1000, help="batch-memory: ticks at once.")] = TICKS_AT_ONCE,
+    reported: Annotated[list[int], typer.Option(min=1024, help="driver: ticks of a batch.")] = REPORTED,
     instance: InstanceName = "bench",
     to: Target = None,
 ) -> None:
@@ -236,6 +254,7 @@ def main(
             "ticks": lambda: ticks_table(servers, ticks),
             "memory": lambda: memory(servers, batches),
             "batch-memory": lambda: batch_memory(servers, at_once),
+            "driver": lambda: driver(servers, reported),
         }
         for name in part:
             say(f"{name}: about {PARTS[name]} min at the defaults")

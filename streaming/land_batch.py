@@ -7,15 +7,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-import numpy as np
 from py4j.protocol import Py4JJavaError
 from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from streaming.landing_task import REPORT_SCHEMA, LandingTask, PartitionReport, SectorSum, SumKey
+from streaming.copies import second_look, winning_partitions
+from streaming.landing_task import MOST_KEYS, REPORT_SCHEMA, LandingTask, PartitionReport, SectorSum, SumKey
 from streaming.settle_revisions import RevisionSettler, Settled
-from streaming.tick_columns import TickKey
 from tickledger import fault_points
 from tickledger.errors import ConfigurationError, LedgerMoved
 from tickledger.ledger import (
@@ -146,13 +145,15 @@ class BatchLander:
             today=self._days.day_of(datetime_to_ms(utc_now())),
             room=rooms(ranges, self._settings.stream_max_megabytes_per_batch),
             summed_by=summed_by(),
+            awaited=self._revisions.awaited(),
+            most_keys=MOST_KEYS // max(len(ranges), 1),
         )
         reports = run_task(frame := in_ledger_offsets(frame, self.progress.head.shifts), task)
-        if losers := losing_keys(reports):
+        if winners := winning_partitions(reports, lambda tickers: second_look(messages_of(frame), task, tickers)):
             # Rare: the same tick in two partitions of one batch. The second pass leaves the losing copies out, and
             # its upserts put the winners' rows over theirs; what the first one made dead letters of is decided anew.
             ends = {partition: until for partition, (_, until) in ranges.items()}
-            task = replace(task, losers=losers, recover_until=task.recover_until | ends)
+            task = replace(task, winners=winners, recover_until=task.recover_until | ends)
             run_task(frame, task)
             # Now each winner stands in Cassandra, and the third one can tell which of the copies say something else.
             reports = run_task(frame, replace(task, winners_stand=True))
@@ -254,15 +255,19 @@ def in_ledger_offsets(frame: DataFrame, shifts: Mapping[int, int]) -> DataFrame:
     return frame
 
 
+def messages_of(frame: DataFrame) -> DataFrame:
+    """A micro-batch as tasks take it."""
+    return frame.select("partition", "offset", F.unix_millis("timestamp").alias("time_ms"), "value")
+
+
 def run_task(frame: DataFrame, task: LandingTask) -> list[PartitionReport]:
     """Run the task over a micro-batch as one Spark job; one report per Kafka partition that brought messages.
 
     Raises what a worker met of a store: StoreUnavailable, ConfigurationError, TickledgerError. ConfigurationError also
     if a message has a time that Spark cannot read.
     """
-    messages = frame.select("partition", "offset", F.unix_millis("timestamp").alias("time_ms"), "value")
     try:
-        rows = messages.mapInArrow(task, REPORT_SCHEMA).collect()
+        rows = messages_of(frame).mapInArrow(task, REPORT_SCHEMA).collect()
     except (Py4JJavaError, PySparkException) as error:
         if found := _TIME_UNREADABLE.search(str(error)):
             topic, partition, offset, time_ms = found.groups()
@@ -277,23 +282,6 @@ def run_task(frame: DataFrame, task: LandingTask) -> list[PartitionReport]:
         if report.error:
             raise report.error
     return sorted(reports, key=lambda report: report.partition)
-
-
-def losing_keys(reports: list[PartitionReport]) -> dict[int, frozenset[TickKey]]:
-    """The ticks that each partition must leave to a lower one that brought them too; empty if there are none."""
-    if len(reports) < 2:
-        return {}
-    fingerprints = np.concatenate([report.keys.fingerprints() for report in reports])
-    if len(np.unique(fingerprints)) == len(fingerprints):
-        return {}
-    losers: dict[int, frozenset[TickKey]] = {}
-    winners: set[TickKey] = set()
-    for report in reports:
-        keys = report.keys.keys()
-        if common := winners & keys:
-            losers[report.partition] = frozenset(common)
-        winners |= keys
-    return losers
 
 
 def sector_volumes(

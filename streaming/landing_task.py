@@ -31,6 +31,10 @@ from tickledger.unknown_fields import names_in
 #: What a task returns: one row per task, a pickled PartitionReport. Arrow carries it as opaque bytes.
 REPORT_SCHEMA = "report binary"
 
+#: Keys of ticks that the reports of a batch bring to the driver, 20 bytes each, and as many spans of tickers. A batch
+#: of the default STREAM_MAX_MEGABYTES_PER_BATCH has fewer.
+MOST_KEYS = 1_000_000
+
 #: A message's element in its Kafka partition: (offset, position in the array).
 Element = tuple[int, int]
 #: What ticks are summed by: trade day, sector, and the values of the fields that tickledger.ledger.summed_by names.
@@ -56,10 +60,12 @@ class SectorSum:
 
 @dataclass
 class PartitionReport:
-    """What a task did with one Kafka partition. `keys` are the ticks that it landed.
+    """What a task did with one Kafka partition. `keys` are the ticks that it landed, `came` those that were awaited.
 
-    `revisions` are the corrections and cancellations that it has written, and where they stand. `unknown_fields` are
-    the names of fields that came with ticks and that nobody described.
+    `spans` are the first and the last created_at, in milliseconds, of each ticker that it landed ticks of. Of keys and
+    of spans it sends no more than its share: None in place of more. `revisions` are the corrections and cancellations
+    that it has written, and where they stand. `unknown_fields` are the names of fields that came with ticks and that
+    nobody described.
 
     Where it `left` messages to the next batch, since this one has no more room, it ends with its last offset.
     If there is an `error` of a store, nothing else counts.
@@ -76,7 +82,9 @@ class PartitionReport:
     duplicates: int = 0
     late_ticks: int = 0
     sums: dict[SumKey, SectorSum] = field(default_factory=lambda: defaultdict(SectorSum))
-    keys: KeyColumns = field(default_factory=KeyColumns)
+    keys: KeyColumns | None = field(default_factory=KeyColumns)
+    spans: dict[str, tuple[int, int]] | None = field(default_factory=dict)
+    came: set[TickKey] = field(default_factory=set)
     revisions: list[tuple[Place, Revision]] = field(default_factory=list)
     unknown_fields: set[str] = field(default_factory=set)
     error: TickledgerError | None = None
@@ -111,6 +119,16 @@ class PartitionReport:
         volume, created_ms = sum(ticks.volume.tolist()), ticks.created_ms.tolist()
         one = SectorSum(len(ticks), volume, min(created_ms), max(created_ms))
         self.sums[int(ticks.trade_day[0]), ticks.sector[0], own].merge(one)
+        assert self.spans is not None
+        first, last = self.spans.get(ticks.ticker[0], (one.first_ms, one.last_ms))
+        self.spans[ticks.ticker[0]] = min(first, one.first_ms), max(last, one.last_ms)
+
+    def cut_to(self, most: int) -> None:
+        """Leave out keys, or spans, of which there are more: what reaches the driver does not grow with the ticks."""
+        if self.keys is not None and len(self.keys) > most:
+            self.keys = None
+        if self.spans is not None and len(self.spans) > most:
+            self.spans = None
 
 
 @dataclass(frozen=True)
@@ -120,11 +138,12 @@ class LandingTask:
     `ends` is the ledger's end of each partition: a stored tick from before it is landed for good, unless its offset is
     `not_landed`, in one of those (partition, from, until): there a batch died whose messages were lost then. Up to
     `recover_until`, an attempt that died may have left rows that no longer belong. `newest_landed_ms` is the latest
-    created_at landed so far: only ticks up to it can be duplicates of an earlier batch. `losers` are, by partition, the
-    ticks of which a lower partition of the batch has a copy: however many of them a partition brings, none lands. Once
-    the lower partitions' `winners_stand` in Cassandra, the losers are held against them. By
-    partition, `room` is how many bytes of messages the batch takes; what comes behind them is left alone. `summed_by`
-    is that of the ledger. `shares` are those of `profile`, by ticker.
+    created_at landed so far: only ticks up to it can be duplicates of an earlier batch. `winners` are the ticks that
+    several partitions of the batch bring, each with the lowest of these: however many of them another partition brings,
+    none lands. Once the `winners_stand` in Cassandra, the losers are held against them. By partition, `room` is how
+    many bytes of messages the batch takes; what comes behind them is left alone. `summed_by` is that of the ledger.
+    `shares` are those of `profile`, by ticker. Corrections wait for the ticks that are `awaited`. A report brings at
+    most `most_keys` keys, and as many spans.
     """
 
     settings: Settings
@@ -135,11 +154,13 @@ class LandingTask:
     newest_landed_ms: int | None
     today: int
     room: Mapping[int, float]
-    losers: Mapping[int, frozenset[TickKey]] = field(default_factory=dict)
+    winners: Mapping[TickKey, int] = field(default_factory=dict)
     winners_stand: bool = False
     not_landed: tuple[tuple[int, int, int], ...] = ()
     summed_by: tuple[str, ...] = ()
     shares: Mapping[str, int] = field(default_factory=dict)
+    awaited: frozenset[TickKey] = frozenset()
+    most_keys: int = MOST_KEYS
 
     def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         """Land what Spark hands over; yields one row of :data:`REPORT_SCHEMA` for each Kafka partition met."""
@@ -149,21 +170,34 @@ class LandingTask:
         gc.disable()
         try:
             sink = TickSink(session_of_this_process(self.settings))
-            decoder = ColumnDecoder(self.sectors, self.days, self.settings.feed_file, self.shares)
-            for batch in batches:
-                for partition in pc.unique(batch.column("partition")).to_pylist():
-                    part = batch.filter(pc.equal(batch.column("partition"), partition))
-                    report = reports.setdefault(partition, PartitionReport(partition))
-                    if len(part := report.taken(part, self.room.get(partition, 0))):
-                        self._land(part, decoder, landed[partition], sink, report)
+            decoder = self.decoder()
+            for part, report in self.taken(batches, reports):
+                self._land(part, decoder, landed[report.partition], sink, report)
             sink.drain()
         # A store's failure travels as a value: raised here, it would come with Spark's traces and its task retries.
         except TickledgerError as error:
             reports = {-1: PartitionReport(-1, error=error)}
         finally:
             gc.enable()
+        for report in reports.values():
+            report.cut_to(self.most_keys)
         rows = [pickle.dumps(report) for report in reports.values()]
         yield pa.RecordBatch.from_arrays([pa.array(rows, pa.binary())], names=["report"])
+
+    def decoder(self) -> ColumnDecoder:
+        """What makes ticks of messages."""
+        return ColumnDecoder(self.sectors, self.days, self.settings.feed_file, self.shares)
+
+    def taken(
+        self, batches: Iterable[pa.RecordBatch], reports: dict[int, PartitionReport]
+    ) -> Iterator[tuple[pa.RecordBatch, PartitionReport]]:
+        """The messages that go into the batch, some of one partition at a time, with the report of that one."""
+        for batch in batches:
+            for partition in pc.unique(batch.column("partition")).to_pylist():
+                part = batch.filter(pc.equal(batch.column("partition"), partition))
+                report = reports.setdefault(partition, PartitionReport(partition))
+                if len(part := report.taken(part, self.room.get(partition, 0))):
+                    yield part, report
 
     def _land(
         self,
@@ -180,6 +214,7 @@ class LandingTask:
         before = self._landed_before(decoded.ticks, sink)
         new, keys = self._new(decoded.ticks, landed, before, report.partition)
         landed |= keys
+        report.came |= keys & self.awaited
         self._write_ticks(new, sink, report)
         if len(new) < len(decoded.ticks):
             copied = before | self._landed_now(decoded.ticks, keys, before, sink, report.partition)
@@ -209,14 +244,19 @@ class LandingTask:
         keys = ticks.keys()
         new = set(keys) - landed
         new -= before.keys()
-        new -= self.losers.get(partition, frozenset())
+        new -= self._lost(new, partition)
         if len(new) == len(keys):
             return ticks, new
         places = {key: place for place, key in reversed(list(enumerate(keys))) if key in new}
         return ticks.take(sorted(places.values())), new
 
+    def _lost(self, keys: set[TickKey], partition: int) -> set[TickKey]:
+        """Those that a partition leaves to a lower one."""
+        return {key for key in self.winners.keys() & keys if self.winners[key] < partition}
+
     def _write_ticks(self, ticks: TickColumns, sink: TickSink, report: PartitionReport) -> None:
         report.late_ticks += int((ticks.trade_day < self.today).sum())
+        assert report.keys is not None
         report.keys.add(ticks)
         for some in ticks.by_company_and_day():
             for own, ticks_of_it in some.by_own(self.summed_by) if self.summed_by else (((), some),):
@@ -240,7 +280,7 @@ class LandingTask:
         wanted = {key for key, copies in left.items() if copies}
         if not self.winners_stand:
             # Of the others' winners nobody knows yet whether they stand there: they are written at the same time.
-            wanted -= self.losers.get(partition, frozenset())
+            wanted -= self._lost(wanted, partition)
         if not wanted:
             return {}
         sink.drain()

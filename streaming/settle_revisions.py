@@ -64,6 +64,10 @@ class RevisionSettler:
         self._waiting = {one.place: one for one in ledger.waiting()}
         self._store: _RevisionStore | None = None
 
+    def awaited(self) -> frozenset[TickKey]:
+        """The ticks that corrections wait for."""
+        return frozenset(self._waiting_by_key())
+
     def settle(
         self,
         reports: Sequence[PartitionReport],
@@ -77,7 +81,7 @@ class RevisionSettler:
             return Settled()
         batch = _Batch(head, ranges, mine)
         waiting = self._waiting_by_key()
-        came = {key for report in reports for key in report.keys.among(waiting)}
+        came = waiting.keys() & {key for report in reports for key in report.came}
         days = {key: waiting[key][0].date for key in came}
         days |= {_key(one): day_to_date(one.trade_day) for one in mine.values()}
         sums = _CorrectedSums()

@@ -1,6 +1,6 @@
 """Ticks as columns, thousands at once: the shape in which landing judges, counts and packs them."""
 
-from collections.abc import Collection, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from decimal import Decimal
 from itertools import pairwise, repeat
@@ -138,16 +138,9 @@ class KeyColumns:
         if len(ticks):
             self.parts.append((*ticks.companies(), ticks.created_ms, ticks.id))
 
-    def among(self, keys: Collection[TickKey]) -> Iterator[TickKey]:
-        """Those that are among some keys, of which there may be few."""
-        if not keys:
-            return
-        times, ids = whole([key[1] for key in keys]), whole([key[2] for key in keys])
-        for tickers, company, created_ms, id_ in self.parts:
-            for place in np.flatnonzero(np.isin(id_, ids) & np.isin(created_ms, times)).tolist():
-                key = (tickers[company[place]], int(created_ms[place]), int(id_[place]))
-                if key in keys:
-                    yield key
+    def __len__(self) -> int:
+        """The number of keys."""
+        return sum(len(ids) for *_, ids in self.parts)
 
     def fingerprints(self) -> NDArray[np.uint64]:
         """A number for each key. Equal keys have equal numbers, as long as the process lives; others hardly ever do."""

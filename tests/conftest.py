@@ -8,16 +8,19 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import psutil
 import pytest
-from pyspark.sql import SparkSession
+from pyspark.sql import DataFrame, SparkSession
 
 from services.instance import Instance
 from services.java import java_home
+from streaming import land_batch
+from streaming.copies import Winners, second_look
+from streaming.landing_task import MOST_KEYS, LandingTask
 from tests.support.instances import KEEP_VARIABLE, instance_name
 from tests.support.pipeline import Database, Pipeline, dbt_statements, fresh_database, fresh_pipeline
 from tickledger.settings import Settings
@@ -140,6 +143,21 @@ def stores(
     """One pipeline for all tests of a file, which empty it by themselves: making one takes longer than most of them."""
     with fresh_pipeline(services, test_settings, dbt_template, tmp_path_factory.mktemp("stores")) as pipeline:
         yield pipeline
+
+
+@pytest.fixture(params=[MOST_KEYS, 0], ids=["by their keys", "by the workers"])
+def copies_found(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Copies in two partitions of a batch are found each way, and a test that has none of them fails."""
+    looks: list[object] = []
+
+    def look(messages: DataFrame, task: LandingTask, tickers: Collection[str] | None) -> Winners:
+        looks.append(tickers)
+        return second_look(messages, task, tickers)
+
+    monkeypatch.setattr(land_batch, "second_look", look)
+    monkeypatch.setattr(land_batch, "MOST_KEYS", request.param)
+    yield
+    assert bool(looks) == (request.param == 0)
 
 
 @pytest.fixture(scope="session")

@@ -337,6 +337,22 @@ def test_each_field_of_a_copy_is_compared(lander: Lander) -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.usefixtures("copies_found")
+def test_a_tick_in_two_partitions_is_corrected_once_by_what_came_before_and_with_it(lander: Lander) -> None:
+    """The corrections stand in the partition whose copy loses; the first one has waited since the batch before."""
+    lander.land((1, 0, [correction(1, volume=30)]))
+    batch = lander.land(
+        (0, 0, [tick(1), tick(2)]),
+        (1, 1, [tick(1), correction(2, volume=40), tick(2)]),
+    )
+
+    assert books(batch) == (5, 2, 1, 0, 2)
+    assert waiting(lander.pipeline) == []
+    assert sums(lander.pipeline) == [(2, LOGISTICS, 2, 70, 0, -130)]
+    assert_books_agree(lander)
+
+
+@pytest.mark.usefixtures("copies_found")
 def test_of_copies_in_both_partitions_each_is_told_what_the_winner_says(lander: Lander) -> None:
     """The lower partition's first tick lands, also where the other one holds a copy of what lost."""
     batch = lander.land(

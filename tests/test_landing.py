@@ -2,6 +2,7 @@
 
 import json
 import threading
+from collections.abc import Collection
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from random import Random
@@ -9,9 +10,12 @@ from typing import Any
 from unittest.mock import patch
 
 import pytest
-from pyspark.sql import SparkSession
+from pyspark.sql import DataFrame, SparkSession
 
+from streaming import land_batch
 from streaming.conflicts import CONFLICT
+from streaming.copies import Winners, second_look
+from streaming.landing_task import LandingTask
 from streaming.tick_columns import TickColumns
 from streaming.tick_sink import COMPANIES_A_BATCH, TickSink
 from tests.support.batches import NEW_COMPANY, NOON, TOPIC, Lander, assert_books_agree, counts, tick
@@ -138,12 +142,35 @@ def test_a_tick_sent_again_counts_once(lander: Lander, copies: list[list[tuple[i
     assert_books_agree(lander)
 
 
+@pytest.mark.usefixtures("copies_found")
 def test_of_two_copies_the_first_one_stays(lander: Lander) -> None:
     lander.land((1, 0, [tick(1, volume=7)]), (0, 0, [tick(1, volume=5)]))
     lander.land((0, 1, [tick(1, volume=9)]))
 
     rows = list(lander.pipeline.cassandra.execute("SELECT volume, kafka_partition, kafka_offset FROM real_time_data"))
     assert [tuple(row) for row in rows] == [(5, 0, 0)]
+    assert_books_agree(lander)
+
+
+def test_the_workers_compare_the_ticks_of_tickers_that_meet(lander: Lander, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[object] = []
+
+    def look(messages: DataFrame, task: LandingTask, tickers: Collection[str] | None) -> Winners:
+        asked.append(tickers)
+        return second_look(messages, task, tickers)
+
+    monkeypatch.setattr(land_batch, "second_look", look)
+    # Half of them a partition: the second one sends no keys.
+    monkeypatch.setattr(land_batch, "MOST_KEYS", 6)
+    coal = {"ticker": "DWGL.JK", "sector": "Coal"}
+    batch = lander.land(
+        (0, 0, [tick(1), tick(2)]), (1, 0, [tick(1, **coal), tick(9, **coal), tick(2), "nope"]), (1, 1, [tick(3)])
+    )
+
+    assert (counts(batch), asked) == ((7, 5, 1, 1), [{"TMAS.JK"}])
+    # These do not meet.
+    lander.land((0, 1, [tick(one) for one in range(4, 9)]), (1, 2, [tick(one, **coal) for one in range(4, 9)]))
+    assert len(asked) == 1
     assert_books_agree(lander)
 
 
@@ -292,6 +319,15 @@ def test_the_ledger_refuses_a_range_that_does_not_follow(lander: Lander) -> None
 
     with pytest.raises(LedgerMoved, match="partition 0 ends at offset 1"):
         lander.ledger.commit(replace(batch, batch_id=2, ranges={0: (0, 2)}))
+
+
+def test_a_batch_of_many_partitions_keeps_the_range_of_each(pipeline: Pipeline) -> None:
+    """More than one statement takes."""
+    ledger, ranges = Ledger(pipeline.settings), {one: (0, one + 1) for one in range(1_030)}
+
+    ledger.commit(LandedBatch(1, "topic", "id", ranges, 1, 0, 0, 0, 0, [], NOON.replace(tzinfo=None), 0.5))
+
+    assert ledger.head().ends == {one: until for one, (_, until) in ranges.items()}
 
 
 def test_a_company_seeded_now_lands_in_the_next_batch(lander: Lander) -> None:

@@ -5,12 +5,13 @@ import json
 import os
 import re
 import socket
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, date, datetime
 from enum import StrEnum
 from functools import cache
+from itertools import islice
 from typing import Any, NamedTuple
 
 import mysql.connector as mysql_driver
@@ -456,25 +457,20 @@ def _insert(connection: MySQLConnectionAbstract, batch: LandedBatch) -> None:
         row = aggregate_row(batch.batch_id, batch.landed_at, sector, last_id + number)
         cursor.execute(insert_into("aggregated_data"), row)
     cursor.execute(insert_into("landed_batches"), {name: of(batch) for name, of in _OF_A_BATCH.items()})
-    for partition, (start, until) in batch.ranges.items():
-        place: dict[str, Any] = {"batch_id": batch.batch_id, "kafka_partition": partition}
-        cursor.execute(insert_into("landed_offsets"), place | {"from_offset": start, "until_offset": until})
+    offsets = ((batch.batch_id, partition, *span) for partition, span in batch.ranges.items())
+    _insert_rows(connection, "landed_offsets", offsets)
     version = profile_version(batch.companies)
     known = "SELECT 1 FROM profile_versions WHERE profile_version = %s LIMIT 1"
     if version and not fetch_rows(connection, known, (version,)):
-        named = {"profile_version": version}
-        rows = [named | {"ticker": ticker, **company._asdict()} for ticker, company in batch.companies.items()]
-        cursor.executemany(insert_into("profile_versions"), rows)
+        companies = ((version, ticker, *company) for ticker, company in batch.companies.items())
+        _insert_rows(connection, "profile_versions", companies)
     cursor.close()
     _settle_waiting(connection, batch)
 
 
 def _settle_waiting(connection: MySQLConnectionAbstract, batch: LandedBatch) -> None:
     cursor = connection.cursor()
-    if batch.waiting:
-        rows: list[Any] = [dict(zip(_WAITING, (*one.place, *one[1:]), strict=True)) for one in batch.waiting]
-        for start in range(0, len(rows), ROWS_A_STATEMENT):
-            cursor.executemany(insert_into("waiting_revisions"), rows[start : start + ROWS_A_STATEMENT])
+    _insert_rows(connection, "waiting_revisions", ((*one.place, *one[1:]) for one in batch.waiting))
     if batch.found:
         _delete_waiting(connection, batch.found, "expired_at IS NULL")
     for one in batch.expired:
@@ -487,6 +483,15 @@ def _settle_waiting(connection: MySQLConnectionAbstract, batch: LandedBatch) -> 
             " WHERE batch_id = %s",
             (one.batch_id,),
         )
+    cursor.close()
+
+
+def _insert_rows(connection: MySQLConnectionAbstract, table: str, rows: Iterable[tuple[Any, ...]]) -> None:
+    """Insert rows whose values are in the order of :data:`INSERTED`, many in a statement."""
+    named = (dict(zip(INSERTED[table], row, strict=True)) for row in rows)
+    cursor = connection.cursor()
+    while some := list(islice(named, ROWS_A_STATEMENT)):
+        cursor.executemany(insert_into(table), some)
     cursor.close()
 
 
