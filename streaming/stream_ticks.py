@@ -255,6 +255,10 @@ class TickStream:
             "kafka.bootstrap.servers": self._settings.kafka_bootstrap_servers,
             "kafka.isolation.level": "read_committed",
             "failOnDataLoss": "true",
+            # Kafka's client for ends of partitions may ask a broker that has died until this is over; Spark then takes
+            # another client. The usual minute would be a pause in landing.
+            "kafka.request.timeout.ms": "10000",
+            "kafka.default.api.timeout.ms": "15000",
             # What Spark holds of a partition at once, uncompressed: the usual 500 messages may be half a gigabyte.
             "kafka.max.poll.records": "8",
             **spark_kafka_options(self._settings),
