@@ -41,6 +41,8 @@ FREE_BYTES = 2 * 1024**3
 SERVERS: Sequence[type[Server]] = (KafkaServer, CassandraServer, MySQLServer)
 
 ALL_NODES = range(1, max(NODES) + 1)
+#: For which a cluster's brokers are waited for as they end.
+HAND_OVER_SECONDS = 10
 
 
 def nodes_of(settings: Settings) -> int:
@@ -186,9 +188,11 @@ class Instance:
         stopped: list[str] = []
         with self._lock(), ThreadPoolExecutor(max(NODES)) as pool:
             for kind in SERVERS:
-                # At once: a broker hands over before it ends, for which it needs most of the others.
-                ended = pool.map(lambda node, kind=kind: process_of(self.folder, name_of(kind, node)).stop(), ALL_NODES)
-                stopped += [title_of(kind, node) for node, ran in zip(ALL_NODES, ended, strict=True) if ran]
+                there = [node for node in ALL_NODES if process_of(self.folder, name_of(kind, node)).pid]
+                # A broker hands over before it ends, for which it needs most of the others: the last ones never do.
+                seconds = HAND_OVER_SECONDS if kind is KafkaServer and len(there) > 1 else None
+                ending = [pool.submit(process_of(self.folder, name_of(kind, node)).stop, seconds) for node in there]
+                stopped += [title_of(kind, node) for node, ran in zip(there, ending, strict=True) if ran.result()]
         return stopped
 
     def running(self) -> list[str]:

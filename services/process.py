@@ -51,12 +51,12 @@ class ServerProcess:
             return
         self.pid_file.write_text(json.dumps(record))
 
-    def stop(self) -> bool:
-        """SIGTERM, then SIGKILL after 30 s. False if nothing ran."""
+    def stop(self, seconds: float | None = None) -> bool:
+        """SIGTERM, then SIGKILL after so many seconds, 30 unless told. False if nothing ran."""
         process = self._find()
         if process:
             process.terminate()
-            _wait_or_kill(process)
+            _wait_or_kill(process, TERM_SECONDS if seconds is None else seconds)
         self.pid_file.unlink(missing_ok=True)
         return process is not None
 
@@ -96,9 +96,9 @@ def _start_of(pid: int) -> str:
     return f"{boot}:{ticks}"
 
 
-def _wait_or_kill(process: psutil.Process) -> None:
+def _wait_or_kill(process: psutil.Process, seconds: float) -> None:
     try:
-        process.wait(TERM_SECONDS)
+        process.wait(seconds)
     except psutil.TimeoutExpired:
         # If it is a child of a program that still runs, it may be a zombie by now, for as long as that one likes.
         if process.status() != psutil.STATUS_ZOMBIE:
