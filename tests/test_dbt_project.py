@@ -463,7 +463,7 @@ def test_volume_by_day_sums_each_day_and_sector(client: Client) -> None:
     aggregate(client, 4, 1, "Coal", 7)
     client.query(
         "INSERT INTO daily_volume SELECT UTC_DATE() - INTERVAL 1 DAY, 'Coal', 40, 2, 1, 1, 1, NOW(), NOW(), NOW(),"
-        " NULL, NULL"
+        " NULL, NULL, NULL"
     )
     today = client.query("SELECT UTC_DATE() AS today")[0]["today"]
     found = {
@@ -486,7 +486,7 @@ def test_a_sum_over_days_reads_an_index_and_no_row(client: Client, view: str, ex
         client.query(
             f"INSERT INTO aggregated_data SELECT processing_id + {5 * 2 ** (doubling - 1)}, processed_at, sector,"
             f" total_volume, date, batch_id + {2 ** (doubling - 1)}, ticks, first_created_at, last_created_at,"
-            " corrected_volume, corrected_ticks FROM aggregated_data"
+            " corrected_volume, corrected_ticks, changed_ticks FROM aggregated_data"
         )
     client.query("ANALYZE TABLE aggregated_data")
     if client.query("SHOW VARIABLES LIKE 'explain_format'"):
