@@ -25,6 +25,7 @@ from rich.text import Text
 
 from commands.fill_hours import fill_hours, summary
 from commands.reconcile import Books, reconcile
+from services.archive import write_archive
 from services.instance import Instance
 from services.java import java_home
 from tickledger.command_line import run_app
@@ -156,8 +157,12 @@ class Demo:
         say(f"running {until}")
 
     def _submit_options(self) -> list[str]:
-        """What spark-submit is told of where it runs: nothing, so the stream does the work itself."""
-        return []
+        """What spark-submit is told of where the work is done: on the cluster, or in its own process."""
+        if not (master := self._instance.spark_master):
+            return []
+        say("archive: what Spark's workers run travels to them in one file; packing it takes half a minute")
+        archive = [f"{write_archive()}#environment", "--conf", "spark.pyspark.python=./environment/bin/python"]
+        return ["--master", master, "--archives", *archive]
 
     @property
     def _summary_file(self) -> Path:
@@ -170,6 +175,8 @@ class Demo:
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
             "PYTHONUNBUFFERED": "1",
         }
+        if self._instance.spark_master:
+            environment["SPARK_PASSWORD"] = self._instance.spark_secret
         # A session of its own, so that Ctrl-C reaches the demo alone, which then stops the parts in order.
         process = subprocess.Popen(
             command, cwd=PROJECT_ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,

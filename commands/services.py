@@ -1,6 +1,7 @@
 """`tickledger services`: Kafka, Cassandra and MySQL on this machine, without Docker."""
 
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,7 +12,8 @@ from commands.give_up import check_reason, give_up
 from services import backup, prompts
 from services.instance import DEMO, SERVERS, Instance
 from services.java import java_home, java_version
-from services.server import Server
+from services.server import Server, log_file_of, process_of
+from services.spark_cluster import MASTER, names
 from tickledger.command_line import AsJson, print_json
 from tickledger.errors import StoreUnavailable, TickledgerError
 from tickledger.ledger import Ledger
@@ -52,11 +54,11 @@ def start(instance: Name = DEMO, secure: Secure = False, nodes: Nodes = None, as
     """
     services = Instance(instance, lambda step: print(step, file=sys.stderr if as_json else sys.stdout, flush=True))
     services.start(secure=secure, nodes=nodes)
-    states = {server.name: "ready" for server in services.servers()}
+    rows = [*_rows(services.servers(), {server.name: "ready" for server in services.servers()}), *_spark(services)]
     if as_json:
-        print_json(_rows(services.servers(), states))
+        print_json(rows)
         return
-    print_table(_table(services.servers(), states))
+    print_table(_table(rows))
     print(f"settings: {services.env_file}")
 
 
@@ -75,11 +77,12 @@ def status(instance: Name = DEMO, as_json: AsJson = False) -> None:
     """
     services = Instance(instance)
     states = {server.name: _state(server) for server in services.servers()}
+    rows = [*_rows(services.servers(), states), *_spark(services)]
     if as_json:
-        print_json(_rows(services.servers(), states))
+        print_json(rows)
     else:
-        print_table(_table(services.servers(), states))
-    if set(states.values()) != {"ready"}:
+        print_table(_table(rows))
+    if {row["state"] for row in rows} != {"ready"}:
         raise SystemExit(1)
 
 
@@ -183,8 +186,7 @@ def _state(server: Server) -> str:
     return "ready"
 
 
-def _table(servers: list[Server], states: dict[str, str]) -> Table:
-    rows = _rows(servers, states)
+def _table(rows: list[dict[str, Any]]) -> Table:
     table = Table(*rows[0], box=None, header_style="bold")
     for row in rows:
         table.add_row(*("" if value is None else plain(value) for value in row.values()))
@@ -202,4 +204,19 @@ def _rows(servers: list[Server], states: dict[str, str]) -> list[dict[str, Any]]
             "log": server.log_file,
         }
         for server in servers
+    ]
+
+
+def _spark(services: Instance) -> list[dict[str, Any]]:
+    """The rows of Spark's master and workers, which only a cluster has."""
+    return [
+        {
+            "server": name.replace("-", " ").capitalize(),
+            "address": services.spark_master if name == MASTER else "",
+            "version": version("pyspark"),
+            "state": "ready" if process_of(services.folder, name).pid else "stopped",
+            "pid": process_of(services.folder, name).pid,
+            "log": log_file_of(services.folder, name),
+        }
+        for name in (names(services.folder) if services.spark_master else ())
     ]

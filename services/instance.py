@@ -29,6 +29,7 @@ from services.server import (
     process_of,
     title_of,
 )
+from services.spark_cluster import MASTER_PORT, master_at, names, start_cluster, stop_cluster
 from tickledger.counted import counted
 from tickledger.errors import ConfigurationError
 from tickledger.folder import folder_problem
@@ -102,6 +103,8 @@ class Instance:
                 server.refuse_busy_port()
             java_home()
             self._bring_up(servers)
+            if self.spark_master:
+                start_cluster(self.folder, self.spark_secret, self._say, port=self._spark_port())
             # Not the environment's: a ledger that a variable names for one command would be every later dbt's.
             write_dbt_profile(load_settings(self.env_file, file_first=True), self.dbt_profile)
 
@@ -185,8 +188,8 @@ class Instance:
         """Stop exactly the processes that `start` started; returns the titles of those that ran."""
         if not self.folder.is_dir():
             return []
-        stopped: list[str] = []
         with self._lock(), ThreadPoolExecutor(max(NODES)) as pool:
+            stopped = stop_cluster(self.folder)
             for kind in SERVERS:
                 there = [node for node in ALL_NODES if process_of(self.folder, name_of(kind, node)).pid]
                 # A broker hands over before it ends, for which it needs most of the others: the last ones never do.
@@ -197,12 +200,26 @@ class Instance:
 
     def running(self) -> list[str]:
         """The titles of the servers that run; needs no settings."""
-        return [
+        return [name for name in names(self.folder) if process_of(self.folder, name).pid] + [
             title_of(kind, node)
             for kind in SERVERS
             for node in ALL_NODES
             if process_of(self.folder, name_of(kind, node)).pid
         ]
+
+    @property
+    def spark_master(self) -> str:
+        """Where a stream is submitted to, spark://…; empty of one node, where it does the work itself."""
+        return master_at(self._spark_port()) if nodes_of(self.settings()) > 1 else ""
+
+    @property
+    def spark_secret(self) -> str:
+        """What a stream that is submitted there has as SPARK_PASSWORD."""
+        return str(dotenv_values(self.env_file)["SPARK_PASSWORD"])
+
+    def _spark_port(self) -> int:
+        """The usual one, or behind those of Kafka."""
+        return MASTER_PORT if self.name == DEMO else self.server(KafkaServer.name).port_between + 1
 
     def clean(self) -> bool:
         """Delete the instance's data and logs; False if there were none. The env file of `demo` stays.

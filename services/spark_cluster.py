@@ -7,9 +7,8 @@ One of `tickledger services`' kinds of servers beside Kafka, Cassandra and MySQL
 import socket
 import time
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
-
-import pyspark
 
 from services.jars import Say
 from services.java import java_home
@@ -40,7 +39,7 @@ def start_cluster(folder: Path, secret: str, say: Say, *, workers: int = 2, port
     worker that it starts has registered. A master that was killed finds those that run, and applications, again.
     Raises ConfigurationError where something else listens on the port, TickledgerError if a part does not come up.
     """
-    master = f"spark://{LOOPBACK}:{port}"
+    master = master_at(port)
     _write_settings(folder, secret)
     if not process_of(folder, MASTER).pid:
         _refuse_busy(port)
@@ -56,6 +55,11 @@ def start_cluster(folder: Path, secret: str, say: Say, *, workers: int = 2, port
         _wait_for(folder, f"{WORKER}-{number}", "Successfully registered with master")
     say(f"Spark at {master} has {workers} workers")
     return master
+
+
+def master_at(port: int) -> str:
+    """The address of a master that listens on a port."""
+    return f"spark://{LOOPBACK}:{port}"
 
 
 def stop_cluster(folder: Path) -> list[str]:
@@ -93,7 +97,11 @@ def _write_settings(folder: Path, secret: str) -> None:
 
 
 def _start(folder: Path, name: str, program: str, arguments: list[str]) -> None:
-    home = Path(pyspark.__file__).parent
+    # Not imported, which every command that names a server would wait for.
+    spec = find_spec("pyspark")
+    assert spec is not None
+    assert spec.origin is not None
+    home = Path(spec.origin).parent
     environment = {
         "SPARK_HOME": str(home),
         "JAVA_HOME": str(java_home()),

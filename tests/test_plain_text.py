@@ -168,7 +168,7 @@ def test_the_log_of_a_server_that_died_is_shown_as_plain_text(value: str, tmp_pa
 @EACH
 def test_the_state_of_a_server_is_plain_text(value: str, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     server = MySQLServer(tmp_path, EXAMPLE, print)
-    print_table(services_command._table([server], {"mysql": value}), width=400)
+    print_table(services_command._table(services_command._rows([server], {"mysql": value})), width=400)
     assert is_plain(capsys.readouterr().out, value)
 
 
