@@ -105,7 +105,7 @@ def test_what_says_something_else_is_replayed_as_a_correction_only(lander: Lande
     assert other.returncode == 2
     assert done.stdout == "sent 0 ticks and 1 correction again; still not valid: 0\n", done.stderr
     (message,) = topic_values(lander.pipeline)
-    assert message == [tick(1, volume=7, revision="correction")]
+    assert message == [tick(1, volume=7, revision="correction", revised_at=None)]
     lander.land((0, 2, message))
     query = "SELECT ticks, total_volume FROM aggregated_data ORDER BY batch_id"
     assert [tuple(map(int, row)) for row in lander.pipeline.rows(query)] == [(2, 200), (0, -93)]
