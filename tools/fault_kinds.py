@@ -496,7 +496,8 @@ def dbt_beside(run: Run, _number: int) -> None:
         cwd=PROJECT_ROOT / "dbt_project",
         env=run.pipeline.environment
         | {"DBT_PROFILES_DIR": str(run.folder), "DBT_TARGET_PATH": str(run.folder / "target")}
-        | {"DBT_LOG_PATH": str(run.folder)},
+        # As the `dbt` of `make setup` says it: else dbt reads a .env that lies here.
+        | {"DBT_LOG_PATH": str(run.folder), "PYTHON_DOTENV_DISABLED": "1"},
         capture_output=True,
         text=True,
         check=False,
