@@ -11,6 +11,8 @@ from kafka import KafkaAdminClient
 from commands.doctor import Fact, examine
 from commands.reconcile import reconcile
 from services.instance import Instance
+from services.kafka_server import KafkaServer
+from services.server import name_of
 from tests.support.instances import instance_name
 from tests.support.pipeline import Pipeline, StreamProcess, dbt_statements, fresh_pipeline
 from tests.test_stream import ticks
@@ -84,7 +86,7 @@ def test_ticks_land_while_some_are_away_and_the_doctor_says_who(cluster: Instanc
         pipeline.send([ticks(pipeline, 1)], 0)
         stream.wait_for("batch 1 ·", seconds=180)
         broker = leader(pipeline.settings, 0)
-        assert cluster.server("kafka" if broker == 1 else f"kafka-{broker}").kill()
+        assert cluster.server(name_of(KafkaServer, broker)).kill()
         assert cluster.server("cassandra-2").kill()
 
         for number in range(2, 6):

@@ -2,7 +2,6 @@
 
 import logging
 import threading
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from kafka.admin import ConfigResource, ConfigResourceType
 from kafka.errors import AuthorizationError, KafkaError, RetriableError, SaslAuthenticationFailedError
 from kafka.net import manager
 from kafka.net.transport import KafkaSSLTransport
+from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
 from tickledger.errors import StoreUnavailable, TickledgerError, TopicChanged, TopicMissing
 from tickledger.secured import check_kafka_certificate, kafka_options
@@ -75,14 +75,13 @@ def once_taken_over(ask: Callable[[], Answer]) -> Answer:
 
     Until the others notice, after nine seconds by default, it leads partitions, and clients are sent to it.
     """
-    deadline = time.monotonic() + TAKE_OVER_SECONDS
-    while True:
-        try:
-            return ask()
-        except RetriableError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.5)
+    attempts = Retrying(
+        stop=stop_after_delay(TAKE_OVER_SECONDS),
+        wait=wait_fixed(0.5),
+        retry=retry_if_exception_type(RetriableError),
+        reraise=True,
+    )
+    return attempts(ask)
 
 
 @contextmanager

@@ -1,16 +1,15 @@
 """The kinds of fault that `make faults NODES=3` tries: what of a cluster dies, freezes or restarts under a stream."""
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable
 
 import psutil
-from kafka import KafkaAdminClient
 
 from services.cassandra_server import CassandraServer
 from services.kafka_server import KafkaServer
 from services.server import Server, bring_up, name_of
 from tickledger.replicas import keyspace_replicas, topic_replicas
+from tickledger.topic import kafka_admin
 from tools.fault_kinds import Fault, Kind, Run
 
 #: The servers that a fault is about.
@@ -21,7 +20,7 @@ LONG_SECONDS = 25
 
 def leader(run: Run, number: int) -> list[Server]:
     """The broker that leads one of the topic's partitions."""
-    with _kafka(run) as admin:
+    with kafka_admin(run.pipeline.settings, run.pipeline.settings.kafka) as admin:
         (topic,) = admin.describe_topics([run.pipeline.settings.kafka_topic])
     partitions = {one["partition_index"]: one["leader_id"] for one in topic["partitions"]}
     return [_node(run, KafkaServer, partitions[number % len(partitions)])]
@@ -29,7 +28,7 @@ def leader(run: Run, number: int) -> list[Server]:
 
 def controller(run: Run, _number: int) -> list[Server]:
     """The broker that leads the controllers."""
-    with _kafka(run) as admin:
+    with kafka_admin(run.pipeline.settings, run.pipeline.settings.kafka) as admin:
         return [_node(run, KafkaServer, admin.describe_metadata_quorum()["leader_id"])]
 
 
@@ -122,12 +121,6 @@ def _wait_until_whole(run: Run) -> None:
 
 def _node(run: Run, kind: type[Server], node: int) -> Server:
     return run.services.server(name_of(kind, node))
-
-
-@contextmanager
-def _kafka(run: Run) -> Iterator[KafkaAdminClient]:
-    with closing(KafkaAdminClient(bootstrap_servers=run.pipeline.settings.kafka_bootstrap_servers)) as admin:
-        yield admin
 
 
 CLUSTER_KINDS = [
