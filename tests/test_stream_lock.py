@@ -1,5 +1,6 @@
 """The lock that keeps a second stream from a ledger: who may hold it, who is named, and what a killed holder leaves."""
 
+import contextlib
 import os
 import re
 import signal
@@ -12,10 +13,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from tests.support.gate import Gate
 from tests.support.pipeline import Pipeline
 from tickledger import ledger
 from tickledger.errors import LedgerMoved, StoreUnavailable
-from tickledger.ledger import StreamLock
+from tickledger.ledger import Ledger, StreamLock
 from tickledger.settings import PROJECT_ROOT
 from tickledger.stores import fetch_rows, mysql
 
@@ -115,3 +117,54 @@ def test_an_idle_holder_keeps_nobody_from_landing(stores: Pipeline, lock: Callab
     lock().hold()
     stores.execute("INSERT INTO profile (ticker, company_name, sector, shares) VALUES ('LOCK.JK', 'x', 'Coal', 1)")
     stores.execute("DELETE FROM profile WHERE ticker = 'LOCK.JK'")
+
+
+def test_an_idle_holder_keeps_it_for_longer_than_the_server_waits(
+    lock: Callable[[], StreamLock], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ledger, "IDLE_SECONDS", 2)
+    lock().hold()
+    time.sleep(4)
+    with pytest.raises(LedgerMoved, match=r"^another stream"):
+        lock().hold()
+
+
+@pytest.fixture
+def lost(stores: Pipeline, monkeypatch: pytest.MonkeyPatch) -> Iterator[StreamLock]:
+    """One that was held over a network that is gone: the server has not noticed, and gives it up in a few seconds."""
+    monkeypatch.setattr(ledger, "IDLE_SECONDS", 5)
+    with contextlib.closing(Gate(stores.settings.mysql_port)) as gate:
+        one = StreamLock(stores.settings.model_copy(update={"mysql_port": gate.port}))
+        one.hold()
+        gate.lose()
+        yield one
+        one.release()
+
+
+def test_a_holder_waits_for_what_the_server_keeps_of_its_lost_connection(lost: StreamLock) -> None:
+    with pytest.raises(StoreUnavailable, match=r"still waits for this stream's former connection$"):
+        lost.hold()
+    wait_until_held(lost)
+
+
+def test_what_a_lost_host_has_held_is_free_for_another_a_while_later(
+    lost: StreamLock, lock: Callable[[], StreamLock]
+) -> None:
+    assert lost
+    with pytest.raises(LedgerMoved, match=r"^another stream"):
+        lock().hold()
+    wait_until_held(lock())
+
+
+def wait_until_held(lock: StreamLock) -> None:
+    begun = time.monotonic()
+    while True:
+        try:
+            return lock.hold()
+        except (LedgerMoved, StoreUnavailable):
+            assert time.monotonic() - begun < 20
+
+
+def test_a_batch_whose_host_is_lost_keeps_its_locks_no_longer(stores: Pipeline) -> None:
+    with Ledger(stores.settings)._transaction() as connection:
+        assert fetch_rows(connection, "SELECT @@SESSION.wait_timeout") == [(ledger.IDLE_SECONDS,)]

@@ -5,6 +5,7 @@ import json
 import os
 import re
 import socket
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
@@ -33,6 +34,8 @@ from tickledger.unknown_fields import as_kept
 
 #: A stream that was killed a moment ago, or whose connection broke, may hold the lock for so long.
 LOCK_SECONDS = 10
+#: For which the server keeps what a connection has locked from which it hears nothing.
+IDLE_SECONDS = 30
 #: A statement of many more rows could be larger than a server takes.
 ROWS_A_STATEMENT = 1000
 
@@ -362,7 +365,7 @@ class Ledger:
 
     @contextmanager
     def _transaction(self) -> Iterator[MySQLConnectionAbstract]:
-        with mysql(self._settings) as connection:
+        with mysql(self._settings, idle_seconds=IDLE_SECONDS) as connection:
             try:
                 yield connection
             except IntegrityError as error:
@@ -648,38 +651,63 @@ def _rounded(seconds: float | None) -> float | None:
 class StreamLock:
     """A row that a transaction of its own keeps locked: a second stream on the same database is refused early.
 
-    The connection never reconnects by itself; the server lets the row go when it ends, however that happens. Only the
-    stream's account may lock the row. The ledger's guard, not this lock, keeps batches apart.
+    The connection never reconnects by itself; the server lets the row go when it ends, however that happens, or if it
+    hears nothing for :data:`IDLE_SECONDS`: of a host or a network that is gone no server is told. A thread asks it
+    until then. Only the stream's account may lock the row. The ledger's guard, not this lock, keeps batches apart.
     """
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._connection: MySQLConnectionAbstract | None = None
+        self._one_at_a_time = threading.Lock()
+        #: What others find who holds it, since this one last did.
+        self._held_as: list[Any] = []
+        self._keeper: threading.Thread | None = None
+        self._released = threading.Event()
 
     def hold(self) -> None:
         """Lock the row, or make sure that it is still ours.
 
         Raises LedgerMoved, which names who has it, if another stream has it for longer than :data:`LOCK_SECONDS`,
-        StoreUnavailable if MySQL is away.
+        StoreUnavailable if MySQL is away, or still waits for a connection of ours that was lost.
         """
+        with self._one_at_a_time:
+            if self._still_ours():
+                return
+            connection = connect_mysql(self._settings, idle_seconds=IDLE_SECONDS)
+            try:
+                with mysql_errors(self._settings):
+                    self._lock(connection)
+                    self._write_holder()
+                    self._held_as = fetch_rows(connection, _HOLDER)
+            except BaseException:
+                close_quietly(connection)
+                raise
+            self._connection = connection
+            if self._keeper is None:
+                self._keeper = threading.Thread(target=self._keep, daemon=True)
+                self._keeper.start()
+
+    def release(self) -> None:
+        """Let the row go, for good."""
+        self._released.set()
+        with self._one_at_a_time:
+            self._let_go()
+
+    def _keep(self) -> None:
+        while not self._released.wait(IDLE_SECONDS / 4):
+            with self._one_at_a_time:
+                self._still_ours()
+
+    def _still_ours(self) -> bool:
         if self._connection is not None:
             with suppress(StoreUnavailable), mysql_errors(self._settings):
                 fetch_rows(self._connection, _LOCK_ROW)
-                return
-            close_quietly(self._connection)
-            self._connection = None
-        connection = connect_mysql(self._settings)
-        try:
-            with mysql_errors(self._settings):
-                self._lock(connection)
-            self._write_holder()
-        except BaseException:
-            close_quietly(connection)
-            raise
-        self._connection = connection
+                return True
+        self._let_go()
+        return False
 
-    def release(self) -> None:
-        """Let the row go."""
+    def _let_go(self) -> None:
         if self._connection is not None:
             close_quietly(self._connection)
             self._connection = None
@@ -694,6 +722,11 @@ class StreamLock:
             fetch_rows(connection, _LOCK_ROW)
         except mysql_driver.Error as error:
             if error.errno == errorcode.ER_LOCK_WAIT_TIMEOUT:
+                if self._held_as and fetch_rows(connection, _HOLDER) == self._held_as:
+                    raise StoreUnavailable(
+                        f"MySQL at {self._settings.mysql_host}:{self._settings.mysql_port} (MYSQL_HOST, MYSQL_PORT)"
+                        " still waits for this stream's former connection"
+                    ) from None
                 who = lock_holder(connection)
                 raise LedgerMoved(
                     f"another stream lands into {self._settings.mysql_database!r} ({who}); stop it first"
@@ -713,11 +746,12 @@ class StreamLock:
 
 
 _LOCK_COLUMNS = "stream_lock (part, holder, since)"
+_HOLDER = "SELECT holder, since FROM stream_lock WHERE part = 'holder'"
 #: Ours alone, until the transaction ends.
 _LOCK_ROW = "SELECT part FROM stream_lock WHERE part = 'lock' FOR UPDATE"
 
 
 def lock_holder(connection: MySQLConnectionAbstract) -> str:
     """Who took the stream's lock last, in words. Raises mysql.connector.Error."""
-    rows = fetch_rows(connection, "SELECT holder, since FROM stream_lock WHERE part = 'holder'")
+    rows = fetch_rows(connection, _HOLDER)
     return f"{plain(rows[0][0])}, since {rows[0][1]:%Y-%m-%d %H:%M:%S} UTC" if rows else "which has just begun"

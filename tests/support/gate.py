@@ -14,6 +14,7 @@ class Gate:
         self._closes_at = closes_at
         self._listener = socket.create_server((host, port))
         self._open: list[socket.socket] = []
+        self._lost: list[socket.socket] = []
         self.port = self._listener.getsockname()[1]
         self.shut = False
         threading.Thread(target=self._accept, daemon=True).start()
@@ -41,13 +42,23 @@ class Gate:
                     self.close()
                     return
                 sink.sendall(data)
-            sink.shutdown(socket.SHUT_RDWR)
+            if sink not in self._lost:
+                sink.shutdown(socket.SHUT_RDWR)
+
+    def lose(self) -> None:
+        """Cut every connection as a network does that is gone: the client notices, the server hears nothing of it."""
+        self._lost += self._open[1::2]
+        for inside in self._open[::2]:
+            with suppress(OSError):
+                inside.shutdown(socket.SHUT_RDWR)
+        self._open.clear()
 
     def close(self) -> None:
         """Shut the gate and cut every connection that goes through it: new ones are closed at once."""
         self.shut = True
-        for end in self._open:
+        for end in (*self._open, *self._lost):
             with suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
             end.close()
         self._open.clear()
+        self._lost.clear()
