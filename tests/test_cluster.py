@@ -6,7 +6,9 @@ from collections.abc import Iterator
 
 import psutil
 import pytest
+from cassandra.cluster import OperationTimedOut
 from kafka import KafkaAdminClient
+from mysql.connector.abstracts import MySQLConnectionAbstract
 
 from commands.doctor import Fact, examine
 from commands.reconcile import reconcile
@@ -16,9 +18,10 @@ from services.server import name_of
 from tests.support.instances import instance_name
 from tests.support.pipeline import Pipeline, StreamProcess, dbt_statements, fresh_pipeline
 from tests.test_stream import ticks
+from tickledger import stores
 from tickledger.errors import ConfigurationError, TickledgerError
 from tickledger.settings import Settings
-from tickledger.stores import connect_mysql, fetch_rows
+from tickledger.stores import cassandra, connect_mysql, fetch_rows
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 
@@ -110,6 +113,26 @@ def test_ticks_land_while_some_are_away_and_the_doctor_says_who(cluster: Instanc
     books = reconcile(pipeline.settings)
     assert books.differences == []
     assert books.ticks_landed == 6 * len(ticks(pipeline, 1))
+
+
+def test_a_node_that_hangs_keeps_one_request_waiting_and_not_each_third(
+    cluster: Instance, pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stores, "CASSANDRA_REQUEST_SECONDS", 3)
+    frozen = psutil.Process(cluster.server("cassandra-2").pid)
+    with cassandra(pipeline.settings) as session:
+        late = 0
+        frozen.suspend()
+        try:
+            for _ in range(30):
+                try:
+                    session.execute("SELECT cluster_name FROM system.local")
+                except OperationTimedOut:
+                    late += 1
+        finally:
+            frozen.resume()
+    # Of one that is looked for in vain, the others may wait too.
+    assert 1 <= late < 5
 
 
 def test_the_replica_has_what_the_primary_has_and_takes_no_rows(cluster: Instance, pipeline: Pipeline) -> None:

@@ -27,12 +27,13 @@ from cassandra import (
 from cassandra.auth import PlainTextAuthProvider
 from cassandra.cluster import EXEC_PROFILE_DEFAULT, Cluster, ExecutionProfile, NoHostAvailable, Session
 from cassandra.connection import ConnectionBusy, ConnectionException, DefaultEndPoint
-from cassandra.policies import ConstantReconnectionPolicy, DCAwareRoundRobinPolicy, TokenAwarePolicy
+from cassandra.policies import ConstantReconnectionPolicy, DCAwareRoundRobinPolicy
 from cassandra.pool import NoConnectionsAvailable
 from mysql.connector import errorcode
 from mysql.connector.abstracts import MySQLConnectionAbstract
 from mysql.connector.errors import DataError, IntegrityError, NotSupportedError, ProgrammingError
 
+from tickledger.avoided_nodes import AvoidingPolicy
 from tickledger.errors import ConfigurationError, StoreReadOnly, StoreUnavailable, TickledgerError
 from tickledger.here import RUN
 from tickledger.secured import cassandra_options, certificate_refused, check_cassandra_certificate, mysql_options
@@ -235,9 +236,12 @@ def connect_cassandra(settings: Settings, account: Account | None = None, *, key
     account = (account or settings.cassandra).required()
     keyspace = settings.cassandra_keyspace if keyspace is None else keyspace
     where = f"{','.join(settings.cassandra_hosts)}:{settings.cassandra_port}"
-    cluster = _cluster(settings, PlainTextAuthProvider(account.user, account.password.get_secret_value()))
+    avoiding = _policy(settings)
+    cluster = _cluster(settings, PlainTextAuthProvider(account.user, account.password.get_secret_value()), avoiding)
     try:
-        return cluster.connect(keyspace or None)
+        session = cluster.connect(keyspace or None)
+        avoiding.watch(session)
+        return session
     except Exception as error:
         cluster.shutdown()
         check_cassandra_certificate(settings)
@@ -259,7 +263,7 @@ def cassandra_error(error: Exception) -> TickledgerError:
     by_host = error.errors if isinstance(error, NoHostAvailable) else {}
     causes = list(by_host.values()) if isinstance(by_host, dict) and by_host else [error]
     # One host that may take the request later is enough.
-    inner = next((cause for cause in causes if isinstance(cause, _MAY_PASS) or _is_away(cause)), causes[0])
+    inner = next((cause for cause in causes if _may_pass(cause)), causes[0])
     if _is_away(inner):
         return StoreUnavailable(f"Cassandra (CASSANDRA_HOSTS, CASSANDRA_PORT) does not answer: {_TOO_FEW}")
     if isinstance(inner, RequestValidationException | protocol.RequestValidationException):
@@ -279,13 +283,22 @@ def cassandra_error(error: Exception) -> TickledgerError:
 _TOO_FEW = "too few of its nodes are up to look accounts up"
 
 
+def _may_pass(cause: Exception) -> bool:
+    """Whether the same request may succeed later, or at another node."""
+    return isinstance(cause, _MAY_PASS) or _is_away(cause)
+
+
 def _is_away(cause: Exception) -> bool:
     """Whether a node refuses because too few of the replicas that hold accounts and rights answer it."""
     return "Unable to perform auth" in str(cause)
 
 
-def _cluster(settings: Settings, accounts: PlainTextAuthProvider) -> Cluster:
+def _policy(settings: Settings) -> AvoidingPolicy:
     datacenter = "" if settings.cassandra_datacenter == NO_DATACENTER else settings.cassandra_datacenter
+    return AvoidingPolicy(DCAwareRoundRobinPolicy(datacenter), _may_pass)
+
+
+def _cluster(settings: Settings, accounts: PlainTextAuthProvider, policy: AvoidingPolicy) -> Cluster:
     return Cluster(
         # As end points, not as names: the driver looks a name up once, an end point at every connection. A node that
         # comes back may have another address, such as a container's.
@@ -300,7 +313,7 @@ def _cluster(settings: Settings, accounts: PlainTextAuthProvider) -> Cluster:
         reconnection_policy=ConstantReconnectionPolicy(1.0, max_attempts=None),
         execution_profiles={
             EXEC_PROFILE_DEFAULT: ExecutionProfile(
-                load_balancing_policy=TokenAwarePolicy(DCAwareRoundRobinPolicy(datacenter)),
+                load_balancing_policy=policy,
                 # With replicas, a tick that was acknowledged is seen by the next read.
                 consistency_level=ConsistencyLevel.name_to_value[settings.cassandra_consistency],
                 request_timeout=CASSANDRA_REQUEST_SECONDS,
