@@ -8,7 +8,7 @@ from services.cassandra_roles import check_superuser, create_roles_and_tables, r
 from services.certificates import make_certificates
 from services.jars import CASSANDRA, classpath, fetch
 from services.java import java_home
-from services.server import WRITTEN, Server, free_port, host_of, name_of, process_of
+from services.server import WRITTEN, Server, free_port, name_of, process_of
 from tickledger.errors import ConfigurationError, StoreUnavailable
 from tickledger.settings import NO_FILE
 
@@ -123,7 +123,7 @@ class CassandraServer(Server):
         """
         # A cluster's nodes remember each other's.
         port = free_port() if self.nodes == 1 else self.port_between
-        hosts = ",".join(f"{host_of(node)}:{port}" for node in range(1, self.nodes + 1))
+        hosts = ",".join(f"{self.host_of(node)}:{port}" for node in range(1, self.nodes + 1))
         seeds = {"class_name": "org.apache.cassandra.locator.SimpleSeedProvider", "parameters": [{"seeds": hosts}]}
         encryption = {"internode_encryption": "all", "require_client_auth": True, **_pem_files(self._internode)}
         return {

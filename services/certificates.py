@@ -12,10 +12,11 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from services.server import NODES, host_of
+from services.hosts import Hosts
+from services.server import NODES
 
 #: Of all nodes that there may be on this machine.
-ADDRESSES = tuple(map(host_of, range(1, max(NODES) + 1)))
+ADDRESSES = tuple(Hosts().address(f"-{node}") for node in range(1, max(NODES) + 1))
 VALID_DAYS = 365
 RENEW_DAYS = 30
 

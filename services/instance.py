@@ -13,18 +13,17 @@ from dotenv import dotenv_values
 from services.cassandra_server import CassandraServer
 from services.certificates import make_certificates
 from services.environment import TEMPLATE, write_dbt_profile, write_env_file
+from services.hosts import LOOPBACK, Hosts
 from services.jars import Say
 from services.java import SERVICES_DIR, SETTINGS, java_home
 from services.kafka_server import KafkaServer
 from services.mysql_server import MYSQL_NODES, MySQLServer
 from services.server import (
     CERTIFICATES,
-    LOOPBACK,
     NODES,
     Server,
     bring_up,
     free_port,
-    host_of,
     name_of,
     process_of,
     title_of,
@@ -69,13 +68,14 @@ def _print(text: str) -> None:
 class Instance:
     """The servers named `demo` (env file .env, the template's ports), `test`, or any other name (free ports).
 
-    The env file says how many nodes there are of each kind. `say` receives one line a step.
+    The env file says how many nodes there are of each kind. `say` receives one line a step. `hosts` are where its
+    processes run: on this machine, unless told.
     """
 
-    def __init__(self, name: str = DEMO, say: Say = _print):
+    def __init__(self, name: str = DEMO, say: Say = _print, hosts: Hosts | None = None):
         if not re.fullmatch(r"[a-z][a-z0-9-]{0,31}", name) or name in ("java", "jars", SETTINGS):
             raise ConfigurationError(f"--instance is {name!r}; it should be demo, test or a short lower-case name")
-        self.name = name
+        self.name, self.hosts = name, hosts or Hosts()
         self.folder = SERVICES_DIR / name
         self.env_file = PROJECT_ROOT / ".env" if name == DEMO else self.folder / ".env"
         self.dbt_profile = (PROJECT_ROOT / "dbt_project" if name == DEMO else self.folder / "dbt") / "profiles.yml"
@@ -104,9 +104,13 @@ class Instance:
             java_home()
             self._bring_up(servers)
             if self.spark_master:
-                start_cluster(self.folder, self.spark_secret, self._say, port=self._spark_port())
+                self.start_spark()
             # Not the environment's: a ledger that a variable names for one command would be every later dbt's.
             write_dbt_profile(load_settings(self.env_file, file_first=True), self.dbt_profile)
+
+    def start_spark(self) -> None:
+        """Start what does not run of a cluster's Spark. Raises as :func:`services.spark_cluster.start_cluster`."""
+        start_cluster(self.folder, self.spark_secret, self._say, port=self._spark_port(), hosts=self.hosts)
 
     @contextmanager
     def started(self) -> Iterator[None]:
@@ -173,15 +177,18 @@ class Instance:
                 f"--nodes is {nodes}; instance {self.name} has data of {counted(1 + len(more), 'node')} of each kind: "
                 f"'tickledger services clean --instance {self.name}', which deletes them, should come first"
             )
-        hosts, port = [host_of(node) for node in range(1, nodes + 1)], first.rpartition(":")[2]
-        cluster = nodes > 1
+        kafka, cassandra = (
+            [self.hosts.address(name_of(kind, node)) for node in range(1, nodes + 1)]
+            for kind in (KafkaServer, CassandraServer)
+        )
+        port, cluster = first.rpartition(":")[2], nodes > 1
         return {
-            "KAFKA_BOOTSTRAP_SERVERS": ",".join(f"{host}:{port}" for host in hosts),
+            "KAFKA_BOOTSTRAP_SERVERS": ",".join(f"{host}:{port}" for host in kafka),
             "KAFKA_REPLICATION_FACTOR": str(nodes) if cluster else "default",
             "KAFKA_MIN_IN_SYNC_REPLICAS": str(nodes - 1) if cluster else "default",
-            "CASSANDRA_HOSTS": ",".join(hosts),
+            "CASSANDRA_HOSTS": ",".join(cassandra),
             "CASSANDRA_REPLICATION": str(nodes),
-            "MYSQL_HOST": LOOPBACK,
+            "MYSQL_HOST": self.hosts.address(MySQLServer.name),
         }
 
     def stop(self) -> list[str]:
@@ -210,7 +217,7 @@ class Instance:
     @property
     def spark_master(self) -> str:
         """Where a stream is submitted to, spark://…; empty of one node, where it does the work itself."""
-        return master_at(self._spark_port()) if nodes_of(self.settings()) > 1 else ""
+        return master_at(self._spark_port(), self.hosts) if nodes_of(self.settings()) > 1 else ""
 
     @property
     def spark_secret(self) -> str:
@@ -250,7 +257,7 @@ class Instance:
             settings = self.settings()
             nodes = nodes_of(settings)
             self._servers = [
-                kind(self.folder, settings, self._say, self._cancelled, node=node, nodes=nodes)
+                kind(self.folder, settings, self._say, self._cancelled, node=node, nodes=nodes, hosts=self.hosts)
                 for kind in SERVERS
                 for node in range(1, 1 + (min(nodes, MYSQL_NODES) if kind is MySQLServer else nodes))
             ]

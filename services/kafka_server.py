@@ -15,7 +15,7 @@ from services.jars import KAFKA, classpath, fetch
 from services.java import java_home
 from services.kafka_accounts import create_kafka_accounts, set_kafka_passwords
 from services.kafka_topic import create_topic
-from services.server import WRITTEN, Server, free_port, host_of, name_of, run_once, write_private
+from services.server import WRITTEN, Server, free_port, name_of, run_once, write_private
 from tickledger.errors import ConfigurationError, StoreUnavailable
 from tickledger.secured import jaas_quoted, kafka_options
 from tickledger.settings import Account
@@ -114,7 +114,7 @@ class KafkaServer(Server):
             host=self.host,
             port=self.port,
             controller_port=controller_port,
-            voters=",".join(f"{node}@{host_of(node)}:{controller_port}" for node in range(1, self.nodes + 1)),
+            voters=",".join(f"{node}@{self.host_of(node)}:{controller_port}" for node in range(1, self.nodes + 1)),
             data=self.data,
             security=self.settings.kafka_security,
         )

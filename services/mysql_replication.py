@@ -28,32 +28,46 @@ read-only={read_only}
 #: What a statement needs in front of it that is of this server alone.
 UNLOGGED = "SET SESSION sql_log_bin = 0"
 FOLLOW_SECONDS = 30
-_ACCOUNT = ("tickledger_replica", "127.0.0.1")
+#: Less than what a client waits for an answer.
+APPLY_SECONDS = 15
+_ACCOUNT = "tickledger_replica"
 
 
 def lead(settings: Settings) -> None:
-    """Let the server of the settings follow nobody and take writes. One that does already stays as it is."""
+    """Let the server of the settings follow nobody and take writes. One that does already stays as it is.
+
+    Raises TickledgerError where it has not applied all that it has received: the primary has answered those commits.
+    """
     with mysql(settings, settings.mysql_root, database="mysql") as connection:
         cursor = connection.cursor()
         if _status(connection):
+            cursor.execute("STOP SLAVE IO_THREAD")
+            cursor.execute("START SLAVE SQL_THREAD")
+            received = _status(connection)["Gtid_IO_Pos"]
+            ((applied,),) = fetch_rows(connection, "SELECT MASTER_GTID_WAIT(%s, %s)", (received, APPLY_SECONDS))
+            if applied != 0:
+                raise TickledgerError(
+                    f"MySQL at {settings.mysql_host}:{settings.mysql_port} cannot lead yet: it still applies what"
+                    " it has received; start again"
+                )
             cursor.execute("STOP SLAVE")
             cursor.execute("RESET SLAVE ALL")
         cursor.execute("SET GLOBAL read_only = 0")
 
 
-def follow(settings: Settings, primary: Settings) -> None:
+def follow(settings: Settings, primary: Settings, clients: str) -> None:
     """Let the server of `settings` follow that of `primary`, from where it is, and only read.
 
-    Its account there gets another password each time, which nobody else has. Raises TickledgerError where it does not
-    follow, such as a former primary that has commits of its own.
+    Its account there, for clients of the hosts `clients`, gets another password each time, which nobody else has.
+    Raises TickledgerError where it does not follow, such as a former primary that has commits of its own.
     """
-    password = secrets.token_urlsafe(24)
+    account, password = (_ACCOUNT, clients), secrets.token_urlsafe(24)
     with mysql(primary, primary.mysql_root, database="mysql") as connection:
         cursor = connection.cursor()
         cursor.execute(UNLOGGED)
-        cursor.execute("CREATE USER IF NOT EXISTS %s@%s IDENTIFIED BY %s", (*_ACCOUNT, password))
-        cursor.execute("ALTER USER %s@%s IDENTIFIED BY %s", (*_ACCOUNT, password))
-        cursor.execute("GRANT REPLICATION SLAVE ON *.* TO %s@%s", _ACCOUNT)
+        cursor.execute("CREATE USER IF NOT EXISTS %s@%s IDENTIFIED BY %s", (*account, password))
+        cursor.execute("ALTER USER %s@%s IDENTIFIED BY %s", (*account, password))
+        cursor.execute("GRANT REPLICATION SLAVE ON *.* TO %s@%s", account)
     with mysql(settings, settings.mysql_root, database="mysql") as connection:
         cursor = connection.cursor()
         cursor.execute("SET GLOBAL read_only = 1")
@@ -67,7 +81,7 @@ def follow(settings: Settings, primary: Settings) -> None:
         cursor.execute(
             "CHANGE MASTER TO MASTER_HOST = %s, MASTER_PORT = %s, MASTER_USER = %s, MASTER_PASSWORD = %s,"
             f" MASTER_USE_GTID = slave_pos, MASTER_CONNECT_RETRY = 1, MASTER_SSL = {tls[0]}, MASTER_SSL_CA = %s",
-            (primary.mysql_host, primary.mysql_port, _ACCOUNT[0], password, tls[1]),
+            (primary.mysql_host, primary.mysql_port, _ACCOUNT, password, tls[1]),
         )
         cursor.execute("START SLAVE")
         _wait(connection, settings)

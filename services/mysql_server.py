@@ -11,10 +11,11 @@ from pathlib import Path
 
 from pydantic import SecretStr
 
+from services.hosts import LOOPBACK
 from services.jars import MARIADB, fetch
 from services.mysql_accounts import create_accounts, refuse_taken_names
 from services.mysql_replication import OPTIONS, UNLOGGED, follow, lead, why_it_stands
-from services.server import LOOPBACK, WRITTEN, Server, host_of, run_once, write_private
+from services.server import WRITTEN, Server, run_once, write_private
 from tickledger.errors import ConfigurationError, TickledgerError
 from tickledger.settings import NO_FILE
 from tickledger.stores import mysql
@@ -60,7 +61,7 @@ class MySQLServer(Server):
     def port(self) -> int:
         """MYSQL_PORT. Raises ConfigurationError if MYSQL_HOST is not this machine."""
         there = self.whole.mysql_host
-        here = [host_of(node) for node in range(1, 1 + MYSQL_NODES)] if self.nodes > 1 else [LOOPBACK, "localhost"]
+        here = [self.host_of(node) for node in range(1, 1 + MYSQL_NODES)] if self.nodes > 1 else [LOOPBACK, "localhost"]
         if there not in here:
             should_be = LOOPBACK if self.nodes == 1 else " or ".join(here)
             raise ConfigurationError(
@@ -141,16 +142,16 @@ class MySQLServer(Server):
             cursor.execute(
                 "SELECT user, host FROM mysql.user WHERE user = ''"
                 " OR user = 'root' AND NOT (user = %s AND host IN ('localhost', %s))",
-                (self.settings.mysql_root.user, LOOPBACK),
+                (self.settings.mysql_root.user, self.hosts.clients),
             )
             for user, host in cursor.fetchall():
                 cursor.execute("DROP USER %s@%s", (str(user), str(host)))
         if not self.is_primary:
-            follow(self.settings, self.whole)
+            follow(self.settings, self.whole, self.hosts.clients)
             return
         if self.nodes > 1:
             lead(self.settings)
-        create_accounts(self.settings, ("localhost", LOOPBACK))
+        create_accounts(self.settings, ("localhost", self.hosts.clients))
 
     @property
     def is_primary(self) -> bool:
@@ -191,7 +192,7 @@ class MySQLServer(Server):
         # Each server makes its own: what both log, neither could take from the other.
         statements = [UNLOGGED] if self.nodes > 1 else []
         statements += [f"CREATE DATABASE IF NOT EXISTS `{self.settings.mysql_database}`"]
-        for host in ("localhost", LOOPBACK):
+        for host in ("localhost", self.hosts.clients):
             account = f"{user}@'{host}'"
             statements.append(f"CREATE USER IF NOT EXISTS {account} IDENTIFIED BY {password}")
             statements.append(f"ALTER USER {account} IDENTIFIED BY {password}")

@@ -13,13 +13,13 @@ from threading import Event
 from tenacity import RetryError, Retrying, retry_if_exception_type, stop_after_delay, stop_when_event_set, wait_fixed
 from tenacity.stop import stop_any
 
+from services.hosts import LOOPBACK, Hosts
 from services.jars import Say
 from services.process import ServerProcess
 from tickledger.errors import PRIVATE, ConfigurationError, StoreUnavailable, TickledgerError
 from tickledger.plain_text import plain
 from tickledger.settings import Settings
 
-LOOPBACK = "127.0.0.1"
 READY_SECONDS = 120
 #: How many servers of a kind there may be; of a cluster, each kind may lose one.
 NODES = (1, 3)
@@ -31,8 +31,8 @@ WRITTEN = "# Written by `tickledger services start` at every start; what is chan
 class Server(ABC):
     """One server of an instance, with its configuration, data, log and pid file in the instance's folder.
 
-    It is `node` 1 of 1, or in a cluster one of as many `nodes` as there are of each kind: at 127.0.0.1 and the next
-    addresses, all with the same port. Its `settings` name it alone.
+    It is `node` 1 of 1, or in a cluster one of as many `nodes` as there are of each kind: at the addresses of `hosts`,
+    all with the same port. Its `settings` name it alone.
     """
 
     name: str
@@ -48,13 +48,15 @@ class Server(ABC):
         *,
         node: int = 1,
         nodes: int = 1,
+        hosts: Hosts | None = None,
     ):
         self.node, self.nodes = node, nodes
         self.name, self.title = name_of(type(self), node), title_of(type(self), node)
-        self.host = host_of(node)
+        self.hosts = hosts or Hosts()
+        self.host = self.hosts.address(self.name)
         #: Those of all nodes.
         self.whole = settings
-        self.settings = own_settings(settings, node) if nodes > 1 else settings
+        self.settings = own_settings(settings, node, self.host) if nodes > 1 else settings
         self._folder = folder
         self.data = folder / "data" / self.name
         self.conf = folder / "conf" / self.name
@@ -108,6 +110,10 @@ class Server(ABC):
         """host:port for people."""
         return f"{self.host}:{self.port}"
 
+    def host_of(self, node: int) -> str:
+        """The address of a node of its kind."""
+        return self.hosts.address(name_of(type(self), node))
+
     @property
     def pid(self) -> int | None:
         """The pid while the server runs, else None."""
@@ -128,7 +134,8 @@ class Server(ABC):
         self.refuse_busy_port()
         self.prepare()
         self.temporary.mkdir(parents=True, exist_ok=True)
-        self.process.start(self.command(), {"TMPDIR": str(self.temporary)})
+        command = self.hosts.prefix(self.name) + self.command()
+        self.process.start(command, {"TMPDIR": str(self.temporary)})
 
     def wait_until_ready(self) -> None:
         """Return once it answers, at most 120 s later, and in a cluster as long for each node.
@@ -185,7 +192,9 @@ class Server(ABC):
             )
 
     def _taken(self, port: int) -> str:
-        """Why nothing can listen at a port; empty where it can."""
+        """Why nothing can listen at a port; empty where it can, or on another host."""
+        if self.hosts.prefix(self.name):
+            return ""
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
@@ -228,19 +237,14 @@ def bring_up(nodes: Sequence[Server]) -> None:
         server.finish()
 
 
-def own_settings(settings: Settings, node: int) -> Settings:
+def own_settings(settings: Settings, node: int, host: str) -> Settings:
     """The settings of a cluster as they would be if it had this node alone."""
     own = {
         "kafka_bootstrap_servers": settings.kafka_bootstrap_servers.split(",")[node - 1],
         "cassandra_hosts": (settings.cassandra_hosts[node - 1],),
-        "mysql_host": host_of(node),
+        "mysql_host": host,
     }
     return settings.model_copy(update=own)
-
-
-def host_of(node: int) -> str:
-    """The address of a cluster's node; that of the only one is node 1's."""
-    return f"127.0.0.{node}"
 
 
 def name_of(kind: type[Server], node: int) -> str:

@@ -10,10 +10,11 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
+from services.hosts import LOOPBACK, Hosts
 from services.jars import Say
 from services.java import java_home
 from services.process import ServerProcess
-from services.server import LOOPBACK, READY_SECONDS, log_file_of, process_of, write_private
+from services.server import READY_SECONDS, log_file_of, process_of, write_private
 from tickledger.errors import ConfigurationError, TickledgerError
 from tickledger.plain_text import plain
 
@@ -32,34 +33,36 @@ appender.console.layout.pattern = %d{yyyy-MM-dd HH:mm:ss} %p %c{1}: %m%n%ex{shor
 """
 
 
-def start_cluster(folder: Path, secret: str, say: Say, *, workers: int = 2, port: int = MASTER_PORT) -> str:
+def start_cluster(
+    folder: Path, secret: str, say: Say, *, workers: int = 2, port: int = MASTER_PORT, hosts: Hosts | None = None
+) -> str:
     """Start what does not run yet of the cluster in an instance's folder; returns the master's address, spark://….
 
     `secret` is what master, workers and a stream show each other: the stream's SPARK_PASSWORD. Returns once each
     worker that it starts has registered. A master that was killed finds those that run, and applications, again.
     Raises ConfigurationError where something else listens on the port, TickledgerError if a part does not come up.
     """
-    master = master_at(port)
+    hosts = hosts or Hosts()
+    master = master_at(port, hosts)
     _write_settings(folder, secret)
     if not process_of(folder, MASTER).pid:
         _refuse_busy(port)
-        address = ["--host", LOOPBACK, "--port", str(port), "--webui-port", "0"]
-        _start(folder, MASTER, "master.Master", address)
+        _start(folder, hosts, MASTER, "master.Master", ["--port", str(port)])
         _wait_for(folder, MASTER, "I have been elected leader")
     for number in range(1, workers + 1):
         if not process_of(folder, name := f"{WORKER}-{number}").pid:
             resources = ["--cores", str(WORKER_CORES), "--memory", WORKER_MEMORY]
-            address = ["--host", LOOPBACK, "--webui-port", "0", "--work-dir", str(folder / "data" / name)]
-            _start(folder, name, "worker.Worker", [*resources, *address, master])
+            work = ["--work-dir", str(folder / "data" / name)]
+            _start(folder, hosts, name, "worker.Worker", [*resources, *work, master])
     for number in range(1, workers + 1):
         _wait_for(folder, f"{WORKER}-{number}", "Successfully registered with master")
     say(f"Spark at {master} has {workers} workers")
     return master
 
 
-def master_at(port: int) -> str:
+def master_at(port: int, hosts: Hosts) -> str:
     """The address of a master that listens on a port."""
-    return f"spark://{LOOPBACK}:{port}"
+    return f"spark://{hosts.address(MASTER)}:{port}"
 
 
 def stop_cluster(folder: Path) -> list[str]:
@@ -96,7 +99,7 @@ def _write_settings(folder: Path, secret: str) -> None:
     (conf / "log4j2.properties").write_text(_LOG)
 
 
-def _start(folder: Path, name: str, program: str, arguments: list[str]) -> None:
+def _start(folder: Path, hosts: Hosts, name: str, program: str, arguments: list[str]) -> None:
     # Not imported, which every command that names a server would wait for.
     spec = find_spec("pyspark")
     assert spec is not None
@@ -106,14 +109,15 @@ def _start(folder: Path, name: str, program: str, arguments: list[str]) -> None:
         "SPARK_HOME": str(home),
         "JAVA_HOME": str(java_home()),
         "SPARK_CONF_DIR": str(_conf(folder)),
-        "SPARK_LOCAL_IP": LOOPBACK,
+        "SPARK_LOCAL_IP": hosts.address(name),
         "SPARK_LOCAL_DIRS": str(folder / "tmp" / name),
         # They hand out work and watch it; the work is the executors'.
         "SPARK_DAEMON_MEMORY": "256m",
         "SPARK_DAEMON_JAVA_OPTS": "-XX:+UseSerialGC -XX:TieredStopAtLevel=1",
     }
     # It becomes the Java that it starts.
-    command = [str(home / "bin" / "spark-class"), f"org.apache.spark.deploy.{program}", *arguments]
+    command = [*hosts.prefix(name), str(home / "bin" / "spark-class"), f"org.apache.spark.deploy.{program}"]
+    command += ["--host", hosts.address(name), "--webui-port", "0", *arguments]
     process_of(folder, name).start(command, environment)
 
 

@@ -3,6 +3,7 @@
 import contextlib
 import signal
 from collections.abc import Iterator
+from typing import Any
 
 import psutil
 import pytest
@@ -12,9 +13,12 @@ from mysql.connector.abstracts import MySQLConnectionAbstract
 
 from commands.doctor import Fact, examine
 from commands.reconcile import reconcile
+from services.hosts import LOOPBACK
 from services.instance import Instance
 from services.kafka_server import KafkaServer
+from services.mysql_replication import follow, lead
 from services.server import name_of
+from tests.support.browser import wait_until
 from tests.support.instances import instance_name
 from tests.support.pipeline import Pipeline, StreamProcess, dbt_statements, fresh_pipeline
 from tests.test_stream import ticks
@@ -143,6 +147,34 @@ def test_the_replica_has_what_the_primary_has_and_takes_no_rows(cluster: Instanc
     (fact,) = bad(pipeline.settings.model_copy(update={"mysql_host": replica.mysql_host}))
     assert fact.what == "MySQL"
     assert fact.found.startswith("MYSQL_HOST is '127.0.0.2'; MySQL at 127.0.0.2:")
+
+
+def received(replica: MySQLConnectionAbstract) -> str:
+    """Up to where a replica has got what its primary commits, applied or not."""
+    cursor: Any = replica.cursor(dictionary=True)
+    cursor.execute("SHOW SLAVE STATUS")
+    return str(cursor.fetchall()[0]["Gtid_IO_Pos"])
+
+
+def test_a_replica_leads_only_once_it_has_applied_what_it_has_received(cluster: Instance, pipeline: Pipeline) -> None:
+    replica, primary = cluster.server("mysql-2").settings, cluster.server("mysql").settings
+    with contextlib.closing(connect_mysql(replica, replica.mysql_root, database="mysql")) as connection:
+        for statement in ("STOP SLAVE", "CHANGE MASTER TO MASTER_DELAY = 10", "START SLAVE"):
+            connection.cursor().execute(statement)
+        name = pipeline.settings.mysql_database
+        pipeline.execute(
+            "INSERT INTO profile (ticker, company_name, sector, shares) VALUES ('LATE.JK', 'x', 'Coal', 1)"
+        )
+        ((committed,),) = pipeline.rows("SELECT @@GLOBAL.gtid_binlog_pos")
+        wait_until(lambda: received(connection) == committed, "the replica does not get what is committed")
+    with contextlib.closing(connect_mysql(replica, replica.mysql_root, database=name)) as connection:
+        query = "SELECT COUNT(*) FROM profile WHERE ticker = 'LATE.JK'"
+        assert fetch_rows(connection, query) == [(0,)]
+        lead(replica)
+        connection.rollback()
+        assert fetch_rows(connection, query) == [(1,)]
+    follow(replica, primary, LOOPBACK)
+    pipeline.execute("DELETE FROM profile WHERE ticker = 'LATE.JK'")
 
 
 def test_a_replica_that_takes_over_gets_the_batches_that_it_lacks_once_more(

@@ -29,11 +29,12 @@ from packaging.utils import canonicalize_name
 from services import kafka_server, mysql_server
 from services.cassandra_roles import DEFAULT_ACCOUNT
 from services.cassandra_server import CassandraServer
+from services.hosts import LOOPBACK
 from services.instance import Instance
 from services.jars import CASSANDRA, KAFKA, SPARK_KAFKA
 from services.java import JAVA_VERSION
 from services.mysql_accounts import rights_of
-from services.server import LOOPBACK, free_port
+from services.server import free_port
 from tickledger.settings import PROJECT_ROOT, Settings, load_settings
 from tickledger.stores import connect_cassandra, connect_mysql, fetch_rows
 from tickledger.tick import CASSANDRA_TABLES

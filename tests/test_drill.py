@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from services.environment import write_env_file
-from services.server import LOOPBACK, free_port
+from services.hosts import LOOPBACK
+from services.server import free_port
 from tests.support.exchanges import NEW_YORK_FACTS
 from tests.support.project_copy import ProjectCopy, copy_project
 from tickledger.settings import PROJECT_ROOT

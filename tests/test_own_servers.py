@@ -21,9 +21,10 @@ from dotenv import dotenv_values
 from services.cassandra_server import _EXPORTS, _OPENS
 from services.certificates import make_certificates
 from services.environment import write_env_file
+from services.hosts import LOOPBACK
 from services.jars import CASSANDRA, KAFKA, MARIADB, classpath, fetch
 from services.java import java_home
-from services.server import LOOPBACK, free_port
+from services.server import free_port
 from tests.support.project_copy import ProjectCopy, copy_project
 from tickledger.settings import PROJECT_ROOT
 
