@@ -25,7 +25,7 @@ from rich.text import Text
 
 from commands.fill_hours import fill_hours, summary
 from commands.reconcile import Books, reconcile
-from services.archive import write_archive
+from services.archive import submit_options, write_archive
 from services.instance import Instance
 from services.java import java_home
 from tickledger.command_line import run_app
@@ -161,8 +161,7 @@ class Demo:
         if not (master := self._instance.spark_master):
             return []
         say("archive: what Spark's workers run travels to them in one file; packing it takes half a minute")
-        archive = [f"{write_archive()}#environment", "--conf", "spark.pyspark.python=./environment/bin/python"]
-        return ["--master", master, "--archives", *archive]
+        return submit_options(master, write_archive())
 
     @property
     def _summary_file(self) -> Path:

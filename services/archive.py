@@ -69,6 +69,13 @@ def write_archive(path: Path = ARCHIVE) -> Path:
         fresh.unlink(missing_ok=True)
 
 
+def submit_options(master: str, archive: Path) -> list[str]:
+    """What spark-submit is told, so that workers of a cluster run what is in the archive."""
+    unpacked = "environment"
+    python = ["--conf", f"spark.pyspark.python=./{unpacked}/bin/python"]
+    return ["--master", master, "--archives", f"{archive}#{unpacked}", *python]
+
+
 def _interpreter() -> Iterator[Packed]:
     """Python itself, and its standard library."""
     yield f"bin/{_PYTHON}", Path(getattr(sys, "_base_executable", sys.executable))

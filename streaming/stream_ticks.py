@@ -25,6 +25,7 @@ from pyspark.sql.streaming.query import StreamingQuery
 from streaming.check_landed import SECONDS_AT_THE_END, BatchChecks
 from streaming.land_batch import BatchLander
 from streaming.metrics import Metrics
+from streaming.workers_code import refuse_other_code
 from tickledger import fault_points
 from tickledger.command_line import run_app
 from tickledger.counted import counted
@@ -70,6 +71,8 @@ class TickStream:
         self._lag = LagMeter(settings)
         self._lander: BatchLander | None = None
         self._deaths = 0
+        #: Asked with the first batch: before it there may be no worker.
+        self._code_is_ours = False
 
     def run(self) -> None:
         """Land batches until asked to stop. Raises TickledgerError."""
@@ -203,6 +206,9 @@ class TickStream:
 
     def _land(self, frame: DataFrame, reached: dict[int, int]) -> None:
         """Land a micro-batch: as one batch, or as several where it holds more bytes than one takes."""
+        if not self._code_is_ours:
+            refuse_other_code(frame.sparkSession)
+            self._code_is_ours = True
         batch = self._land_batch(frame, reached)
         while (until := self._next_part(batch, reached)) and not self._stopping.is_set():
             batch = self._land_batch(self._read(frame.sparkSession, until), until)

@@ -17,9 +17,10 @@ import pyspark
 import pytest
 
 from benchmarks.bench import kill_tree
-from services.archive import write_archive
+from services.archive import submit_options, write_archive
+from services.hosts import LOOPBACK
 from services.java import java_home
-from services.server import LOOPBACK, free_port, process_of
+from services.server import free_port, process_of
 from services.spark_cluster import MASTER, names, start_cluster, stop_cluster
 from tests.support import foreign_spark
 from tests.support.browser import wait_until
@@ -87,6 +88,26 @@ def pids(cluster: Cluster) -> dict[str, int]:
     return {name: pid for name, pid in found.items() if pid is not None}
 
 
+def test_workers_with_other_code_than_the_driver_are_refused(
+    cluster: Cluster, pipeline: Pipeline, tmp_path: Path
+) -> None:
+    pipeline.send([ticks(pipeline, 1)])
+    for package in ("tickledger", "streaming"):
+        shutil.copytree(PROJECT_ROOT / package, tmp_path / "former" / package)
+    with (tmp_path / "former" / "tickledger" / "tick.py").open("a") as file:
+        file.write("#: Of an earlier day.\n")
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\nPYTHONPATH="{tmp_path / "former"}" exec "{sys.executable}" "$@"\n')
+    python.chmod(0o755)
+    options = ["--master", cluster.start(1), "--conf", f"spark.pyspark.python={python}"]
+    stream = StreamProcess(pipeline, *options, once=True, environment={"SPARK_PASSWORD": cluster.secret})
+    try:
+        assert stream.wait(120) == 2, stream.output
+    finally:
+        stream.kill()
+    assert stream.lines[-1].startswith("error: spark.archives holds, or the workers have installed, other code than")
+
+
 class ForeignWorker:
     """A worker with Spark and Java, in a folder of its own, of a user who finds neither the project nor its Python."""
 
@@ -144,8 +165,7 @@ def test_a_worker_of_another_user_with_nothing_of_the_project_lands_ticks(
 ) -> None:
     pipeline.send([ticks(pipeline, number) for number in range(20)])
     archive = write_archive(tmp_path / "environment.tar.gz")
-    options = ["--master", cluster.start(0), "--archives", f"{archive}#environment"]
-    options += ["--conf", "spark.pyspark.python=./environment/bin/python"]
+    options = submit_options(cluster.start(0), archive)
     stream = StreamProcess(pipeline, *options, once=True, environment={"SPARK_PASSWORD": cluster.secret})
     try:
         while stream.process.poll() is None:
