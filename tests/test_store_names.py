@@ -9,7 +9,7 @@ from contextlib import closing
 import pytest
 
 from tests.support.pipeline import Pipeline
-from tests.support.store_names import StoreNames
+from tests.support.store_names import MovingStores
 from tickledger.settings import PROJECT_ROOT
 from tools.fault_kinds import can_mount
 
@@ -42,7 +42,7 @@ while True:
 
 @pytest.mark.skipif(not can_mount(), reason="needs root, for names of its own")
 def test_a_page_and_a_lock_that_stay_open_find_stores_that_moved(pipeline: Pipeline) -> None:
-    with closing(StoreNames(pipeline.settings)) as names:
+    with closing(MovingStores(pipeline.settings)) as names:
         page = subprocess.Popen(
             [*names.prefix, sys.executable, "-c", _OPEN_PAGE],
             cwd=PROJECT_ROOT,

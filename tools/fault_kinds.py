@@ -20,8 +20,8 @@ import psutil
 from services.environment import write_dbt_profile
 from services.instance import Instance
 from tests.support.oracle import OracleProducer
-from tests.support.pipeline import Pipeline, StreamProcess
-from tests.support.store_names import StoreNames
+from tests.support.pipeline import Launch, Pipeline, StreamProcess
+from tests.support.store_names import MovingStores, StoreNames
 from tickledger.contract import CONTRACT_TABLES
 from tickledger.fault_points import LOG_VARIABLE, VARIABLE
 from tickledger.ledger import Ledger
@@ -49,6 +49,8 @@ class Run:
     problems: list[str] = field(default_factory=list)
     #: Set if the topic itself lost messages: the ledger's ends, beyond which nothing can land any more.
     landed_until: dict[int, int] | None = None
+    #: By which the stream knows the stores, if their addresses change.
+    names: StoreNames | None = None
     stream: StreamProcess = field(init=False)
 
     @property
@@ -144,7 +146,11 @@ class Kind:
     transactions: bool = False
     rounds: bool = False
     #: What surrounds the stream: a file system of its own, say.
-    around: Callable[[Pipeline], contextlib.AbstractContextManager[None]] | None = None
+    around: Callable[[Run], contextlib.AbstractContextManager[None]] | None = None
+    #: Why this machine does not allow it; empty where it does.
+    why_not: Callable[[], str] = str
+    #: Whether its stream runs on a cluster's Spark.
+    on_spark: bool = False
 
 
 def at_points(name: str, points: Sequence[tuple[str, str]], times: int) -> Kind:
@@ -275,9 +281,9 @@ def _scratch(run: Run) -> list[Path]:
 
 
 @contextlib.contextmanager
-def small_scratch(pipeline: Pipeline) -> Iterator[None]:
+def small_scratch(run: Run) -> Iterator[None]:
     """A file system of 512 KiB under the scratch folder; needs root."""
-    folder = pipeline.settings.stream_scratch_dir
+    folder = run.pipeline.settings.stream_scratch_dir
     folder.mkdir(parents=True)
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=512k", "tmpfs", str(folder)], check=True)
     try:
@@ -399,23 +405,32 @@ def _stranger(number: int) -> list[dict[str, Any]]:
 
 
 @contextlib.contextmanager
-def named_stores(pipeline: Pipeline) -> Iterator[None]:
+def moving_stores(run: Run) -> Iterator[None]:
     """Names for MySQL and Cassandra that the stream alone can look up, at addresses that change; needs root."""
-    pipeline.names = StoreNames(pipeline.settings)
+    with named_stores(run, MovingStores(run.pipeline.settings)):
+        yield
+
+
+@contextlib.contextmanager
+def named_stores(run: Run, names: StoreNames) -> Iterator[None]:
+    """Let a run's stream know stores by names; needs root."""
+    run.names, launch = names, run.pipeline.launch
+    # Within its host, if it has one: what is mounted there is nobody else's.
+    run.pipeline.launch = Launch(launch.prefix + names.prefix, launch.options, launch.environment | names.environment)
     try:
         yield
     finally:
-        pipeline.names.close()
+        names.close()
 
 
 def moved(run: Run, number: int) -> None:
     """MySQL or Cassandra, in turn, dies and comes back under another address; the stream and its checks go on."""
-    assert run.pipeline.names is not None
+    assert isinstance(run.names, MovingStores)
     name = ("mysql", "cassandra")[number % 2]
     run.wait_for_batches(1)
     since = time.monotonic()
     run.services.server(name).kill()
-    run.pipeline.names.move(name)
+    run.names.move(name)
     run.services.server(name).start()
     run.services.server(name).wait_until_ready()
     run.recovered(since)
@@ -534,6 +549,11 @@ def can_mount() -> bool:
     return os.geteuid() == 0 and shutil.which("mount") is not None and shutil.which("unshare") is not None
 
 
+def why_no_mounts() -> str:
+    """Why it may not; empty where it may."""
+    return "" if can_mount() else "it needs root, to mount what surrounds its stream"
+
+
 KINDS = [
     _kills("before_cassandra", 3),
     _kills("between_stores", 3),
@@ -553,8 +573,8 @@ KINDS = [
     Kind("SIGSTOP of Kafka", server_frozen("kafka"), 3),
     Kind("scratch checkpoint deleted", scratch_deleted, 2),
     Kind("scratch checkpoint torn", scratch_torn, 2),
-    Kind("scratch disk full", disk_full, 2, around=small_scratch),
-    Kind("store under another address", moved, 4, around=named_stores),
+    Kind("scratch disk full", disk_full, 2, around=small_scratch, why_not=why_no_mounts),
+    Kind("store under another address", moved, 4, around=moving_stores, why_not=why_no_mounts),
     Kind("transactions with aborts, SIGKILL at random times", killed_at_random, 3, transactions=True),
     Kind("retention over markers", markers_eaten, 2, transactions=True),
     Kind("unread messages deleted, stream hangs", retention(beside=True), 1),

@@ -10,6 +10,7 @@ import os
 import random
 import tempfile
 import time
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -24,9 +25,11 @@ from tests.support.pipeline import dbt_statements, fresh_pipeline
 from tickledger.command_line import run_app
 from tickledger.errors import ConfigurationError
 from tickledger.stopping import interrupt_on_signals
-from tools.cluster_kinds import CLUSTER_KINDS
-from tools.fault_kinds import KINDS, Kind, Run, can_mount
+from tools.cluster_kinds import CLUSTER_KINDS, launch_of
+from tools.fault_kinds import KINDS, Kind, Run
 from tools.fault_record import FaultRow, append_run, table_of
+from tools.network_kinds import NETWORK_KINDS
+from tools.networked_hosts import DRIVER, NetworkedHosts, why_no_hosts
 
 console = Console(highlight=False, width=160)
 
@@ -35,9 +38,12 @@ def try_kind(kind: Kind, services: Instance, template: list[str], folder: Path, 
     """Repeat one kind of fault under load in a pipeline of its own, then let the oracle judge."""
     with contextlib.ExitStack() as stack:
         pipeline = stack.enter_context(fresh_pipeline(services, services.settings(), template, folder))
+        if kind.on_spark or services.hosts.prefix(DRIVER):
+            pipeline.launch = launch_of(services, on_spark=kind.on_spark)
+        run = Run(kind, pipeline, services, random.Random(f"{seed} {kind.name}"), folder, seed)
         if kind.around is not None:
-            stack.enter_context(kind.around(pipeline))
-        return _judged(Run(kind, pipeline, services, random.Random(f"{seed} {kind.name}"), folder, seed))
+            stack.enter_context(kind.around(run))
+        return _judged(run)
 
 
 def _judged(run: Run) -> FaultRow:
@@ -77,21 +83,38 @@ def _settle(run: Run) -> None:
     run.stop_stream()
 
 
-def _chosen(known: list[Kind], only: str, share: float) -> list[Kind]:
+def _chosen(known: Sequence[Kind], only: str, share: float) -> list[Kind]:
     kinds = [kind for kind in known if only.lower() in kind.name.lower()]
     if not kinds:
         raise ConfigurationError(f"--only is {only!r}; it should be part of: {', '.join(kind.name for kind in known)}")
-    if not can_mount():
-        for kind in (kind for kind in kinds if kind.around is not None):
-            console.print(f"left out: {kind.name!r} needs root, to mount what surrounds its stream")
-        kinds = [kind for kind in kinds if kind.around is None]
-    return [replace(kind, times=max(1, round(kind.times * share))) for kind in kinds]
+    allowed = []
+    for kind in kinds:
+        if reason := kind.why_not():
+            console.print(f"left out: {kind.name!r}: {reason}")
+        else:
+            allowed.append(replace(kind, times=max(1, round(kind.times * share))))
+    return allowed
 
 
-def run_kinds(kinds: list[Kind], services: Instance, seed: int) -> list[FaultRow]:
+@contextlib.contextmanager
+def _services(nodes: int) -> Iterator[Instance]:
+    """The servers that faults are tried on, started; of a cluster each process on a host of its own, if it can be."""
+    hosts = NetworkedHosts() if nodes > 1 and not why_no_hosts() else None
+    name = os.environ.get(INSTANCE_VARIABLE, "faults" if nodes == 1 else "faults-cluster")
+    services = Instance(f"{name}-hosts" if hosts else name, hosts=hosts)
+    try:
+        services.start(nodes=nodes)
+        yield services
+    finally:
+        if os.environ.get(KEEP_VARIABLE) != "1":
+            services.stop()
+            if hosts is not None:
+                hosts.close()
+
+
+def run_kinds(kinds: Sequence[Kind], services: Instance, seed: int) -> Iterator[FaultRow]:
     """Try every kind, one after the other; prints a line before and after each."""
     started = time.monotonic()
-    rows: list[FaultRow] = []
     with tempfile.TemporaryDirectory(prefix="tickledger-faults-") as temporary:
         template = dbt_statements(services, services.settings(), Path(temporary))
         for place, kind in enumerate(kinds, start=1):
@@ -108,8 +131,7 @@ def run_kinds(kinds: list[Kind], services: Instance, seed: int) -> list[FaultRow
             console.print(f"{'':9}{row.met} met, {row.judgement.landed:,} ticks landed in {took:.0f} s, {verdict}")
             for problem in row.judgement.problems:
                 console.print(f"{'':9}[red]{problem}[/red]")
-            rows.append(row)
-    return rows
+            yield row
 
 
 def main(
@@ -120,21 +142,18 @@ def main(
     nodes: Annotated[int, typer.Option(help="How many servers of each kind: 1, or 3 for the faults of a cluster.")] = 1,
 ) -> None:
     """Kill the real parts under load and compare what was acknowledged with what landed."""
-    kinds = _chosen(CLUSTER_KINDS if nodes > 1 else KINDS, only, share)
+    kinds = _chosen((*CLUSTER_KINDS, *NETWORK_KINDS) if nodes > 1 else KINDS, only, share)
     seed = seed or random.randrange(1, 10_000)
-    services = Instance(os.environ.get(INSTANCE_VARIABLE, "faults" if nodes == 1 else "faults-cluster"))
     started = time.monotonic()
-    try:
-        services.start(nodes=nodes)
-        console.print(
-            f"seed {seed}: {sum(kind.times for kind in kinds if not kind.rounds)} faults of {len(kinds)} kinds"
-        )
-        rows = run_kinds(kinds, services, seed)
-        if to is not None:
-            append_run(to, seed, rows, time.monotonic() - started)
-    finally:
-        if os.environ.get(KEEP_VARIABLE) != "1":
-            services.stop()
+    with _services(nodes) as services:
+        faults = sum(kind.times for kind in kinds if not kind.rounds)
+        console.print(f"seed {seed}: {faults} faults of {len(kinds)} kinds")
+        rows: list[FaultRow] = []
+        try:
+            rows.extend(run_kinds(kinds, services, seed))
+        finally:
+            if to is not None:
+                append_run(to, seed, rows, time.monotonic() - started)
     console.print(f"\nseed {seed}: {time.monotonic() - started:.0f} s")
     console.print(table_of(rows))
     if not all(row.judgement.clean for row in rows):

@@ -25,7 +25,6 @@ from services.cassandra_roles import keyspace_rights
 from services.environment import write_dbt_profile
 from services.instance import Instance
 from services.kafka_topic import create_topic
-from tests.support.store_names import StoreNames
 from tests.support.warm_dbt import run_dbt
 from tickledger.replicas import replication_map, wanted_replicas
 from tickledger.settings import ENV_FILE_VARIABLE, PROJECT_ROOT, Settings
@@ -70,14 +69,23 @@ class Database:
 
 
 @dataclass
+class Launch:
+    """How a stream is started: what its command begins with, options of spark-submit, and settings of its own."""
+
+    prefix: list[str] = field(default_factory=list)
+    options: list[str] = field(default_factory=list)
+    environment: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass
 class Pipeline:
     """A topic, a keyspace with its tables and a database with dbt's tables and profile: a test's own."""
 
     settings: Settings
     env_file: Path
     cassandra: Session
-    #: Where the stream knows the stores by names.
-    names: StoreNames | None = None
+    #: How its streams are started.
+    launch: Launch = field(default_factory=Launch)
     _connections: list[MySQLConnectionAbstract] = field(default_factory=list)
 
     @property
@@ -198,15 +206,13 @@ class StreamProcess:
     def __init__(
         self, pipeline: Pipeline, *arguments: str, once: bool = False, environment: dict[str, str] | None = None
     ) -> None:
-        command = [str(Path(sys.executable).with_name("spark-submit")), *arguments, "streaming/stream_ticks.py"]
-        command += ["--once"] if once else []
-        environment = environment or {}
-        if pipeline.names is not None:
-            command, environment = pipeline.names.prefix + command, environment | pipeline.names.environment
+        launch = pipeline.launch
+        command = [*launch.prefix, str(Path(sys.executable).with_name("spark-submit")), *launch.options, *arguments]
+        command += ["streaming/stream_ticks.py", *(["--once"] if once else [])]
         self.process = subprocess.Popen(
             command,
             cwd=PROJECT_ROOT,
-            env=pipeline.environment | environment,
+            env=pipeline.environment | launch.environment | (environment or {}),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

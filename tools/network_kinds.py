@@ -1,0 +1,136 @@
+"""The kinds of fault that `make faults NODES=3` tries on hosts of their own: a split network, a wrong clock."""
+
+import time
+from collections.abc import Callable, Sequence
+
+from services.cassandra_server import CassandraServer
+from services.kafka_server import KafkaServer
+from services.spark_cluster import MASTER
+from tools.cluster_kinds import WORKERS, controller, leader, some, spark, wait_until_spark_is_whole, wait_until_whole
+from tools.fault_kinds import Fault, Kind, Run
+from tools.networked_hosts import DRIVER, NAMES, NetworkedHosts, has_faketime, why_no_hosts
+
+#: The processes on the two sides of a cut.
+Sides = Callable[[Run, int], tuple[Sequence[str], Sequence[str]]]
+#: Some 10 minutes, either way.
+CLOCK_SECONDS = 600
+KAFKAS, CASSANDRAS = (tuple(name for name in NAMES if name.startswith(kind)) for kind in ("kafka", "cassandra"))
+
+
+def between(here: Sequence[str], there: Sequence[str]) -> Sides:
+    """Between these processes and those."""
+    return lambda _run, _number: (here, there)
+
+
+def a_cassandra_node(others: Sequence[str]) -> Sides:
+    """Between one node of Cassandra, any, and others."""
+
+    def sides(run: Run, number: int) -> tuple[Sequence[str], Sequence[str]]:
+        (node,) = some(CassandraServer, 1)(run, number)
+        return [node.name], [other for other in others if other != node.name]
+
+    return sides
+
+
+def two_brokers(run: Run, number: int) -> tuple[Sequence[str], Sequence[str]]:
+    """Between two brokers, any."""
+    one, other = some(KafkaServer, 2)(run, number)
+    return [one.name], [other.name]
+
+
+def a_leader_and_the_others(run: Run, number: int) -> tuple[Sequence[str], Sequence[str]]:
+    """Between the broker that leads a partition, which clients still reach, and the other brokers."""
+    (broker,) = leader(run, number)
+    return [broker.name], [name for name in KAFKAS if name != broker.name]
+
+
+def a_leader_and_the_driver(run: Run, number: int) -> tuple[Sequence[str], Sequence[str]]:
+    """Between the broker that leads a partition and the stream's driver."""
+    (broker,) = leader(run, number)
+    return [broker.name], [DRIVER]
+
+
+def the_controller_and_the_others(run: Run, number: int) -> tuple[Sequence[str], Sequence[str]]:
+    """Between the broker that leads the controllers, which clients still reach, and the other brokers."""
+    (broker,) = controller(run, number)
+    return [broker.name], [name for name in KAFKAS if name != broker.name]
+
+
+def a_worker(others: Sequence[str]) -> Sides:
+    """Between one of Spark's workers, in turn, and others."""
+    return lambda _run, number: ([WORKERS[number % 2]], others)
+
+
+def splits(sides: Sides, seconds: Sequence[float], *, lands: bool) -> Fault:
+    """A network is cut for some seconds: both ways, one way, the other way, in turn.
+
+    Where it `lands`, batches must land meanwhile; else once the network is whole again, from where recovery is counted.
+    """
+
+    def fault(run: Run, number: int) -> None:
+        hosts = run.services.hosts
+        assert isinstance(hosts, NetworkedHosts)
+        (wait_until_spark_is_whole if run.kind.on_spark else wait_until_whole)(run)
+        here, there = sides(run, number)
+        since = time.monotonic()
+        try:
+            for name in here if number % 3 != 1 else ():
+                hosts.cut(name, there)
+            for name in there if number % 3 != 2 else ():
+                hosts.cut(name, here)
+            if lands:
+                run.recovered(since)
+            length = seconds[number % len(seconds)] * run.random.uniform(0.8, 1.2)
+            time.sleep(max(0, since + length - time.monotonic()))
+        finally:
+            hosts.heal()
+        if lands:
+            run.wait_for_batches(1)
+        else:
+            run.recovered(time.monotonic())
+
+    return fault
+
+
+def clock_off(run: Run, number: int) -> None:
+    """One of Spark's workers starts again with a clock that is minutes off, lands with the other one, and is mended."""
+    hosts, name = run.services.hosts, WORKERS[number % 2]
+    assert isinstance(hosts, NetworkedHosts)
+    wait_until_spark_is_whole(run)
+    ahead = (1, -1)[number % 2] * run.random.randint(60, CLOCK_SECONDS)
+    since = time.monotonic()
+    for hosts.clock_ahead[name] in (ahead, 0):
+        spark(run, name).stop()
+        run.services.start_spark()
+        wait_until_spark_is_whole(run)
+        run.wait_for_batches(3)
+    run.recovered(since)
+
+
+def _split(
+    name: str, sides: Sides, seconds: Sequence[float], times: int, *, lands: bool, on_spark: bool = False
+) -> Kind:
+    return Kind(name, splits(sides, seconds, lands=lands), times, why_not=why_no_hosts, on_spark=on_spark)
+
+
+def _why_no_clocks() -> str:
+    return why_no_hosts() or ("" if has_faketime() else "needs libfaketime, of Debian's package of that name")
+
+
+#: For less and for more than each part waits: for an answer of MySQL 20 s, of Cassandra 15 s, for a broker's sign of
+#: life 9 s, for a replica of MySQL 10 s, for a worker's sign of life 60 s, and the driver for an executor's 120 s.
+NETWORK_KINDS = [
+    _split("driver cut off from MySQL", between([DRIVER], ["mysql", "mysql-2"]), (4, 30), 6, lands=False),
+    _split("driver cut off from a Cassandra node", a_cassandra_node([DRIVER]), (5, 25), 6, lands=True),
+    _split("workers cut off from a Cassandra node", a_cassandra_node(WORKERS), (5, 25), 4, lands=True, on_spark=True),
+    _split("Cassandra node cut off from the others", a_cassandra_node(CASSANDRAS), (5, 40), 6, lands=True),
+    _split("broker cut off from another", two_brokers, (5, 20), 6, lands=True),
+    _split("leader cut off from the other brokers", a_leader_and_the_others, (5, 25), 6, lands=False),
+    _split("controller cut off from the other brokers", the_controller_and_the_others, (5, 25), 6, lands=False),
+    _split("driver cut off from a broker", a_leader_and_the_driver, (5, 25), 6, lands=False),
+    _split("primary cut off from its replica", between(["mysql"], ["mysql-2"]), (4, 25), 4, lands=True),
+    _split("worker cut off from the driver", a_worker([DRIVER]), (10, 10, 150), 3, lands=False, on_spark=True),
+    _split("worker cut off from Spark's master", a_worker([MASTER]), (10, 75), 4, lands=True, on_spark=True),
+    _split("driver cut off from Spark's master", between([DRIVER], [MASTER]), (10, 75), 3, lands=True, on_spark=True),
+    Kind("worker whose clock is minutes off", clock_off, 3, why_not=_why_no_clocks, on_spark=True),
+]  # fmt: skip
