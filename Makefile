@@ -25,9 +25,7 @@ $(INSTALLED): requirements.lock pyproject.toml
 	@$(BIN)/python -m services.spark_classes || echo "warning: each start of Spark will take some seconds longer" >&2
 	@touch $@
 
-archive: .services/environment.tar.gz  ## Pack Python, packages and the stream's code for the workers of a Spark cluster
-
-.services/environment.tar.gz: $(INSTALLED) $(wildcard tickledger/*.py streaming/*.py services/archive.py)
+archive: $(INSTALLED)  ## Pack Python, packages and the stream's code for the workers of a Spark cluster
 	@exec $(BIN)/python -m services.archive
 
 # Before anything is downloaded. MariaDB is to be had for x86-64 only; a mysqld on PATH takes its place.

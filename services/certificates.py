@@ -16,7 +16,7 @@ from services.hosts import Hosts
 from services.server import NODES
 
 #: Of all nodes that there may be on this machine.
-ADDRESSES = tuple(Hosts().address(f"-{node}") for node in range(1, max(NODES) + 1))
+ADDRESSES = tuple(Hosts().address(f"node-{node}") for node in range(1, max(NODES) + 1))
 VALID_DAYS = 365
 RENEW_DAYS = 30
 

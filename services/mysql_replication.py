@@ -41,15 +41,10 @@ def lead(settings: Settings) -> None:
     with mysql(settings, settings.mysql_root, database="mysql") as connection:
         cursor = connection.cursor()
         if _status(connection):
+            # While it still receives, or what it cannot apply in time would be missing at the primary's next commit.
+            _wait_until_applied(connection, settings)
             cursor.execute("STOP SLAVE IO_THREAD")
-            cursor.execute("START SLAVE SQL_THREAD")
-            received = _status(connection)["Gtid_IO_Pos"]
-            ((applied,),) = fetch_rows(connection, "SELECT MASTER_GTID_WAIT(%s, %s)", (received, APPLY_SECONDS))
-            if applied != 0:
-                raise TickledgerError(
-                    f"MySQL at {settings.mysql_host}:{settings.mysql_port} cannot lead yet: it still applies what"
-                    " it has received; start again"
-                )
+            _wait_until_applied(connection, settings)
             cursor.execute("STOP SLAVE")
             cursor.execute("RESET SLAVE ALL")
         cursor.execute("SET GLOBAL read_only = 0")
@@ -85,6 +80,21 @@ def follow(settings: Settings, primary: Settings, clients: str) -> None:
         )
         cursor.execute("START SLAVE")
         _wait(connection, settings)
+
+
+def _wait_until_applied(connection: MySQLConnectionAbstract, settings: Settings) -> None:
+    """Wait until a replica has applied what it has received. Raises TickledgerError where it does not do so."""
+    where, status = f"MySQL at {settings.mysql_host}:{settings.mysql_port}", _status(connection)
+    if status["Slave_SQL_Running"] != "Yes":
+        # Started now, it would throw away what it has received (MariaDB, "Global Transaction ID": relay logs).
+        raise TickledgerError(
+            f"{where} cannot lead: it does not apply what it has received ({_error(status) or 'it was stopped'});"
+            " 'RESET SLAVE ALL' there gives that up"
+        )
+    query = "SELECT MASTER_GTID_WAIT(%s, %s)"
+    ((applied,),) = fetch_rows(connection, query, (status["Gtid_IO_Pos"], APPLY_SECONDS))
+    if applied != 0:
+        raise TickledgerError(f"{where} cannot lead yet: it still applies what it has received; start again")
 
 
 def why_it_stands(settings: Settings) -> str:

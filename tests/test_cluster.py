@@ -135,7 +135,7 @@ def test_a_node_that_hangs_keeps_one_request_waiting_and_not_each_third(
                     late += 1
         finally:
             frozen.resume()
-    # Of one that is looked for in vain, the others may wait too.
+    # The first one waits; until the driver gives the connection up, a later one may too.
     assert 1 <= late < 5
 
 
@@ -183,7 +183,7 @@ def test_a_replica_that_takes_over_gets_the_batches_that_it_lacks_once_more(
     """The last test of the file: MySQL's nodes change places."""
     replica = cluster.server("mysql-2").settings
     with contextlib.closing(connect_mysql(replica, replica.mysql_root, database="mysql")) as connection:
-        connection.cursor().execute("STOP SLAVE")
+        connection.cursor().execute("STOP SLAVE IO_THREAD")
     pipeline.send([ticks(pipeline, number) for number in (7, 8)])
     landed = StreamProcess(pipeline, once=True)
     assert landed.wait(180) == 0, landed.output

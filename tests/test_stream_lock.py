@@ -19,7 +19,7 @@ from tickledger import ledger
 from tickledger.errors import LedgerMoved, StoreUnavailable
 from tickledger.ledger import Ledger, StreamLock
 from tickledger.settings import PROJECT_ROOT
-from tickledger.stores import fetch_rows, mysql
+from tickledger.stores import IDLE_SECONDS, fetch_rows, mysql
 
 pytestmark = pytest.mark.integration
 
@@ -147,10 +147,8 @@ def test_a_holder_waits_for_what_the_server_keeps_of_its_lost_connection(lost: S
     wait_until_held(lost)
 
 
-def test_what_a_lost_host_has_held_is_free_for_another_a_while_later(
-    lost: StreamLock, lock: Callable[[], StreamLock]
-) -> None:
-    assert lost
+@pytest.mark.usefixtures("lost")
+def test_what_a_lost_host_has_held_is_free_for_another_a_while_later(lock: Callable[[], StreamLock]) -> None:
     with pytest.raises(LedgerMoved, match=r"^another stream"):
         lock().hold()
     wait_until_held(lock())
@@ -167,4 +165,4 @@ def wait_until_held(lock: StreamLock) -> None:
 
 def test_a_batch_whose_host_is_lost_keeps_its_locks_no_longer(stores: Pipeline) -> None:
     with Ledger(stores.settings)._transaction() as connection:
-        assert fetch_rows(connection, "SELECT @@SESSION.wait_timeout") == [(ledger.IDLE_SECONDS,)]
+        assert fetch_rows(connection, "SELECT @@SESSION.wait_timeout") == [(IDLE_SECONDS,)]

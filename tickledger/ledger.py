@@ -27,15 +27,13 @@ from tickledger.exchange import DAYS_QUERY, Exchange, days_of_rows, read_exchang
 from tickledger.plain_text import plain
 from tickledger.revisions import Place
 from tickledger.settings import Settings
-from tickledger.stores import close_quietly, connect_mysql, fetch_rows, mysql, mysql_errors
+from tickledger.stores import IDLE_SECONDS, close_quietly, connect_mysql, fetch_rows, mysql, mysql_errors
 from tickledger.tick import OWN_FIELDS, TickField
 from tickledger.trading_days import UTC_DAYS, TradingDays
 from tickledger.unknown_fields import as_kept
 
 #: A stream that was killed a moment ago, or whose connection broke, may hold the lock for so long.
 LOCK_SECONDS = 10
-#: For which the server keeps what a connection has locked from which it hears nothing.
-IDLE_SECONDS = 30
 #: A statement of many more rows could be larger than a server takes.
 ROWS_A_STATEMENT = 1000
 
@@ -652,16 +650,17 @@ class StreamLock:
     """A row that a transaction of its own keeps locked: a second stream on the same database is refused early.
 
     The connection never reconnects by itself; the server lets the row go when it ends, however that happens, or if it
-    hears nothing for :data:`IDLE_SECONDS`: of a host or a network that is gone no server is told. A thread asks it
-    until then. Only the stream's account may lock the row. The ledger's guard, not this lock, keeps batches apart.
+    hears nothing for :data:`IDLE_SECONDS`: nobody tells a server that a host or a network is gone. A thread lets it
+    hear of this one until :meth:`release`. Only the stream's account may lock the row. The ledger's guard, not this
+    lock, keeps batches apart: who is frozen for longer has lost it.
     """
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._connection: MySQLConnectionAbstract | None = None
         self._one_at_a_time = threading.Lock()
-        #: What others find who holds it, since this one last did.
-        self._held_as: list[Any] = []
+        #: What it has written of itself: (holder, since).
+        self._names: list[tuple[str, datetime]] = []
         self._keeper: threading.Thread | None = None
         self._released = threading.Event()
 
@@ -679,7 +678,6 @@ class StreamLock:
                 with mysql_errors(self._settings):
                     self._lock(connection)
                     self._write_holder()
-                    self._held_as = fetch_rows(connection, _HOLDER)
             except BaseException:
                 close_quietly(connection)
                 raise
@@ -689,7 +687,7 @@ class StreamLock:
                 self._keeper.start()
 
     def release(self) -> None:
-        """Let the row go, for good."""
+        """Let the row go, for good; while MySQL does not answer, that may take some 20 seconds."""
         self._released.set()
         with self._one_at_a_time:
             self._let_go()
@@ -697,7 +695,10 @@ class StreamLock:
     def _keep(self) -> None:
         while not self._released.wait(IDLE_SECONDS / 4):
             with self._one_at_a_time:
-                self._still_ours()
+                try:
+                    self._still_ours()
+                except Exception:  # the next `hold` meets it again, and says so
+                    self._let_go()
 
     def _still_ours(self) -> bool:
         if self._connection is not None:
@@ -722,7 +723,7 @@ class StreamLock:
             fetch_rows(connection, _LOCK_ROW)
         except mysql_driver.Error as error:
             if error.errno == errorcode.ER_LOCK_WAIT_TIMEOUT:
-                if self._held_as and fetch_rows(connection, _HOLDER) == self._held_as:
+                if any(row in self._names for row in fetch_rows(connection, _HOLDER)):
                     raise StoreUnavailable(
                         f"MySQL at {self._settings.mysql_host}:{self._settings.mysql_port} (MYSQL_HOST, MYSQL_PORT)"
                         " still waits for this stream's former connection"
@@ -735,12 +736,14 @@ class StreamLock:
 
     def _write_holder(self) -> None:
         """Over another connection: this one's transaction stays open, and nobody would see what it writes."""
-        who = f"process {os.getpid()} on {socket.gethostname()}"[:255]
-        with mysql(self._settings) as connection:
+        # Known before it is written: the answer may be lost.
+        name = f"process {os.getpid()} on {socket.gethostname()}"[:255], utc_now()
+        self._names.append(name)
+        with mysql(self._settings, idle_seconds=IDLE_SECONDS) as connection:
             connection.cursor().execute(
-                f"INSERT INTO {_LOCK_COLUMNS} VALUES ('holder', %s, UTC_TIMESTAMP(3))"
+                f"INSERT INTO {_LOCK_COLUMNS} VALUES ('holder', %s, %s)"
                 " ON DUPLICATE KEY UPDATE holder = VALUES(holder), since = VALUES(since)",
-                (who,),
+                name,
             )
             connection.commit()
 

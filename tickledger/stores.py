@@ -43,6 +43,8 @@ CONNECT_SECONDS = 5
 #: A MySQL server that hangs counts as down after this long; longer than any statement or lock wait of ours takes.
 ANSWER_SECONDS = 20
 CASSANDRA_REQUEST_SECONDS = 15
+#: For which MySQL keeps what a writer has locked from which it hears nothing.
+IDLE_SECONDS = 30
 #: What Cassandra's driver raises.
 CASSANDRA_ERRORS = (
     *(DriverException, NoHostAvailable, ConnectionException, protocol.ErrorMessage),
@@ -307,6 +309,9 @@ def _cluster(settings: Settings, accounts: PlainTextAuthProvider, policy: Avoidi
         auth_provider=accounts,
         **cassandra_options(settings),
         connect_timeout=CONNECT_SECONDS,
+        # A connection that is silent for so long is asked, and given up if it does not answer for as long as a request.
+        idle_heartbeat_interval=10,
+        idle_heartbeat_timeout=CASSANDRA_REQUEST_SECONDS,
         compression=False,
         # The driver sends in 4 KiB chunks; Nagle's algorithm makes each wait for the one before it.
         sockopts=[(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)],

@@ -209,7 +209,7 @@ def taken_over(*, semi_synchronous: bool) -> Fault:
         run.wait_for_batches(1)
         if not semi_synchronous:
             with mysql(replica.settings, replica.settings.mysql_root, database="mysql") as connection:
-                connection.cursor().execute("STOP SLAVE")
+                connection.cursor().execute("STOP SLAVE IO_THREAD")
             run.wait_for_batches(2)
         time.sleep(run.random.uniform(0, 1))
         since = time.monotonic()

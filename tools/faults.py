@@ -93,6 +93,8 @@ def _chosen(known: Sequence[Kind], only: str, share: float) -> list[Kind]:
             console.print(f"left out: {kind.name!r}: {reason}")
         else:
             allowed.append(replace(kind, times=max(1, round(kind.times * share))))
+    if not allowed:
+        raise ConfigurationError(f"--only is {only!r}; this machine allows none of those kinds")
     return allowed
 
 

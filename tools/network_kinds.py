@@ -6,7 +6,16 @@ from collections.abc import Callable, Sequence
 from services.cassandra_server import CassandraServer
 from services.kafka_server import KafkaServer
 from services.spark_cluster import MASTER
-from tools.cluster_kinds import WORKERS, controller, leader, some, spark, wait_until_spark_is_whole, wait_until_whole
+from tools.cluster_kinds import (
+    WORKERS,
+    controller,
+    executors,
+    leader,
+    some,
+    spark,
+    wait_until_spark_is_whole,
+    wait_until_whole,
+)
 from tools.fault_kinds import Fault, Kind, Run
 from tools.networked_hosts import DRIVER, NAMES, NetworkedHosts, has_faketime, why_no_hosts
 
@@ -96,15 +105,27 @@ def clock_off(run: Run, number: int) -> None:
     """One of Spark's workers starts again with a clock that is minutes off, lands with the other one, and is mended."""
     hosts, name = run.services.hosts, WORKERS[number % 2]
     assert isinstance(hosts, NetworkedHosts)
-    wait_until_spark_is_whole(run)
-    ahead = (1, -1)[number % 2] * run.random.randint(60, CLOCK_SECONDS)
-    since = time.monotonic()
-    for hosts.clock_ahead[name] in (ahead, 0):
-        spark(run, name).stop()
-        run.services.start_spark()
-        wait_until_spark_is_whole(run)
+    hosts.clock_ahead[name] = (1, -1)[number % 2] * run.random.randint(60, CLOCK_SECONDS)
+    try:
+        _restart(run, name)
+        (executor,) = executors(run, name)
+        if "FAKETIME" not in executor.environ():
+            run.problems.append("the executor's clock is right")
         run.wait_for_batches(3)
+    finally:
+        del hosts.clock_ahead[name]
+        since = _restart(run, name)
     run.recovered(since)
+
+
+def _restart(run: Run, name: str) -> float:
+    """Stop a worker and start it again; since when it was away."""
+    wait_until_spark_is_whole(run)
+    since = time.monotonic()
+    spark(run, name).stop()
+    run.services.start_spark()
+    wait_until_spark_is_whole(run)
+    return since
 
 
 def _split(

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 
 from services.hosts import Hosts
@@ -18,8 +19,8 @@ NAMES = (
     *("kafka", "kafka-2", "kafka-3", "cassandra", "cassandra-2", "cassandra-3", "mysql", "mysql-2"),
     *("spark-master", "spark-worker-1", "spark-worker-2", DRIVER),
 )
-#: The namespace of the first process: this machine's.
-_MACHINE = "1"
+#: The namespace of this process, which is in the network too.
+_MACHINE = str(os.getpid())
 _FIREWALL = """table inet tickledger {
     chain input { type filter hook input priority 0; }
 }
@@ -44,7 +45,6 @@ class NetworkedHosts(Hosts):
         switch = self._namespace("switch")
         ip(f"netns add {switch}", f"-n {switch} link add bridge type bridge", f"-n {switch} link set bridge up")
         try:
-            # By an interface and an address of its own this machine is in the network too.
             self._join(_MACHINE, name, f"{network}.254")
             for one in NAMES:
                 self._add(one)
@@ -109,19 +109,21 @@ class NetworkedHosts(Hosts):
         return f"{self._name}-{name}"
 
 
+@cache
 def why_no_hosts() -> str:
     """Why this machine has no hosts of their own for processes; empty where it has."""
     if os.geteuid():
         return "only root makes network namespaces"
     if missing := [program for program in ("ip", "nft", "nsenter") if not shutil.which(program)]:
         return f"not on PATH: {', '.join(missing)} (Debian's iproute2, nftables and util-linux)"
+    trial = f"tickledger-try-{_MACHINE}"
     try:
-        ip("netns add tickledger-try")
+        ip(f"netns add {trial}")
         try:
-            ip("-n tickledger-try link add one type veth peer name other")
-            _run(["ip", "netns", "exec", "tickledger-try", "nft", "--file", "-"], _FIREWALL)
+            ip(f"-n {trial} link add one type veth peer name other")
+            _run(["ip", "netns", "exec", trial, "nft", "--file", "-"], _FIREWALL)
         finally:
-            ip("netns del tickledger-try")
+            ip(f"netns del {trial}")
     except ConfigurationError as error:
         return str(error)
     return ""
