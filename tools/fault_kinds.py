@@ -26,7 +26,7 @@ from tickledger.contract import CONTRACT_TABLES
 from tickledger.fault_points import LOG_VARIABLE, VARIABLE
 from tickledger.ledger import Ledger
 from tickledger.settings import PROJECT_ROOT
-from tickledger.stores import connect_mysql
+from tickledger.stores import IDLE_SECONDS, connect_mysql
 from tickledger.topic import LagMeter
 
 #: How long a fault may take to be met, and the stream to land again after it.
@@ -320,6 +320,28 @@ def second_stream(run: Run, _number: int) -> None:
     run.recovered(since)
 
 
+def frozen_and_replaced(run: Run, _number: int) -> None:
+    """SIGSTOP of the stream until MySQL has given up its lock; another one goes on; the first one wakes, and ends."""
+    run.wait_for_batches(1)
+    first, since = run.stream, time.monotonic()
+    processes = [psutil.Process(pid) for pid in (first.process.pid, first.python_pid())]
+    for process in processes:
+        process.suspend()
+    time.sleep(IDLE_SECONDS)
+    run.start_stream(run.kind.times)
+    try:
+        run.recovered(since)
+    finally:
+        for process in processes:
+            process.resume()
+    try:
+        if (code := first.wait(PATIENCE_SECONDS)) != 1:
+            run.problems.append(f"the stream that woke ended with exit code {code}: {first.output[-500:]}")
+    finally:
+        first.kill()
+    run.wait_for_batches(1)
+
+
 def midnight(run: Run, _number: int) -> None:
     """SIGKILL while the ticks' own time crosses midnight UTC; a batch must hold both days."""
     run.wait_for_batches(1)
@@ -583,6 +605,7 @@ KINDS = [
     Kind("topic recreated, no stream", topic_recreated(beside=False), 1),
     Kind("MySQL restored to an older backup", ledger_restored, 2),
     Kind("two streams on one topic", second_stream, 2),
+    Kind("SIGSTOP of the stream, another one goes on", frozen_and_replaced, 2),
     Kind("two producers, SIGKILL at random times", killed_at_random, 2, producers=2),
     Kind("midnight UTC inside a batch, SIGKILL", midnight, 2, late_ticks=False),
     Kind("rounds of dbt seed, run, run --full-refresh", dbt_beside, 50, rounds=True),
