@@ -24,7 +24,7 @@ from services.spark_cluster import MASTER, WORKER
 from tests.support.pipeline import Launch
 from tests.support.store_names import StoreNames
 from tickledger.replicas import keyspace_replicas, topic_replicas
-from tickledger.stores import mysql
+from tickledger.stores import fetch_rows, mysql
 from tickledger.topic import kafka_admin
 from tools.fault_kinds import Fault, Kind, Run, named_stores, why_no_mounts
 from tools.networked_hosts import DRIVER
@@ -206,6 +206,8 @@ def taken_over(*, semi_synchronous: bool) -> Fault:
             for leads in (True, False)
         )
         replica.check_serves()
+        # One that was made anew a moment ago begins at the first commit there ever was.
+        run.wait_until(lambda: _has_caught_up(replica, primary), "replica that has caught up")
         run.wait_for_batches(1)
         if not semi_synchronous:
             with mysql(replica.settings, replica.settings.mysql_root, database="mysql") as connection:
@@ -224,6 +226,14 @@ def taken_over(*, semi_synchronous: bool) -> Fault:
         services.server(primary.name).bring_up()
 
     return fault
+
+
+def _has_caught_up(replica: Server, primary: Server) -> bool:
+    """Whether a replica has, within a second, what its primary has now."""
+    with mysql(primary.settings, primary.settings.mysql_root, database="mysql") as there:
+        ((committed,),) = fetch_rows(there, "SELECT @@GLOBAL.gtid_binlog_pos")
+    with mysql(replica.settings, replica.settings.mysql_root, database="mysql") as here:
+        return fetch_rows(here, "SELECT MASTER_GTID_WAIT(%s, 1)", (committed,)) == [(0,)]
 
 
 def _promote(run: Run, replica: Server) -> None:
