@@ -23,7 +23,7 @@ from tests.support.instances import INSTANCE_VARIABLE, KEEP_VARIABLE
 from tests.support.oracle import Judgement, judge, wait_until_quiet
 from tests.support.pipeline import dbt_statements, fresh_pipeline
 from tickledger.command_line import run_app
-from tickledger.errors import ConfigurationError
+from tickledger.errors import ConfigurationError, TickledgerError
 from tickledger.stopping import interrupt_on_signals
 from tools.cluster_kinds import CLUSTER_KINDS, launch_of
 from tools.fault_kinds import KINDS, Kind, Run
@@ -55,7 +55,7 @@ def _judged(run: Run) -> FaultRow:
     try:
         for number in range(1 if kind.rounds else kind.times):
             run.kind.fault(run, number)
-    except (AssertionError, TimeoutError, OSError) as error:
+    except (AssertionError, TimeoutError, OSError, TickledgerError) as error:
         run.problems.append(f"fault {run.met + 1}: {error}")
     finally:
         for producer in run.producers:
