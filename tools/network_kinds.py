@@ -8,6 +8,7 @@ from services.kafka_server import KafkaServer
 from services.spark_cluster import MASTER
 from tools.cluster_kinds import (
     WORKERS,
+    Pick,
     controller,
     executors,
     leader,
@@ -31,12 +32,12 @@ def between(here: Sequence[str], there: Sequence[str]) -> Sides:
     return lambda _run, _number: (here, there)
 
 
-def a_cassandra_node(others: Sequence[str]) -> Sides:
-    """Between one node of Cassandra, any, and others."""
+def one_of(pick: Pick, others: Sequence[str]) -> Sides:
+    """Between one server, which is picked as for a death, and others; itself may stand among them."""
 
     def sides(run: Run, number: int) -> tuple[Sequence[str], Sequence[str]]:
-        (node,) = some(CassandraServer, 1)(run, number)
-        return [node.name], [other for other in others if other != node.name]
+        (server,) = pick(run, number)
+        return [server.name], others
 
     return sides
 
@@ -45,24 +46,6 @@ def two_brokers(run: Run, number: int) -> tuple[Sequence[str], Sequence[str]]:
     """Between two brokers, any."""
     one, other = some(KafkaServer, 2)(run, number)
     return [one.name], [other.name]
-
-
-def a_leader_and_the_others(run: Run, number: int) -> tuple[Sequence[str], Sequence[str]]:
-    """Between the broker that leads a partition, which clients still reach, and the other brokers."""
-    (broker,) = leader(run, number)
-    return [broker.name], [name for name in KAFKAS if name != broker.name]
-
-
-def a_leader_and_the_driver(run: Run, number: int) -> tuple[Sequence[str], Sequence[str]]:
-    """Between the broker that leads a partition and the stream's driver."""
-    (broker,) = leader(run, number)
-    return [broker.name], [DRIVER]
-
-
-def the_controller_and_the_others(run: Run, number: int) -> tuple[Sequence[str], Sequence[str]]:
-    """Between the broker that leads the controllers, which clients still reach, and the other brokers."""
-    (broker,) = controller(run, number)
-    return [broker.name], [name for name in KAFKAS if name != broker.name]
 
 
 def a_worker(others: Sequence[str]) -> Sides:
@@ -138,17 +121,20 @@ def _why_no_clocks() -> str:
     return why_no_hosts() or ("" if has_faketime() else "needs libfaketime, of Debian's package of that name")
 
 
+#: A node of Cassandra, any.
+a_node = some(CassandraServer, 1)
+
 #: For less and for more than each part waits: for an answer of MySQL 20 s, of Cassandra 15 s, for a broker's sign of
 #: life 9 s, for a replica of MySQL 10 s, for a worker's sign of life 60 s, and the driver for an executor's 120 s.
 NETWORK_KINDS = [
     _split("driver cut off from MySQL", between([DRIVER], ["mysql", "mysql-2"]), (4, 30), 6, lands=False),
-    _split("driver cut off from a Cassandra node", a_cassandra_node([DRIVER]), (5, 25), 6, lands=True),
-    _split("workers cut off from a Cassandra node", a_cassandra_node(WORKERS), (5, 25), 4, lands=True, on_spark=True),
-    _split("Cassandra node cut off from the others", a_cassandra_node(CASSANDRAS), (5, 40), 6, lands=True),
+    _split("driver cut off from a Cassandra node", one_of(a_node, [DRIVER]), (5, 25), 6, lands=True),
+    _split("workers cut off from a Cassandra node", one_of(a_node, WORKERS), (5, 25), 4, lands=True, on_spark=True),
+    _split("Cassandra node cut off from the others", one_of(a_node, CASSANDRAS), (5, 40), 6, lands=True),
     _split("broker cut off from another", two_brokers, (5, 20), 6, lands=True),
-    _split("leader cut off from the other brokers", a_leader_and_the_others, (5, 25), 6, lands=False),
-    _split("controller cut off from the other brokers", the_controller_and_the_others, (5, 25), 6, lands=False),
-    _split("driver cut off from a broker", a_leader_and_the_driver, (5, 25), 6, lands=False),
+    _split("leader cut off from the other brokers", one_of(leader, KAFKAS), (5, 25), 6, lands=False),
+    _split("controller cut off from the other brokers", one_of(controller, KAFKAS), (5, 25), 6, lands=False),
+    _split("driver cut off from a broker", one_of(leader, [DRIVER]), (5, 25), 6, lands=False),
     _split("primary cut off from its replica", between(["mysql"], ["mysql-2"]), (4, 25), 4, lands=True),
     _split("worker cut off from the driver", a_worker([DRIVER]), (10, 10, 150), 3, lands=False, on_spark=True),
     _split("worker cut off from Spark's master", a_worker([MASTER]), (10, 75), 4, lands=True, on_spark=True),
