@@ -140,8 +140,9 @@ class ForeignWorker:
         """Note which Pythons run below the worker, and as whom."""
         for one in psutil.Process(self.process.pid).children(recursive=True):
             with contextlib.suppress(psutil.Error):
-                if one.name().startswith("python3"):
-                    self.pythons[one.exe()] = one.uids().real
+                # One that has ended and waits to be reaped has a name, but no program any more.
+                if one.name().startswith("python3") and (program := one.exe()):
+                    self.pythons[program] = one.uids().real
 
     def stop(self) -> None:
         kill_tree(self.process)
