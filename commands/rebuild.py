@@ -48,8 +48,8 @@ def rebuild_day(settings: Settings, day: date) -> tuple[int, int]:
         # As of one moment; both servers refuse `SET TRANSACTION` in a transaction.
         connection.cursor().execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
         ranges, expired = read_ranges(connection), read_expired(connection)
-        connection.rollback()
-        sums = _sums(settings, day, ranges, expired)
+    sums = _sums(settings, day, ranges, expired)
+    with mysql(settings, settings.dbt_mysql, locks=True) as connection:
         newest_moved = newest_rolled_up(connection, lock=True)
         if newest_moved > ranges.newest_batch:
             raise LedgerMoved(f"batches up to {newest_moved} were rolled up meanwhile; run it again")

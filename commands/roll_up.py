@@ -88,7 +88,7 @@ def roll_up(settings: Settings, keep_days: int, told: Callable[[str], None] = la
     if MySQL is away; the transaction in flight is then undone.
     """
     rows = 0
-    with mysql(settings, settings.dbt_mysql) as connection:
+    with mysql(settings, settings.dbt_mysql, locks=True) as connection:
         exchange = read_exchange(connection)
         keep_from = exchange.day_of(datetime.now(UTC)) - timedelta(days=keep_days)
         kept = {"keep_from_day": keep_from, "keep_from": exchange.begin_of(keep_from)}

@@ -440,7 +440,7 @@ def _fill_mysql(settings: Settings, backup: Backup) -> None:
     lock.hold()
     try:
         _dbt(settings, "run")
-        with mysql(settings, settings.dbt_mysql) as connection:
+        with mysql(settings, settings.dbt_mysql, locks=True) as connection:
             cursor = connection.cursor()
             for table, columns in backup.mysql.items():
                 cursor.execute(f"DELETE FROM {table}")

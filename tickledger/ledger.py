@@ -363,7 +363,7 @@ class Ledger:
 
     @contextmanager
     def _transaction(self) -> Iterator[MySQLConnectionAbstract]:
-        with mysql(self._settings, idle_seconds=IDLE_SECONDS) as connection:
+        with mysql(self._settings, locks=True) as connection:
             try:
                 yield connection
             except IntegrityError as error:
@@ -739,7 +739,7 @@ class StreamLock:
         # Known before it is written: the answer may be lost.
         name = f"process {os.getpid()} on {socket.gethostname()}"[:255], utc_now()
         self._names.append(name)
-        with mysql(self._settings, idle_seconds=IDLE_SECONDS) as connection:
+        with mysql(self._settings, locks=True) as connection:
             connection.cursor().execute(
                 f"INSERT INTO {_LOCK_COLUMNS} VALUES ('holder', %s, %s)"
                 " ON DUPLICATE KEY UPDATE holder = VALUES(holder), since = VALUES(since)",

@@ -43,7 +43,7 @@ CONNECT_SECONDS = 5
 #: A MySQL server that hangs counts as down after this long; longer than any statement or lock wait of ours takes.
 ANSWER_SECONDS = 20
 CASSANDRA_REQUEST_SECONDS = 15
-#: For which MySQL keeps what a writer has locked from which it hears nothing.
+#: For which MySQL keeps what somebody has locked of whom it hears nothing.
 IDLE_SECONDS = 30
 #: What Cassandra's driver raises.
 CASSANDRA_ERRORS = (
@@ -72,14 +72,16 @@ _READ_ONLY = {errorcode.ER_OPTION_PREVENTS_STATEMENT, errorcode.ER_READ_ONLY_MOD
 
 @contextmanager
 def mysql(
-    settings: Settings, account: Account | None = None, *, database: str | None = None, idle_seconds: int | None = None
+    settings: Settings, account: Account | None = None, *, database: str | None = None, locks: bool = False
 ) -> Iterator[MySQLConnectionAbstract]:
     """A connection as of :func:`connect_mysql` for the block; closing it rolls back what is not committed.
 
+    A block that `locks` rows others wait for has only statements in it: MySQL, which nobody tells that a host is gone,
+    ends its connection after :data:`IDLE_SECONDS` without one.
     What the driver raises in the block is translated as by :func:`mysql_errors`.
     """
     with mysql_errors(settings):
-        connection = connect_mysql(settings, account, database=database, idle_seconds=idle_seconds)
+        connection = connect_mysql(settings, account, database=database, idle_seconds=IDLE_SECONDS if locks else None)
         try:
             yield connection
         finally:
