@@ -25,6 +25,7 @@ from tickledger.ledger import Ledger, utc_now
 from tickledger.plain_text import plain
 from tickledger.replicas import (
     IN_SYNC,
+    check_there_are_nodes,
     falls_short,
     keyspace_replicas,
     replication_map,
@@ -215,6 +216,10 @@ def _row_replicas(settings: Settings) -> str:
         raise Problem(
             f"{len(found.away)} of {counted(nodes, 'node')} without an answer: {', '.join(found.away)}", START
         )
+    try:
+        check_there_are_nodes(found.nodes, settings)
+    except ConfigurationError as error:
+        raise Problem(str(error), "correct .env") from None
     wanted = wanted_replicas(settings)
     for keyspace, replicas in found.keyspaces.items():
         if falls_short(replicas, settings):
@@ -252,9 +257,21 @@ def _mysql(settings: Settings) -> str:
     # On no database: before dbt has run, the stream's account may use none.
     with mysql(settings, database="") as connection:
         number = fetch_rows(connection, "SELECT VERSION()")[0][0]
+        asks = dict(fetch_rows(connection, "SHOW GLOBAL VARIABLES LIKE 'rpl_semi_sync_%_enabled'"))
+        answers = dict(fetch_rows(connection, "SHOW GLOBAL STATUS LIKE 'Rpl_semi_sync_%_clients'"))
     check_writable(settings)
     where = f"{settings.mysql_host}:{settings.mysql_port}"
-    return f"{number} at {where}, database {settings.mysql_database}, as {settings.mysql.user}"
+    found = f"{number} at {where}, database {settings.mysql_database}, as {settings.mysql.user}"
+    if "ON" not in (asks.get(f"rpl_semi_sync_{name}_enabled") for name in _PRIMARY):
+        return found
+    replicas = sum(map(int, answers.values()))
+    if not replicas:
+        raise Problem(f"{where} commits on no replica: one that takes over would lack what comes now", START)
+    return f"{found}, commits on {counted(replicas, 'replica')}"
+
+
+#: What a primary is called: in MariaDB, and in MySQL.
+_PRIMARY = ("master", "source")
 
 
 def _clock(settings: Settings) -> str:

@@ -6,9 +6,8 @@ from contextlib import AbstractContextManager
 from cassandra.cluster import Session
 from pydantic import SecretStr
 
-from tickledger.counted import counted
 from tickledger.errors import CertificateRefused, ConfigurationError, StoreUnavailable
-from tickledger.replicas import ANY, nodes_by_datacenter, replication_map, wanted_replicas
+from tickledger.replicas import check_there_are_nodes, nodes_by_datacenter, replication_map, wanted_replicas
 from tickledger.settings import ADMIN, Account, Settings
 from tickledger.stores import cassandra
 from tickledger.tick import cassandra_columns, cassandra_tables
@@ -85,20 +84,9 @@ def create_roles_and_tables(settings: Settings) -> None:
 def _create_keyspace(session: Session, settings: Settings) -> None:
     if settings.cassandra_keyspace in session.cluster.metadata.keyspaces:
         return
-    nodes, replicas = nodes_by_datacenter(session), wanted_replicas(settings)
-    for name, count in replicas.items():
-        there = sum(map(len, nodes.values())) if name == ANY else len(nodes.get(name, ()))
-        # Cassandra itself would take more than it has nodes for, and then no row.
-        if count > there:
-            has = ", ".join(f"{counted(len(some), 'node')} in {centre}" for centre, some in nodes.items())
-            raise ConfigurationError(
-                f"CASSANDRA_REPLICATION is {settings.cassandra_replication!r}; it should ask for no more than Cassandra"
-                f" at {','.join(settings.cassandra_hosts)} has: {has}"
-            )
-    _run(
-        session,
-        f"CREATE KEYSPACE IF NOT EXISTS {settings.cassandra_keyspace} WITH replication = {replication_map(replicas)}",
-    )
+    check_there_are_nodes(nodes_by_datacenter(session), settings)
+    replication = replication_map(wanted_replicas(settings))
+    _run(session, f"CREATE KEYSPACE IF NOT EXISTS {settings.cassandra_keyspace} WITH replication = {replication}")
 
 
 def keyspace_rights(settings: Settings) -> Iterator[str]:

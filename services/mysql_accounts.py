@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from tickledger.errors import ConfigurationError
 from tickledger.settings import Account, Settings
-from tickledger.stores import fetch_rows, mysql
+from tickledger.stores import check_writable, fetch_rows, mysql
 
 _DDL = (
     "SELECT, INSERT, UPDATE, DELETE, CREATE, DROP, ALTER, INDEX, CREATE VIEW, SHOW VIEW, CREATE TEMPORARY TABLES,"
@@ -48,9 +48,11 @@ def create_accounts(settings: Settings, hosts: Sequence[str] = ()) -> None:
     """Create or renew the accounts for clients from `hosts`; their passwords become the settings' at every run.
 
     Without `hosts` for those from which the superuser may log in. The rights of dbt hold in MYSQL_DATABASE and in
-    databases whose names begin so, which are the tests'. Logs in as MYSQL_ROOT_USER.
+    databases whose names begin so, which are the tests'. Logs in as MYSQL_ROOT_USER. Raises StoreReadOnly for a
+    replica, which must have no commit of its own.
     """
     refuse_taken_names(settings)
+    check_writable(settings, settings.mysql_root)
     with mysql(settings, settings.mysql_root, database="mysql") as connection:
         cursor = connection.cursor()
         hosts = hosts or (fetch_rows(connection, "SELECT CURRENT_USER()")[0][0].rpartition("@")[2],)

@@ -108,7 +108,10 @@ def _wait(connection: MySQLConnectionAbstract, settings: Settings) -> None:
     while problem := _problem(status := _status(connection)):
         gave_up = "No" in (status["Slave_IO_Running"], status["Slave_SQL_Running"]) and _error(status)
         if gave_up or time.monotonic() > deadline:
-            raise TickledgerError(f"MySQL at {settings.mysql_host}:{settings.mysql_port} {problem}")
+            raise TickledgerError(
+                f"MySQL at {settings.mysql_host}:{settings.mysql_port} {problem};"
+                " docs/clusters.md, 'One on this machine', says how it begins anew"
+            )
         time.sleep(0.2)
 
 

@@ -162,6 +162,10 @@ CASES: dict[str, tuple[Doctored, str]] = {
         _set(CASSANDRA_CONSISTENCY="ONE"),
         "CASSANDRA_CONSISTENCY is 'ONE'; it should be LOCAL_QUORUM, QUORUM or ALL",
     ),
+    "a host of Cassandra too few": (
+        _set(CASSANDRA_HOSTS="127.0.0.1,"),
+        "CASSANDRA_HOSTS is '127.0.0.1,'; it should be a host, or several",
+    ),
     "no host of Cassandra": (_set(CASSANDRA_HOSTS=""), "CASSANDRA_HOSTS is ''; it should be a host, or several"),
     "a host of Cassandra that nobody knows": (
         _set(CASSANDRA_HOSTS="nowhere.invalid"),

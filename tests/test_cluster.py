@@ -16,14 +16,15 @@ from commands.reconcile import reconcile
 from services.hosts import LOOPBACK
 from services.instance import Instance
 from services.kafka_server import KafkaServer
+from services.mysql_accounts import create_accounts
 from services.mysql_replication import follow, lead
 from services.server import name_of
 from tests.support.browser import wait_until
 from tests.support.instances import instance_name
-from tests.support.pipeline import Pipeline, StreamProcess, dbt_statements, fresh_pipeline
+from tests.support.pipeline import Pipeline, StreamProcess, cassandra_admin, dbt_statements, fresh_pipeline
 from tests.test_stream import ticks
 from tickledger import stores
-from tickledger.errors import ConfigurationError, TickledgerError
+from tickledger.errors import ConfigurationError, StoreReadOnly, TickledgerError
 from tickledger.settings import Settings
 from tickledger.stores import cassandra, connect_mysql, fetch_rows
 
@@ -84,6 +85,27 @@ def test_data_of_three_nodes_do_not_become_those_of_one(cluster: Instance) -> No
     with pytest.raises(ConfigurationError, match=r"^--nodes is 1; instance \S+ has data of 3 nodes of each kind: "):
         cluster.prepare(nodes=1)
     assert len(cluster.settings().cassandra_hosts) == 3
+
+
+def test_the_doctor_says_how_rows_get_the_replicas_that_they_lack(pipeline: Pipeline) -> None:
+    keyspace = pipeline.settings.cassandra_keyspace
+    with cassandra_admin(pipeline.settings) as admin:
+        few = "{'class': 'SimpleStrategy', 'replication_factor': 1}"
+        admin.execute(f"ALTER KEYSPACE {keyspace} WITH replication = {few}", timeout=60)
+        try:
+            (fact,) = bad(pipeline.settings)
+        finally:
+            three = few.replace("1", "3")
+            admin.execute(f"ALTER KEYSPACE {keyspace} WITH replication = {three}", timeout=60)
+    assert fact.found == f"1 in keyspace {keyspace}; CASSANDRA_REPLICATION is 3"
+    assert f"WITH replication = {three}, then on each node nodetool repair" in fact.fix
+
+
+def test_set_up_leaves_a_replica_alone(cluster: Instance) -> None:
+    replica = cluster.server("mysql-2").settings
+    with pytest.raises(StoreReadOnly, match=rf"^MYSQL_HOST is '{replica.mysql_host}'; .* read-only, as a replica is"):
+        create_accounts(replica)
+    cluster.server("mysql-2").check_serves()
 
 
 def test_ticks_land_while_some_are_away_and_the_doctor_says_who(cluster: Instance, pipeline: Pipeline) -> None:

@@ -130,11 +130,17 @@ DOCTORED: dict[str, tuple[Callable[[Pipeline, Path], Settings], str, str, str]] 
         "unclean.leader.election.enable is true",
         "make services",
     ),
-    "fewer replicas of the rows than are asked for": (
+    "more replicas of the rows than there are nodes": (
         _with(cassandra_replication="datacenter1:3"),
         "rows' replicas",
-        "1 in keyspace trading_",
-        "WITH replication = {'class': 'NetworkTopologyStrategy', 'datacenter1': 3}, then on each node nodetool repair",
+        "CASSANDRA_REPLICATION is 'datacenter1:3'; it should ask for no more than Cassandra",
+        "correct .env",
+    ),
+    "replicas of the rows in a data centre that is not there": (
+        _with(cassandra_replication="dc9:1"),
+        "rows' replicas",
+        "CASSANDRA_REPLICATION is 'dc9:1'; it should ask for no more than Cassandra",
+        "correct .env",
     ),
     "a data centre that is not there": (
         _with(cassandra_datacenter="dc9"),

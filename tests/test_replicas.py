@@ -36,6 +36,16 @@ def test_replication_is_a_number_or_one_for_each_data_centre(text: str, wanted: 
     assert replication_map(wanted) == cql
 
 
+def test_a_list_may_have_spaces_between(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", "one:1, two:2")
+    monkeypatch.setenv("CASSANDRA_HOSTS", "one, two")
+    monkeypatch.setenv("CASSANDRA_REPLICATION", "dc1:3, dc2:2 ")
+    settings = load_settings(PROJECT_ROOT / ".env.example")
+    assert settings.kafka_bootstrap_servers == "one:1,two:2"
+    assert settings.cassandra_hosts == ("one", "two")
+    assert wanted_replicas(settings) == IN_TWO
+
+
 @pytest.mark.parametrize(
     ("found", "text", "datacenter", "short"),
     [

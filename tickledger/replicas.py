@@ -11,6 +11,8 @@ from cassandra.pool import Host
 from kafka import KafkaAdminClient
 from kafka.admin import ConfigResource, ConfigResourceType
 
+from tickledger.counted import counted
+from tickledger.errors import ConfigurationError
 from tickledger.settings import NO_DATACENTER, Settings
 from tickledger.stores import CASSANDRA_ERRORS, CONNECT_SECONDS, cassandra
 from tickledger.topic import UNCLEAN_ELECTION, kafka_admin, once_taken_over, topic_missing
@@ -88,6 +90,21 @@ def replication_map(replicas: Mapping[str, int]) -> str:
         return f"{{'class': 'SimpleStrategy', 'replication_factor': {replicas[ANY]}}}"
     each = "".join(f", '{name}': {count}" for name, count in replicas.items())
     return f"{{'class': 'NetworkTopologyStrategy'{each}}}"
+
+
+def check_there_are_nodes(nodes: Mapping[str, tuple[str, ...]], settings: Settings) -> None:
+    """Raise ConfigurationError where CASSANDRA_REPLICATION asks for more replicas than there are `nodes`.
+
+    Cassandra itself would take that, and then no row.
+    """
+    for name, count in wanted_replicas(settings).items():
+        there = sum(map(len, nodes.values())) if name == ANY else len(nodes.get(name, ()))
+        if count > there:
+            has = ", ".join(f"{counted(len(some), 'node')} in {centre}" for centre, some in nodes.items())
+            raise ConfigurationError(
+                f"CASSANDRA_REPLICATION is {settings.cassandra_replication!r}; it should ask for no more than Cassandra"
+                f" at {','.join(settings.cassandra_hosts)} has: {has}"
+            )
 
 
 def falls_short(found: Mapping[str, int], settings: Settings) -> bool:

@@ -222,7 +222,16 @@ class Settings(BaseSettings):
     @field_validator("cassandra_hosts", mode="before")
     @classmethod
     def _split_hosts(cls, value: object) -> object:
-        return tuple(host.strip() for host in value.split(",")) if isinstance(value, str) else value
+        if not isinstance(value, str):
+            return value
+        if "" in (hosts := _split(value)):
+            raise ValueError("an empty one")
+        return hosts
+
+    @field_validator("kafka_bootstrap_servers", "cassandra_replication", mode="before")
+    @classmethod
+    def _without_spaces_between(cls, value: object) -> object:
+        return ",".join(_split(value)) if isinstance(value, str) else value
 
     @field_validator("kafka_min_in_sync_replicas")
     @classmethod
@@ -254,7 +263,7 @@ class Settings(BaseSettings):
     def _split_rules(cls, value: object) -> object:
         if not isinstance(value, str):
             return value
-        return () if value == "none" else tuple(rule.strip() for rule in value.split(","))
+        return () if value == "none" else _split(value)
 
     @field_validator("feed_file", mode="before")
     @classmethod
@@ -296,6 +305,10 @@ class Settings(BaseSettings):
     @classmethod
     def _below_the_project(cls, value: Path) -> Path:
         return value if value.is_absolute() else PROJECT_ROOT / value
+
+
+def _split(value: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in value.split(","))
 
 
 def env_file() -> Path:

@@ -172,10 +172,10 @@ def _mysql_error(error: mysql_driver.Error, settings: Settings, account: Account
     return StoreUnavailable(f"{where} (MYSQL_HOST, MYSQL_PORT) does not answer: {first_sentence(error)}")
 
 
-def check_writable(settings: Settings) -> None:
-    """Raise StoreReadOnly if MySQL takes no writes."""
-    with mysql(settings, database="") as connection:
-        # Where super_read_only is set, this is too. No account of ours may write in spite of it.
+def check_writable(settings: Settings, account: Account | None = None) -> None:
+    """Raise StoreReadOnly if MySQL takes no writes. `account`, the stream's by default, is who asks."""
+    with mysql(settings, account, database="") as connection:
+        # Where super_read_only is set, this is too. A superuser may write in spite of it, and must not.
         if fetch_rows(connection, "SELECT @@GLOBAL.read_only")[0][0] not in (0, "OFF"):
             raise StoreReadOnly(read_only_line(settings))
 
