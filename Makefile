@@ -35,7 +35,7 @@ native:  ## Say whether the servers of `make services` can run on this machine
 	  exit 2; } ;; esac
 
 demo: native $(INSTALLED)  ## Run it all: servers, producer, stream, dashboard. SECONDS=60 stops by itself. NODES=3: on a cluster
-	@exec $(BIN)/python demo.py --seconds $(SECONDS) $(if $(NODES),--nodes $(NODES))
+	@exec $(BIN)/python demo.py --seconds $(SECONDS) $(if $(filter 1,$(SECURE)),--secure) $(if $(NODES),--nodes $(NODES))
 
 test: native $(INSTALLED)  ## Lint, types and all tests, on real servers that they start themselves
 	@$(MAKE) --no-print-directory lint

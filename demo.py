@@ -76,12 +76,12 @@ class Part:
 class Demo:
     """One run of the demo."""
 
-    def __init__(self, seconds: float, rounds_per_second: float, nodes: int | None = None) -> None:
+    def __init__(self, seconds: float, rounds_per_second: float, *, secure: bool, nodes: int | None) -> None:
         self._seconds = seconds
         self._rounds_per_second = rounds_per_second
         self._stop = threading.Event()
         self._parts: list[Part] = []
-        self._nodes = nodes
+        self._secure, self._nodes = secure, nodes
         self._instance = Instance("demo")
 
     def run(self) -> bool:
@@ -110,7 +110,7 @@ class Demo:
     def _servers(self) -> Iterator[None]:
         say("servers: Kafka, Cassandra and MySQL")
         ran_before = bool(self._instance.running())
-        self._instance.start(nodes=self._nodes)
+        self._instance.start(secure=self._secure, nodes=self._nodes)
         try:
             yield
         finally:
@@ -317,10 +317,11 @@ def _require_free_port(port: int) -> None:
 def main(
     seconds: Annotated[float, typer.Option(min=0, help="Stop after so many seconds; 0 runs until Ctrl-C.")] = 0,
     rounds_per_second: Annotated[float, typer.Option(min=0, help="Rounds that the producer sends a second.")] = 5,
+    secure: Annotated[bool, typer.Option("--secure", help="Servers with TLS and accounts, from now on.")] = False,
     nodes: Annotated[int | None, typer.Option(min=1, help="How many servers of each kind: 1, or 3.")] = None,
 ) -> None:
     """Run the whole pipeline on this machine and sum up what landed."""
-    if not Demo(seconds, rounds_per_second, nodes).run():
+    if not Demo(seconds, rounds_per_second, secure=secure, nodes=nodes).run():
         raise typer.Exit(1)
 
 

@@ -28,9 +28,9 @@ from tickledger.replicas import (
     check_there_are_nodes,
     falls_short,
     keyspace_replicas,
+    replicas_instead,
     replication_map,
     topic_replicas,
-    wanted_replicas,
 )
 from tickledger.settings import NO_FILE, PROJECT_ROOT, Settings, env_file, load_settings
 from tickledger.start_up import check_continuity
@@ -220,14 +220,14 @@ def _row_replicas(settings: Settings) -> str:
         check_there_are_nodes(found.nodes, settings)
     except ConfigurationError as error:
         raise Problem(str(error), "correct .env") from None
-    wanted = wanted_replicas(settings)
     for keyspace, replicas in found.keyspaces.items():
         if falls_short(replicas, settings):
-            alter = f"ALTER KEYSPACE {keyspace} WITH replication = {replication_map(wanted)}"
+            instead = replication_map(replicas_instead(replicas, settings))
             raise Problem(
                 f"{_replicas_in_words(replicas)} in keyspace {keyspace};"
                 f" CASSANDRA_REPLICATION is {settings.cassandra_replication}",
-                f"as a superuser {alter}, then on each node nodetool repair --full {keyspace}",
+                f"as a superuser ALTER KEYSPACE {keyspace} WITH replication = {instead}, then on each node nodetool"
+                f" repair --full {keyspace}",
             )
     return (
         f"{_replicas_in_words(found.keyspaces[settings.cassandra_keyspace])} of each row, {counted(nodes, 'node')} up"

@@ -10,10 +10,12 @@ import shutil
 import sys
 from pathlib import Path
 
+from dotenv import dotenv_values
+
 from services.jars import SPARK_KAFKA, classpath, fetch
 from services.java import SERVICES_DIR, SETTINGS, java_home
 from tickledger.errors import run_command
-from tickledger.settings import PROJECT_ROOT
+from tickledger.settings import PROJECT_ROOT, env_file
 
 FOLDER = SERVICES_DIR / SETTINGS
 #: The archive of Spark's classes, and its jars: a folder without the version of Python in its name.
@@ -35,7 +37,7 @@ def write_settings() -> Path:
         "spark.jars": ",".join(map(str, sorted(kafka.glob("*.jar")))),
     }
     # Parts of Spark on other machines show each other one secret; without it, a start makes its own.
-    if secret := os.environ.get("SPARK_PASSWORD"):
+    if secret := os.environ.get("SPARK_PASSWORD") or dotenv_values(env_file()).get("SPARK_PASSWORD"):
         own["spark.authenticate.secret"] = secret
     text = "# Written at every start of Spark from the project's spark-defaults.conf; change that instead.\n"
     text += (PROJECT_ROOT / "spark-defaults.conf").read_text()

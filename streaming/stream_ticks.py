@@ -17,6 +17,7 @@ from typing import Annotated, Any
 import typer
 from py4j.clientserver import ClientServer
 from py4j.protocol import Py4JError, Py4JJavaError
+from pyspark import SparkConf
 from pyspark.errors import PySparkException
 from pyspark.java_gateway import ensure_callback_server_started
 from pyspark.sql import DataFrame, SparkSession
@@ -82,6 +83,8 @@ class TickStream:
         blocks = _new_scratch(self._settings.stream_scratch_dir)
         try:
             spark = spark_session(self._settings, blocks)
+        except Py4JJavaError as error:
+            raise ConfigurationError(_why_no_spark(error)) from None
         except (Py4JError, OSError) as error:
             raise SparkDied(f"Spark does not start ({type(error).__name__}); its own reason stands above") from None
         self._block_folders = _block_folders(blocks)
@@ -394,6 +397,15 @@ def planned_offsets(scratch: Path, spark_batch_id: int) -> dict[str, dict[int, i
         return {topic: {int(one): int(end) for one, end in ends.items()} for topic, ends in planned.items()}
     except (OSError, ValueError, TypeError, AttributeError, IndexError) as error:
         raise ScratchDamaged(f"Spark's checkpoint in {scratch} is damaged: {type(error).__name__}") from None
+
+
+def _why_no_spark(error: Py4JJavaError) -> str:
+    reason = plain(_root_cause(error.java_exception.toString()))
+    master = SparkConf().get("spark.master") or ""
+    if not master.startswith("local"):
+        # That it is away, or has another secret, stands in Spark's log alone.
+        reason = f"--master is {master}; it should be one that answers, and whose secret is SPARK_PASSWORD ({reason})"
+    return f"Spark does not start: {reason}"
 
 
 def _root_cause(text: str) -> str:

@@ -1,7 +1,10 @@
 """Whether Spark's workers run the code that the driver runs: an archive that travels may be of an earlier day."""
 
+import sys
 from collections.abc import Callable
 
+from py4j.protocol import Py4JJavaError
+from pyspark.errors import PySparkException
 from pyspark.sql import SparkSession
 
 from tickledger.errors import ConfigurationError
@@ -10,17 +13,32 @@ from tickledger.errors import ConfigurationError
 def refuse_other_code(spark: SparkSession) -> None:
     """Raise ConfigurationError where the workers of a cluster have another version of these packages than the driver.
 
-    Their rows would be those of that version: without a field that was added since, say. Asks one worker; all of them
-    get the same archive.
+    Their rows would be those of that version: without a field that was added since, say. Also where they have no Python
+    that runs it. Asks one worker; all of them get the same archive.
     """
-    if str(spark.sparkContext.master).startswith("local"):
+    context = spark.sparkContext
+    if str(context.master).startswith("local"):
         return
     digest = _digest_of_code()
-    if spark.sparkContext.parallelize([0], 1).map(digest).collect() != [digest(0)]:
+    try:
+        found = context.parallelize([0], 1).map(digest).collect()
+    except (Py4JJavaError, PySparkException) as error:
+        if not any(said in str(error) for said in _NO_PYTHON):
+            raise
+        raise ConfigurationError(
+            f"spark.pyspark.python is {context.pythonExec!r}; on each worker it should be a Python"
+            f" {sys.version_info.major}.{sys.version_info.minor} with what tasks import: 'make archive' packs one, for"
+            " --archives"
+        ) from None
+    if found != [digest(0)]:
         raise ConfigurationError(
             "spark.archives holds, or the workers have installed, other code than this folder; it should be the same:"
             " 'make archive' packs it anew"
         )
+
+
+#: What Spark says where a worker finds no Python, one without our packages, or another version.
+_NO_PYTHON = ("Cannot run program", "Error from python worker", "PYTHON_VERSION_MISMATCH")
 
 
 def _digest_of_code() -> Callable[[int], str]:

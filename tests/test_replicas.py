@@ -13,7 +13,7 @@ from streaming.stream_ticks import TickStream
 from tests.support.pipeline import Pipeline, cassandra_admin, read_only
 from tickledger.errors import ConfigurationError, StoreReadOnly
 from tickledger.ledger import Ledger, StreamLock
-from tickledger.replicas import falls_short, replicas_of_topic, replication_map, wanted_replicas
+from tickledger.replicas import falls_short, replicas_instead, replicas_of_topic, replication_map, wanted_replicas
 from tickledger.settings import PROJECT_ROOT, Settings, load_settings
 
 EXAMPLE = load_settings(PROJECT_ROOT / ".env.example")
@@ -62,6 +62,23 @@ def test_a_list_may_have_spaces_between(monkeypatch: pytest.MonkeyPatch) -> None
 )
 def test_a_keyspace_falls_short_of_the_settings(found: dict[str, int], text: str, datacenter: str, short: bool) -> None:
     assert falls_short(found, with_replication(text, datacenter)) == short
+
+
+@pytest.mark.parametrize(
+    ("found", "text", "datacenter", "instead"),
+    [
+        (SIMPLE, "3", "none", {"": 3}),
+        (SIMPLE, "dc1:3", "dc1", {"dc1": 3}),
+        (IN_TWO, "3", "none", {"dc1": 3, "dc2": 3}),
+        (IN_TWO, "3", "dc2", {"dc1": 3, "dc2": 3}),
+        (IN_TWO, "4", "dc1", {"dc1": 4, "dc2": 2}),
+        (IN_TWO, "dc1:3,dc2:3", "none", {"dc1": 3, "dc2": 3}),
+    ],
+)
+def test_a_keyspace_stays_in_its_data_centres(
+    found: dict[str, int], text: str, datacenter: str, instead: dict[str, int]
+) -> None:
+    assert replicas_instead(found, with_replication(text, datacenter)) == instead
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import secrets
 import shutil
 import socket
@@ -106,6 +107,30 @@ def test_workers_with_other_code_than_the_driver_are_refused(
     finally:
         stream.kill()
     assert stream.lines[-1].startswith("error: spark.archives holds, or the workers have installed, other code than")
+
+
+@pytest.mark.parametrize(
+    ("archive", "said"),
+    [
+        ([], "spark.pyspark.python is './environment/bin/python'; on each worker it should be a Python 3.* with "),
+        (
+            ["--archives", "/nowhere/environment.tar.gz#environment"],
+            r"Spark does not start: --master is spark://\S+; it should .*NoSuchFileException: /nowhere/environment",
+        ),
+    ],
+    ids=["none", "one that is not there"],
+)
+def test_workers_without_a_python_are_told_in_one_line(
+    cluster: Cluster, pipeline: Pipeline, archive: list[str], said: str
+) -> None:
+    pipeline.send([ticks(pipeline, 1)])
+    options = ["--master", cluster.start(1), *archive, "--conf", "spark.pyspark.python=./environment/bin/python"]
+    stream = StreamProcess(pipeline, *options, once=True, environment={"SPARK_PASSWORD": cluster.secret})
+    try:
+        assert stream.wait(120) == 2, stream.output
+    finally:
+        stream.kill()
+    assert re.match(f"error: {said}", stream.lines[-1])
 
 
 class ForeignWorker:

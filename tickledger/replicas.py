@@ -118,6 +118,15 @@ def falls_short(found: Mapping[str, int], settings: Settings) -> bool:
     return any(found.get(name, found.get(ANY, 0) if len(wanted) == 1 else 0) < count for name, count in wanted.items())
 
 
+def replicas_instead(found: Mapping[str, int], settings: Settings) -> dict[str, int]:
+    """What a keyspace that falls short should have; a number in the settings leaves it in the data centres it is in."""
+    wanted, here = wanted_replicas(settings), settings.cassandra_datacenter
+    if ANY in found or ANY not in wanted:
+        return wanted
+    raised = found.keys() if here == NO_DATACENTER else {here}
+    return {**found, **{name: max(found.get(name, 0), wanted[ANY]) for name in raised}}
+
+
 def keyspace_replicas(settings: Settings) -> KeyspaceReplicas:
     """Ask Cassandra, and each of its nodes whether it answers, with CASSANDRA_USER. Raises TickledgerError."""
     with cassandra(settings) as session:
