@@ -107,6 +107,10 @@ CASES: dict[str, tuple[Doctored, str]] = {
         _set(KAFKA_BOOTSTRAP_SERVERS="localhost"),
         "KAFKA_BOOTSTRAP_SERVERS is 'localhost'; it should be host:port, or several separated by commas",
     ),
+    "a broker at a port beyond the last": (
+        _set(KAFKA_BOOTSTRAP_SERVERS="127.0.0.1:9092,127.0.0.1:65536"),
+        "KAFKA_BOOTSTRAP_SERVERS is '127.0.0.1:9092,127.0.0.1:65536'; it should be host:port, or several",
+    ),
     "no broker at the port": (
         _closed_port("KAFKA_BOOTSTRAP_SERVERS", "127.0.0.1:"),
         r"Kafka at 127.0.0.1:\d+ \(KAFKA_BOOTSTRAP_SERVERS\) does not answer",

@@ -43,6 +43,9 @@ Replicas = Annotated[int, Field(ge=1, le=99)]
 #: Names that are written into SQL and CQL as identifiers.
 _IDENTIFIER = "a lower-case name of letters, digits and '_', at most 48"
 Identifier = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,47}$", description=_IDENTIFIER)]
+#: As Kafka's Java client takes them, and no port beyond the last.
+_PORT = r"(?:[1-9]\d{0,3}|[1-5]\d{4}|6[0-4]\d{3}|65[0-4]\d\d|655[0-2]\d|6553[0-5])"
+_BROKER = rf"[A-Za-z0-9._%-]+:{_PORT}"
 _DATACENTER, _REPLICAS = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,47}", r"[1-9]\d?"
 FEED_RULES: tuple[str, ...] = get_args(FeedRule)
 
@@ -124,7 +127,8 @@ class Settings(BaseSettings):
     )
 
     kafka_bootstrap_servers: str = Field(
-        pattern=r"^[^\s:,]+:\d+(,[^\s:,]+:\d+)*$", description="host:port, or several separated by commas"
+        pattern=rf"^{_BROKER}(,{_BROKER})*$",
+        description="host:port, or several separated by commas, with ports from 1 to 65535",
     )
     kafka_topic: str = Field(
         pattern=r"^[A-Za-z0-9._-]{1,249}$", description="a topic's name of letters, digits, '.', '_' and '-'"
