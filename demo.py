@@ -125,7 +125,12 @@ class Demo:
         log = DEMO_FOLDER / f"dbt-{command}.log"
         with log.open("w") as output:
             done = subprocess.run(
-                [_script("dbt"), command], cwd=PROJECT_ROOT / "dbt_project", stdout=output, stderr=subprocess.STDOUT
+                [_script("dbt"), command],
+                cwd=PROJECT_ROOT / "dbt_project",
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                # Ctrl-C lets it end.
+                start_new_session=True,
             )
         if done.returncode:
             raise _failed(f"dbt {command} failed", log)

@@ -6,6 +6,7 @@ that both are linked to, but for glibc. So a worker needs Spark and its Java, no
 Linux of this machine's architecture whose glibc is at least as new.
 """
 
+import contextlib
 import io
 import os
 import re
@@ -64,9 +65,10 @@ def write_archive(path: Path = ARCHIVE) -> Path:
                 archive.add(file.resolve(), name, recursive=False, filter=_nobodys)
         return fresh.replace(path)
     except OSError as error:
-        raise TickledgerError(f"{path} cannot be written: {error.filename}: {error.strerror}") from None
+        raise TickledgerError(f"{path} cannot be written: {error.filename or fresh}: {error.strerror}") from None
     finally:
-        fresh.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            fresh.unlink()
 
 
 def submit_options(master: str, archive: Path) -> list[str]:

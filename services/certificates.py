@@ -15,6 +15,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from services.hosts import Hosts
 from services.server import NODES
 
+HOST = "localhost"
 #: Of all nodes that there may be on this machine.
 ADDRESSES = tuple(Hosts().address(f"node-{node}") for node in range(1, max(NODES) + 1))
 VALID_DAYS = 365
@@ -37,20 +38,15 @@ class Authority:
             .sign(self._key, SHA256())
         )
 
-    def write(
-        self, folder: Path, *, host: str = "localhost", addresses: Sequence[str] = ADDRESSES, until: datetime
-    ) -> None:
+    def write(self, folder: Path, *, host: str = HOST, addresses: Sequence[str] = ADDRESSES, until: datetime) -> None:
         """Write ca.pem, server.pem, server.key and both of the latter as server-with-key.pem.
 
         The server's certificate names `host` and `addresses` and is valid until `until` (UTC).
         """
         key = ec.generate_private_key(ec.SECP256R1())
-        names = x509.SubjectAlternativeName(
-            [x509.DNSName(host), *(x509.IPAddress(ip_address(one)) for one in addresses)]
-        )
         certificate = (
             _builder(_named(host), self._name, key.public_key(), until)
-            .add_extension(names, critical=False)
+            .add_extension(_names(host, addresses), critical=False)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(
                 x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]),
@@ -73,15 +69,22 @@ class Authority:
 def make_certificates(folder: Path) -> bool:
     """Make an authority and a certificate for the servers here in `folder`, valid for a year.
 
-    A set that is there and valid for 30 more days stays; returns whether a new one was made.
+    A set that is there, has all names and is valid for 30 more days stays; returns whether a new one was made.
     """
-    there = folder / "ca.pem"
+    there = folder / "server.pem"
     if there.exists():
-        valid_until = x509.load_pem_x509_certificate(there.read_bytes()).not_valid_after_utc
-        if valid_until - datetime.now(UTC) > timedelta(days=RENEW_DAYS):
+        found = x509.load_pem_x509_certificate(there.read_bytes())
+        has_all = found.extensions.get_extension_for_class(x509.SubjectAlternativeName).value == _names(HOST, ADDRESSES)
+        if has_all and found.not_valid_after_utc - datetime.now(UTC) > timedelta(days=RENEW_DAYS):
             return False
     Authority("tickledger services").write(folder, until=datetime.now(UTC) + timedelta(days=VALID_DAYS))
     return True
+
+
+def _names(host: str, addresses: Sequence[str]) -> x509.SubjectAlternativeName:
+    # MariaDB's replica compares its primary's address with names of hosts alone.
+    hosts = [x509.DNSName(one) for one in (host, *addresses)]
+    return x509.SubjectAlternativeName([*hosts, *(x509.IPAddress(ip_address(one)) for one in addresses)])
 
 
 def _builder(

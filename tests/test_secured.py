@@ -21,7 +21,7 @@ from kafka.admin import NewTopic
 from kafka.errors import AuthorizationError, KafkaError
 
 from dashboard.readers import CassandraReader, MySQLReader
-from services.certificates import Authority
+from services.certificates import Authority, make_certificates
 from services.instance import Instance
 from tests.support.instances import KEEP_VARIABLE, instance_name
 from tests.support.pipeline import environment_for
@@ -318,6 +318,12 @@ def test_sparks_workers_get_the_certificates_with_the_settings(secured: Secured,
 
     connect_cassandra(there).cluster.shutdown()
     assert "BEGIN CERTIFICATE" in spark_kafka_options(there)["kafka.ssl.truststore.certificates"]
+
+
+def test_a_certificate_that_lacks_an_address_is_made_anew(tmp_path: Path) -> None:
+    Authority("of one server").write(tmp_path, addresses=["127.0.0.1"], until=datetime.now(UTC) + timedelta(days=99))
+    assert make_certificates(tmp_path)
+    assert not make_certificates(tmp_path)
 
 
 def test_an_expired_certificate_is_refused_by_every_client(secured: Secured) -> None:

@@ -425,6 +425,12 @@ class TestKilledServers:
         assert cursor.fetchall() == [(7,)]
         connection.close()
 
+    def test_a_replica_follows_over_tls(self, scratch_instance: Instance) -> None:
+        scratch_instance.prepare(secure=True, nodes=3)
+        for name in ("mysql", "mysql-2"):
+            scratch_instance.server(name).bring_up()
+            scratch_instance.server(name).check_serves()
+
     def test_cassandra_comes_back_with_every_row_that_it_acknowledged(self, scratch_instance: Instance) -> None:
         server, rows = scratch_instance.server("cassandra"), 3_000
         server.bring_up()
