@@ -35,7 +35,7 @@ from tickledger.landed_revisions import (
 from tickledger.ledger import utc_now
 from tickledger.revisions import Place, in_force
 from tickledger.settings import Settings, load_settings
-from tickledger.stores import cassandra, fetch_rows, mysql
+from tickledger.stores import cassandra, fetch_rows, locking, mysql
 from tickledger.tick import EARLIEST_MS, RAW_TABLE, ms_to_datetime
 
 HOUR = timedelta(hours=1)
@@ -128,15 +128,14 @@ def fill_hours(
     committed stay, and the next run goes on from there.
     """
     filled: list[FilledDay] = []
-    with mysql(settings, settings.dbt_mysql) as connection:
+    with mysql(settings, settings.dbt_mysql) as connection, cassandra(settings) as session:
         exchange = read_exchange(connection)
         # Both servers refuse `SET TRANSACTION` in a transaction.
         connection.rollback()
         ranges, expired, days = _plan(connection, exchange, utc_now(), day)
-    if not days:
-        return filled
-    with cassandra(settings) as session:
         held = _Held(session, ranges, expired)
+        if not days:
+            return filled
         companies = companies_by_day(session)
         for one in days:
             rows = [
@@ -144,7 +143,9 @@ def fill_hours(
                 for ticker in companies.get(one.date, ())
                 for row in _sum(held.ticks(ticker, one), one.hours, exchange)
             ]
-            if _replace(settings, one, rows) and one.hours:
+            with locking(connection):
+                replaced = _replace(connection, one, rows)
+            if replaced and one.hours:
                 ticks, volume = sum(row["ticks"] for row in rows), sum(row["volume"] for row in rows)
                 filled.append(FilledDay(one.date, len(one.hours), ticks, volume, one.after.to_batch))
                 told(filled[-1])
@@ -215,6 +216,7 @@ def _plan(
             since = before if before and not day else _NOTHING
             touched = fetch_rows(connection, _TOUCHED, {"day": of} | since._asdict())
             days.append(DayToFill(of, _hours(touched, after.until, of, exchange), before, after))
+    connection.rollback()
     return ranges, expired, days
 
 
@@ -263,24 +265,24 @@ def _add_up(ticks: Iterator[HeldTick]) -> dict[str, Any]:
     return {"ticks": count, "volume": volume} | rounded
 
 
-def _replace(settings: Settings, day: DayToFill, rows: list[dict[str, Any]]) -> bool:
+def _replace(connection: MySQLConnectionAbstract, day: DayToFill, rows: list[dict[str, Any]]) -> bool:
     """Put these rows in the place of the day's hours, in one transaction; False if another run has filled the day."""
-    with mysql(settings, settings.dbt_mysql, locks=True) as connection:
-        # Runs take turns, at a row that a stream locks for its second batch alone.
-        fetch_rows(connection, "SELECT batch_id FROM landed_batches WHERE batch_id = 1 FOR UPDATE")
-        known = [Known(*row[1:]) for row in fetch_rows(connection, f"{_KNOWN} WHERE date = %s", (day.date,))]
-        if known != ([day.before] if day.before else []):
-            return False
-        cursor = connection.cursor()
-        gone = "DELETE FROM company_hours WHERE date = %s AND starts_at = %s"
-        cursor.executemany(gone, [(day.date, start) for start in day.hours])
-        for start in range(0, len(rows), ROWS_A_STATEMENT):
-            part = rows[start : start + ROWS_A_STATEMENT]
-            cursor.executemany(insert_statement("company_hours", part[0]), part)
-        row: dict[str, Any] = {"date": day.date, "filled_to_batch": day.after.to_batch, "filled_until": day.after.until}
-        cursor.execute(insert_statement("filled_days", row) + _FILLED_FURTHER, row)
-        connection.commit()
-        return True
+    # Runs take turns, at a row that a stream locks for its second batch alone.
+    fetch_rows(connection, "SELECT batch_id FROM landed_batches WHERE batch_id = 1 FOR UPDATE")
+    known = [Known(*row[1:]) for row in fetch_rows(connection, f"{_KNOWN} WHERE date = %s", (day.date,))]
+    if known != ([day.before] if day.before else []):
+        connection.rollback()
+        return False
+    cursor = connection.cursor()
+    gone = "DELETE FROM company_hours WHERE date = %s AND starts_at = %s"
+    cursor.executemany(gone, [(day.date, start) for start in day.hours])
+    for start in range(0, len(rows), ROWS_A_STATEMENT):
+        part = rows[start : start + ROWS_A_STATEMENT]
+        cursor.executemany(insert_statement("company_hours", part[0]), part)
+    row: dict[str, Any] = {"date": day.date, "filled_to_batch": day.after.to_batch, "filled_until": day.after.until}
+    cursor.execute(insert_statement("filled_days", row) + _FILLED_FURTHER, row)
+    connection.commit()
+    return True
 
 
 _FILLED_FURTHER = """

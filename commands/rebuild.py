@@ -31,7 +31,7 @@ from tickledger.landed_revisions import (
 from tickledger.ledger import Corrected, SectorVolume, aggregate_row, insert_into, sum_order, utc_now
 from tickledger.revisions import Place, changes
 from tickledger.settings import Settings, load_settings
-from tickledger.stores import cassandra, mysql
+from tickledger.stores import cassandra, locking, mysql
 from tickledger.tick import RAW_TABLE
 
 #: What the ticks of one day add up to.
@@ -48,16 +48,17 @@ def rebuild_day(settings: Settings, day: date) -> tuple[int, int]:
         # As of one moment; both servers refuse `SET TRANSACTION` in a transaction.
         connection.cursor().execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
         ranges, expired = read_ranges(connection), read_expired(connection)
-    sums = _sums(settings, day, ranges, expired)
-    with mysql(settings, settings.dbt_mysql, locks=True) as connection:
-        newest_moved = newest_rolled_up(connection, lock=True)
-        if newest_moved > ranges.newest_batch:
-            raise LedgerMoved(f"batches up to {newest_moved} were rolled up meanwhile; run it again")
-        before = _delete_day(connection, day, ranges.newest_batch)
-        _insert_aggregates(connection, sums)
-        # Batches that were rolled up have no other row there: theirs go on to where they belong.
-        moved, days = add_to_days(connection, 1, newest_moved)
-        connection.commit()
+        connection.rollback()
+        sums = _sums(settings, day, ranges, expired)
+        with locking(connection):
+            newest_moved = newest_rolled_up(connection, lock=True)
+            if newest_moved > ranges.newest_batch:
+                raise LedgerMoved(f"batches up to {newest_moved} were rolled up meanwhile; run it again")
+            before = _delete_day(connection, day, ranges.newest_batch)
+            _insert_aggregates(connection, sums)
+            # Batches that were rolled up have no other row there: theirs go on to where they belong.
+            moved, days = add_to_days(connection, 1, newest_moved)
+            connection.commit()
         return before, len(sums) - moved + days
 
 

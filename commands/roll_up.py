@@ -17,7 +17,7 @@ from tickledger.counted import counted
 from tickledger.exchange import read_exchange
 from tickledger.ledger import utc_now
 from tickledger.settings import Settings, load_settings
-from tickledger.stores import fetch_rows, mysql
+from tickledger.stores import fetch_rows, locking, mysql
 
 #: Batches that move in one transaction, for which the stream's commits wait.
 BATCHES_A_STEP = 1000
@@ -88,16 +88,17 @@ def roll_up(settings: Settings, keep_days: int, told: Callable[[str], None] = la
     if MySQL is away; the transaction in flight is then undone.
     """
     rows = 0
-    with mysql(settings, settings.dbt_mysql, locks=True) as connection:
+    with mysql(settings, settings.dbt_mysql) as connection:
         exchange = read_exchange(connection)
         keep_from = exchange.day_of(datetime.now(UTC)) - timedelta(days=keep_days)
         kept = {"keep_from_day": keep_from, "keep_from": exchange.begin_of(keep_from)}
         while True:
-            first = newest_rolled_up(connection, lock=True) + 1
-            last, why = _last_to_move(connection, first, kept)
-            if last < first:
-                return rows, why.format(batch_id=last + 1, keep_days=keep_days)
-            moved = _move(connection, first, last)
+            with locking(connection):
+                first = newest_rolled_up(connection, lock=True) + 1
+                last, why = _last_to_move(connection, first, kept)
+                if last < first:
+                    return rows, why.format(batch_id=last + 1, keep_days=keep_days)
+                moved = _move(connection, first, last)
             rows += moved
             told(f"batches {first:,} to {last:,}: {counted(moved, 'row')} of aggregated_data rolled up")
 

@@ -15,7 +15,7 @@ from tickledger.counted import counted
 from tickledger.errors import TickledgerError
 from tickledger.ledger import utc_now
 from tickledger.settings import Settings
-from tickledger.stores import connect_cassandra, fetch_rows, mysql
+from tickledger.stores import connect_cassandra, fetch_rows, locking, mysql
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -114,7 +114,7 @@ class Checker:
             return [int(batch_id) for (batch_id,) in fetch_rows(connection, query, values)]
 
     def _write(self, verdict: Verdict) -> None:
-        with mysql(self._settings, locks=True) as connection:
+        with mysql(self._settings) as connection, locking(connection):
             # The batch's row comes first: its lock makes two checks of one batch take turns.
             query = "SELECT rolled_up_at FROM landed_batches WHERE batch_id = %s FOR UPDATE"
             found = fetch_rows(connection, query, (verdict.batch_id,))

@@ -19,7 +19,7 @@ from tickledger import ledger
 from tickledger.errors import LedgerMoved, StoreUnavailable
 from tickledger.ledger import Ledger, StreamLock
 from tickledger.settings import PROJECT_ROOT
-from tickledger.stores import IDLE_SECONDS, fetch_rows, mysql
+from tickledger.stores import IDLE_SECONDS, fetch_rows, locking, mysql
 
 pytestmark = pytest.mark.integration
 
@@ -166,3 +166,10 @@ def wait_until_held(lock: StreamLock) -> None:
 def test_a_batch_whose_host_is_lost_keeps_its_locks_no_longer(stores: Pipeline) -> None:
     with Ledger(stores.settings)._transaction() as connection:
         assert fetch_rows(connection, "SELECT @@SESSION.wait_timeout") == [(IDLE_SECONDS,)]
+
+
+def test_a_connection_that_has_locked_and_reads_elsewhere_meanwhile_is_kept(stores: Pipeline) -> None:
+    with mysql(stores.settings) as connection:
+        with locking(connection):
+            assert fetch_rows(connection, "SELECT @@SESSION.wait_timeout") == [(IDLE_SECONDS,)]
+        assert fetch_rows(connection, "SELECT @@SESSION.wait_timeout = @@GLOBAL.wait_timeout") == [(1,)]

@@ -27,7 +27,16 @@ from tickledger.exchange import DAYS_QUERY, Exchange, days_of_rows, read_exchang
 from tickledger.plain_text import plain
 from tickledger.revisions import Place
 from tickledger.settings import Settings
-from tickledger.stores import IDLE_SECONDS, close_quietly, connect_mysql, fetch_rows, mysql, mysql_errors
+from tickledger.stores import (
+    IDLE_SECONDS,
+    close_quietly,
+    connect_mysql,
+    end_if_idle,
+    fetch_rows,
+    locking,
+    mysql,
+    mysql_errors,
+)
 from tickledger.tick import OWN_FIELDS, TickField
 from tickledger.trading_days import UTC_DAYS, TradingDays
 from tickledger.unknown_fields import as_kept
@@ -363,7 +372,7 @@ class Ledger:
 
     @contextmanager
     def _transaction(self) -> Iterator[MySQLConnectionAbstract]:
-        with mysql(self._settings, locks=True) as connection:
+        with mysql(self._settings) as connection, locking(connection):
             try:
                 yield connection
             except IntegrityError as error:
@@ -673,9 +682,10 @@ class StreamLock:
         with self._one_at_a_time:
             if self._still_ours():
                 return
-            connection = connect_mysql(self._settings, idle_seconds=IDLE_SECONDS)
+            connection = connect_mysql(self._settings)
             try:
                 with mysql_errors(self._settings):
+                    end_if_idle(connection, IDLE_SECONDS)
                     self._lock(connection)
                     self._write_holder()
             except BaseException:
@@ -739,7 +749,7 @@ class StreamLock:
         # Known before it is written: the answer may be lost.
         name = f"process {os.getpid()} on {socket.gethostname()}"[:255], utc_now()
         self._names.append(name)
-        with mysql(self._settings, locks=True) as connection:
+        with mysql(self._settings) as connection, locking(connection):
             connection.cursor().execute(
                 f"INSERT INTO {_LOCK_COLUMNS} VALUES ('holder', %s, %s)"
                 " ON DUPLICATE KEY UPDATE holder = VALUES(holder), since = VALUES(since)",

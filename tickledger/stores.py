@@ -72,16 +72,14 @@ _READ_ONLY = {errorcode.ER_OPTION_PREVENTS_STATEMENT, errorcode.ER_READ_ONLY_MOD
 
 @contextmanager
 def mysql(
-    settings: Settings, account: Account | None = None, *, database: str | None = None, locks: bool = False
+    settings: Settings, account: Account | None = None, *, database: str | None = None
 ) -> Iterator[MySQLConnectionAbstract]:
     """A connection as of :func:`connect_mysql` for the block; closing it rolls back what is not committed.
 
-    A block that `locks` rows others wait for has only statements in it: MySQL, which nobody tells that a host is gone,
-    ends its connection after :data:`IDLE_SECONDS` without one.
     What the driver raises in the block is translated as by :func:`mysql_errors`.
     """
     with mysql_errors(settings):
-        connection = connect_mysql(settings, account, database=database, idle_seconds=IDLE_SECONDS if locks else None)
+        connection = connect_mysql(settings, account, database=database)
         try:
             yield connection
         finally:
@@ -94,13 +92,11 @@ def connect_mysql(
     *,
     database: str | None = None,
     answer_seconds: int = ANSWER_SECONDS,
-    idle_seconds: int | None = None,
 ) -> MySQLConnectionAbstract:
     """Open a MySQL connection in UTC, without autocommit, at READ COMMITTED, for who keeps it longer than a block.
 
     `account` is the stream's unless another is given. A server that takes longer than `answer_seconds` for one answer
-    counts as down. The server ends the connection, with what it has locked, where it hears nothing for `idle_seconds`,
-    if given, else for hours. Raises ConfigurationError for a missing or wrong user or password or a wrong database, and
+    counts as down. Raises ConfigurationError for a missing or wrong user or password or a wrong database, and
     StoreUnavailable where nothing answers.
     """
     account = (account or settings.mysql).required()
@@ -123,10 +119,24 @@ def connect_mysql(
         )
         cursor = connection.cursor()
         cursor.execute("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED")
-        if idle_seconds is not None:
-            cursor.execute("SET SESSION wait_timeout = %s", (idle_seconds,))
         cursor.close()
         return cast(MySQLConnectionAbstract, connection)
+
+
+@contextmanager
+def locking(connection: MySQLConnectionAbstract) -> Iterator[None]:
+    """For a block that locks rows which others wait for. It has only statements in it.
+
+    MySQL, which nobody tells that a host is gone, ends its connection after :data:`IDLE_SECONDS` without one.
+    """
+    end_if_idle(connection, IDLE_SECONDS)
+    yield
+    connection.cursor().execute("SET SESSION wait_timeout = DEFAULT")
+
+
+def end_if_idle(connection: MySQLConnectionAbstract, seconds: int) -> None:
+    """Let MySQL end a connection, with what it has locked, once it hears nothing for so long; else that takes hours."""
+    connection.cursor().execute("SET SESSION wait_timeout = %s", (seconds,))
 
 
 @contextmanager
