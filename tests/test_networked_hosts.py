@@ -52,8 +52,10 @@ def test_a_cut_is_between_its_sides_alone_and_until_it_heals(hosts: NetworkedHos
     try:
         assert connect(hosts, "driver", "mysql") == CUT
         assert connect(hosts, "driver", "mysql-2") == connect(hosts, "kafka", "mysql") == REACHED
+        assert hosts.dropped() > 0
     finally:
         hosts.heal()
+    assert hosts.dropped() == 0
     assert connect(hosts, "driver", "mysql") == REACHED
 
 

@@ -88,9 +88,9 @@ def dies_alone(pick: Pick) -> Fault:
         wait_until_whole(run)
         (server,) = pick(run, number)
         since = time.monotonic()
-        server.kill()
+        kill(server)
         try:
-            run.recovered(since)
+            run.goes_on(since)
         finally:
             bring_up([server])
 
@@ -106,7 +106,7 @@ def freezes_alone(pick: Pick) -> Fault:
         process, since = psutil.Process(server.pid), time.monotonic()
         process.suspend()
         try:
-            run.recovered(since)
+            run.goes_on(since)
             # Long enough to be taken for dead, or so short that only some requests notice.
             time.sleep(run.random.choice((0, LONG_SECONDS)))
         finally:
@@ -124,7 +124,7 @@ def most_die(pick: Pick) -> Fault:
         servers = pick(run, number)
         since = time.monotonic()
         for server in servers:
-            server.kill()
+            kill(server)
         time.sleep(run.random.uniform(2, 15))
         bring_up(servers)
         run.recovered(since)
@@ -158,10 +158,10 @@ def only_the_stale_is_there(run: Run, _number: int) -> None:
     _replicas(run, [other, stale], in_sync="1")
     wait_until_whole(run)
     behind, leading = (node_of(run, KafkaServer, node) for node in (stale, other))
-    behind.kill()
+    kill(behind)
     run.wait_for_batches(3)
     since = time.monotonic()
-    leading.kill()
+    kill(leading)
     bring_up([behind])
     time.sleep(LONG_SECONDS)
     if stale in _leaders(run).values():
@@ -215,7 +215,7 @@ def taken_over(*, semi_synchronous: bool) -> Fault:
             run.wait_for_batches(2)
         time.sleep(run.random.uniform(0, 1))
         since = time.monotonic()
-        primary.kill()
+        kill(primary)
         _promote(run, replica)
         if not semi_synchronous:
             if run.stream.wait(120) != 1 or "the ledger ends at batch" not in run.stream.output:
@@ -252,9 +252,9 @@ def worker_killed(run: Run, number: int) -> None:
     wait_until_spark_is_whole(run)
     time.sleep(run.random.uniform(0, 1))
     since = time.monotonic()
-    spark(run, WORKERS[number % 2]).kill()
+    kill(spark(run, WORKERS[number % 2]))
     try:
-        run.recovered(since)
+        run.goes_on(since)
     finally:
         run.services.start_spark()
 
@@ -269,16 +269,16 @@ def executor_killed(run: Run, number: int) -> None:
     for victim in victims:
         with contextlib.suppress(psutil.NoSuchProcess):
             victim.send_signal(signal.SIGKILL)
-    run.recovered(since)
+    run.goes_on(since)
 
 
 def master_killed(run: Run, _number: int) -> None:
     """SIGKILL of Spark's master: landing goes on without it, and with the next one."""
     wait_until_spark_is_whole(run)
     since = time.monotonic()
-    spark(run, MASTER).kill()
+    kill(spark(run, MASTER))
     try:
-        run.recovered(since)
+        run.goes_on(since)
     finally:
         run.services.start_spark()
     run.wait_for_batches(1)
@@ -319,6 +319,11 @@ def executors(run: Run, worker: str) -> list[psutil.Process]:
             if any("CoarseGrainedExecutorBackend" in part for part in one.cmdline()):
                 found.append(one)
     return found
+
+
+def kill(process: Server | ServerProcess) -> None:
+    """SIGKILL one that runs. Raises AssertionError where it does not: that would be no fault."""
+    assert process.kill(), "what should be killed did not run"
 
 
 def spark(run: Run, name: str) -> ServerProcess:

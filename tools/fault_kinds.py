@@ -107,11 +107,20 @@ class Run:
         """The end of what the stream printed."""
         return "\n".join(line for line in self.stream.lines if not line.startswith(("\t", ":", " ")))[-1500:]
 
-    def recovered(self, since: float) -> None:
-        """Count the fault as met, and note how long it took from then to the next landed batch."""
+    def recovered(self, since: float, batches: int = 1) -> None:
+        """Count the fault as met, and note how long it took from then to the next landed batch, or to so many."""
         self.met += 1
-        self.wait_for_batches(1)
+        self.wait_for_batches(batches)
         self.recoveries.append(time.monotonic() - since)
+
+    def not_met(self) -> None:
+        """Take the newest fault back: nothing shows that it has happened."""
+        self.met -= 1
+        self.recoveries.pop()
+
+    def goes_on(self, since: float) -> None:
+        """The same where landing must go on beside the fault: the first batch may have been under way before it."""
+        self.recovered(since, 2)
 
     def stopped_loudly(self, since: float, says: str) -> None:
         """The stream must end with an error that says what is wrong, and a new start must say it too."""

@@ -4,6 +4,7 @@ Namespaces, addresses and firewall rules are of their own; of the machine's, onl
 """
 
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Iterable
@@ -66,9 +67,16 @@ class NetworkedHosts(Hosts):
     def cut(self, name: str, others: Iterable[str]) -> None:
         """From now on nothing arrives at a process's host from the others'."""
         rules = "".join(
-            f"add rule inet tickledger input ip saddr {self.address(other)} drop\n" for other in others if other != name
+            f"add rule inet tickledger input ip saddr {self.address(other)} counter drop\n"
+            for other in others
+            if other != name
         )
         self._firewall(name, rules)
+
+    def dropped(self) -> int:
+        """How many packets the cuts that are there have kept from arriving."""
+        rules = (self._firewall(name, "list chain inet tickledger input\n") for name in NAMES)
+        return sum(int(count) for said in rules for count in re.findall(r"counter packets (\d+)", said))
 
     def heal(self) -> None:
         """Take every cut back."""
@@ -97,8 +105,8 @@ class NetworkedHosts(Hosts):
         for command in (f"address add {address}/24 dev {link}", f"link set {link} up"):
             ip(" ".join([*here, command]))
 
-    def _firewall(self, name: str, rules: str) -> None:
-        _run(["ip", "netns", "exec", self._namespace(name), "nft", "--file", "-"], rules)
+    def _firewall(self, name: str, rules: str) -> str:
+        return _run(["ip", "netns", "exec", self._namespace(name), "nft", "--file", "-"], rules)
 
     def _there(self) -> list[str]:
         """The namespaces of hosts, and the switch's, that are there."""
@@ -141,7 +149,8 @@ def ip(*commands: str) -> None:
         _run(["ip", *command.split()])
 
 
-def _run(command: list[str], given: str = "") -> None:
+def _run(command: list[str], given: str = "") -> str:
     done = subprocess.run(command, input=given, capture_output=True, text=True, check=False)
     if done.returncode:
         raise ConfigurationError(f"{' '.join(command)}: {done.stderr.strip()}")
+    return done.stdout
