@@ -34,7 +34,7 @@ native:  ## Say whether the servers of `make services` can run on this machine
 	  echo "error: this is $$(uname -sm); the servers here run on Linux x86_64: 'make up' runs everything in containers" >&2; \
 	  exit 2; } ;; esac
 
-demo: native $(INSTALLED)  ## Run it all: servers, producer, stream, dashboard. SECONDS=60 stops by itself. NODES=3: on a cluster
+demo: native $(INSTALLED)  ## Run it all: servers, producer, stream, dashboard. SECONDS=60 stops by itself. SECURE=1, NODES=3: as below
 	@exec $(BIN)/python demo.py --seconds $(SECONDS) $(if $(filter 1,$(SECURE)),--secure) $(if $(NODES),--nodes $(NODES))
 
 test: native $(INSTALLED)  ## Lint, types and all tests, on real servers that they start themselves

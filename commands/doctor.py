@@ -2,7 +2,7 @@
 
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from importlib.metadata import metadata, version
@@ -25,12 +25,14 @@ from tickledger.ledger import Ledger, utc_now
 from tickledger.plain_text import plain
 from tickledger.replicas import (
     IN_SYNC,
+    KeyspaceReplicas,
     check_there_are_nodes,
     falls_short,
     keyspace_replicas,
     replicas_instead,
     replication_map,
     topic_replicas,
+    wanted_replicas,
 )
 from tickledger.settings import NO_FILE, PROJECT_ROOT, Settings, env_file, load_settings
 from tickledger.start_up import check_continuity
@@ -97,6 +99,8 @@ def examine(settings: Settings) -> Iterator[Fact]:
         yield _fact("rows' replicas", lambda: _row_replicas(settings), SERVERS)
         yield _fact("Cassandra's tables", lambda: _tables(cassandra_differences(settings)), SERVERS)
     yield (mysql_fact := _fact("MySQL", lambda: _mysql(settings), SERVERS))
+    if mysql_fact.good:
+        yield _fact("commits' replicas", lambda: _commits_replicas(settings), SERVERS)
     accounts_are_good = True
     if cassandra_fact.good and mysql_fact.good:
         yield (accounts := _fact("accounts", lambda: _accounts(settings), SERVERS))
@@ -216,22 +220,27 @@ def _row_replicas(settings: Settings) -> str:
         raise Problem(
             f"{len(found.away)} of {counted(nodes, 'node')} without an answer: {', '.join(found.away)}", START
         )
-    try:
-        check_there_are_nodes(found.nodes, settings)
-    except ConfigurationError as error:
-        raise Problem(str(error), "correct .env") from None
+    _enough_nodes(found, wanted_replicas(settings), settings)
     for keyspace, replicas in found.keyspaces.items():
         if falls_short(replicas, settings):
-            instead = replication_map(replicas_instead(replicas, settings))
+            instead = replicas_instead(replicas, settings)
+            _enough_nodes(found, instead, settings)
             raise Problem(
                 f"{_replicas_in_words(replicas)} in keyspace {keyspace};"
                 f" CASSANDRA_REPLICATION is {settings.cassandra_replication}",
-                f"as a superuser ALTER KEYSPACE {keyspace} WITH replication = {instead}, then on each node nodetool"
-                f" repair --full {keyspace}",
+                f"as a superuser ALTER KEYSPACE {keyspace} WITH replication = {replication_map(instead)}, then on"
+                f" each node nodetool repair --full {keyspace}",
             )
     return (
         f"{_replicas_in_words(found.keyspaces[settings.cassandra_keyspace])} of each row, {counted(nodes, 'node')} up"
     )
+
+
+def _enough_nodes(found: KeyspaceReplicas, replicas: Mapping[str, int], settings: Settings) -> None:
+    try:
+        check_there_are_nodes(found.nodes, replicas, settings)
+    except ConfigurationError as error:
+        raise Problem(str(error), "start more nodes, or correct .env") from None
 
 
 def _replicas_in_words(replicas: dict[str, int]) -> str:
@@ -257,21 +266,22 @@ def _mysql(settings: Settings) -> str:
     # On no database: before dbt has run, the stream's account may use none.
     with mysql(settings, database="") as connection:
         number = fetch_rows(connection, "SELECT VERSION()")[0][0]
-        asks = dict(fetch_rows(connection, "SHOW GLOBAL VARIABLES LIKE 'rpl_semi_sync_%_enabled'"))
-        answers = dict(fetch_rows(connection, "SHOW GLOBAL STATUS LIKE 'Rpl_semi_sync_%_clients'"))
     check_writable(settings)
     where = f"{settings.mysql_host}:{settings.mysql_port}"
-    found = f"{number} at {where}, database {settings.mysql_database}, as {settings.mysql.user}"
-    if "ON" not in (asks.get(f"rpl_semi_sync_{name}_enabled") for name in _PRIMARY):
-        return found
-    replicas = sum(map(int, answers.values()))
-    if not replicas:
-        raise Problem(f"{where} commits on no replica: one that takes over would lack what comes now", START)
-    return f"{found}, commits on {counted(replicas, 'replica')}"
+    return f"{number} at {where}, database {settings.mysql_database}, as {settings.mysql.user}"
 
 
-#: What a primary is called: in MariaDB, and in MySQL.
-_PRIMARY = ("master", "source")
+def _commits_replicas(settings: Settings) -> str:
+    with mysql(settings, database="") as connection:
+        there = dict(fetch_rows(connection, "SHOW GLOBAL VARIABLES LIKE 'rpl_semi_sync_%_enabled'"))
+        there |= dict(fetch_rows(connection, "SHOW GLOBAL STATUS LIKE 'Rpl_semi_sync_%'"))
+    # MariaDB's word, and MySQL's. Enabled it may be on each that could become the primary; the status says what is.
+    for primary in ("master", "source"):
+        if there.get(f"rpl_semi_sync_{primary}_enabled") == "ON":
+            if there[f"Rpl_semi_sync_{primary}_status"] != "ON":
+                raise Problem("commits wait for none: one that takes over would lack the newest", START)
+            return f"commits wait for one of {there[f'Rpl_semi_sync_{primary}_clients']}"
+    return "commits wait for none: not semi-synchronous"
 
 
 def _clock(settings: Settings) -> str:

@@ -84,8 +84,9 @@ def create_roles_and_tables(settings: Settings) -> None:
 def _create_keyspace(session: Session, settings: Settings) -> None:
     if settings.cassandra_keyspace in session.cluster.metadata.keyspaces:
         return
-    check_there_are_nodes(nodes_by_datacenter(session), settings)
-    replication = replication_map(wanted_replicas(settings))
+    replicas = wanted_replicas(settings)
+    check_there_are_nodes(nodes_by_datacenter(session), replicas, settings)
+    replication = replication_map(replicas)
     _run(session, f"CREATE KEYSPACE IF NOT EXISTS {settings.cassandra_keyspace} WITH replication = {replication}")
 
 

@@ -400,12 +400,12 @@ def planned_offsets(scratch: Path, spark_batch_id: int) -> dict[str, dict[int, i
 
 
 def _why_no_spark(error: Py4JJavaError) -> str:
-    reason = plain(_root_cause(error.java_exception.toString()))
+    said = f"Spark does not start: {plain(_root_cause(error.java_exception.toString()))}"
     master = SparkConf().get("spark.master") or ""
-    if not master.startswith("local"):
-        # That it is away, or has another secret, stands in Spark's log alone.
-        reason = f"--master is {master}; it should be one that answers, and whose secret is SPARK_PASSWORD ({reason})"
-    return f"Spark does not start: {reason}"
+    if master.startswith("local"):
+        return said
+    # Why a master does not take it stands in Spark's log alone.
+    return f"{said}; or --master, {master}, is away, or its secret is not SPARK_PASSWORD"
 
 
 def _root_cause(text: str) -> str:

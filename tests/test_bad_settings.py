@@ -99,9 +99,17 @@ def _landed_another_topic(pipeline: Pipeline, topic: str) -> dict[str, str]:
 #: By the kind of mistake, what is done, and what the line says of it.
 CASES: dict[str, tuple[Doctored, str]] = {
     "no settings file": (_no_file, "is not set; .*which does not exist: run 'make services' or copy .env.example"),
-    "a setting is missing": (_without("MYSQL_HOST"), "MYSQL_HOST is not set; it should be set and not empty"),
+    "a setting is missing": (_without("MYSQL_HOST"), "MYSQL_HOST is not set; it should be a host's name or address"),
     "a password is missing": (_without("MYSQL_PASSWORD"), "MYSQL_PASSWORD is not set"),
-    "a setting is empty": (_set(MYSQL_HOST=""), "MYSQL_HOST is ''; it should be set and not empty"),
+    "a setting is empty": (_set(MYSQL_HOST=""), "MYSQL_HOST is ''; it should be a host's name or address"),
+    "two hosts of MySQL": (
+        _set(MYSQL_HOST="a,b"),
+        "MYSQL_HOST is 'a,b'; it should be a host's name or address",
+    ),
+    "a host with its port": (
+        _set(CASSANDRA_HOSTS="127.0.0.2,127.0.0.1:9042"),
+        "CASSANDRA_HOSTS is '127.0.0.1:9042'; it should be a host, or several separated by commas, without ports",
+    ),
     "an account is empty": (_set(MYSQL_USER=""), "MYSQL_USER is not set; it should be the name of an account of MySQL"),
     "a broker without a port": (
         _set(KAFKA_BOOTSTRAP_SERVERS="localhost"),

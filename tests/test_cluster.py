@@ -117,12 +117,13 @@ def test_ticks_land_while_some_are_away_and_the_doctor_says_who(cluster: Instanc
         broker = leader(pipeline.settings, 0)
         assert cluster.server(name_of(KafkaServer, broker)).kill()
         assert cluster.server("cassandra-2").kill()
+        assert cluster.server("mysql-2").kill()
 
         for number in range(2, 6):
             pipeline.send([ticks(pipeline, number)])
         pipeline.wait_until_landed(5)
         facts = {fact.what: fact.found for fact in bad(pipeline.settings)}
-        assert set(facts) == {"topic's replicas", "rows' replicas"}, facts
+        assert set(facts) == {"topic's replicas", "rows' replicas", "commits' replicas"}, facts
         assert facts["topic's replicas"] == f"2 of a partition in sync, of 3; behind or away: broker {broker}"
         assert facts["rows' replicas"] == "1 of 3 nodes without an answer: 127.0.0.2"
 

@@ -24,8 +24,8 @@ pytestmark = pytest.mark.integration
 
 LINES = [
     "versions", "Java", "settings file", "network", "scratch folder", "Kafka and topic", "topic's replicas",
-    "Cassandra", "rows' replicas", "Cassandra's tables", "MySQL", "accounts", "clock", "restore", "contract", "profile",
-    "exchange", "ledger", "lag", "verdicts",
+    "Cassandra", "rows' replicas", "Cassandra's tables", "MySQL", "commits' replicas", "accounts", "clock", "restore",
+    "contract", "profile", "exchange", "ledger", "lag", "verdicts",
 ]  # fmt: skip
 
 
@@ -134,7 +134,7 @@ DOCTORED: dict[str, tuple[Callable[[Pipeline, Path], Settings], str, str, str]] 
         _with(cassandra_replication="datacenter1:3"),
         "rows' replicas",
         "CASSANDRA_REPLICATION is 'datacenter1:3'; it should ask for no more than Cassandra",
-        "correct .env",
+        "start more nodes, or correct .env",
     ),
     "replicas of the rows in a data centre that is not there": (
         _with(cassandra_replication="dc9:1"),

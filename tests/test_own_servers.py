@@ -240,13 +240,14 @@ def servers(tmp_path: Path) -> Iterator[OwnServers]:
 def test_the_page_leads_to_ticks_that_have_landed(servers: OwnServers, tmp_path: Path) -> None:
     folder = tmp_path / "tickledger"
     copy_project(folder)
-    copy = ProjectCopy(folder, os.environ | {"SPARK_PASSWORD": servers.spark_secret})
+    copy = ProjectCopy(folder, dict(os.environ))
     own = {"spark://spark.example:7077": servers.spark_master, "stream.example": LOOPBACK}
     for language, block in BLOCKS:
         if language == "ini":
             assert dict(line.split("=") for line in block.splitlines()).keys() == servers.settings().keys()
             admins = ("KAFKA_ADMIN_PASSWORD", "CASSANDRA_ADMIN_PASSWORD", "MYSQL_ROOT_PASSWORD")
-            write_env_file(folder / ".env", {}, servers.settings() | dict.fromkeys(admins, servers.password))
+            passwords = dict.fromkeys(admins, servers.password) | {"SPARK_PASSWORD": servers.spark_secret}
+            write_env_file(folder / ".env", {}, servers.settings() | passwords)
             continue
         for there, here in own.items():
             block = block.replace(there, here)

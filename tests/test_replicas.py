@@ -69,10 +69,11 @@ def test_a_keyspace_falls_short_of_the_settings(found: dict[str, int], text: str
     [
         (SIMPLE, "3", "none", {"": 3}),
         (SIMPLE, "dc1:3", "dc1", {"dc1": 3}),
-        (IN_TWO, "3", "none", {"dc1": 3, "dc2": 3}),
+        (IN_TWO, "4", "none", {"dc1": 4, "dc2": 4}),
         (IN_TWO, "3", "dc2", {"dc1": 3, "dc2": 3}),
         (IN_TWO, "4", "dc1", {"dc1": 4, "dc2": 2}),
-        (IN_TWO, "dc1:3,dc2:3", "none", {"dc1": 3, "dc2": 3}),
+        (IN_TWO, "dc1:2,dc2:3", "none", {"dc1": 3, "dc2": 3}),
+        (IN_TWO, "dc2:3", "none", {"dc1": 3, "dc2": 3}),
     ],
 )
 def test_a_keyspace_stays_in_its_data_centres(

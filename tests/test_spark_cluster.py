@@ -115,7 +115,7 @@ def test_workers_with_other_code_than_the_driver_are_refused(
         ([], "spark.pyspark.python is './environment/bin/python'; on each worker it should be a Python 3.* with "),
         (
             ["--archives", "/nowhere/environment.tar.gz#environment"],
-            r"Spark does not start: --master is spark://\S+; it should .*NoSuchFileException: /nowhere/environment",
+            r"Spark does not start: \S*NoSuchFileException: /nowhere/environment.tar.gz; or --master, spark://",
         ),
     ],
     ids=["none", "one that is not there"],

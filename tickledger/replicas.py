@@ -92,12 +92,14 @@ def replication_map(replicas: Mapping[str, int]) -> str:
     return f"{{'class': 'NetworkTopologyStrategy'{each}}}"
 
 
-def check_there_are_nodes(nodes: Mapping[str, tuple[str, ...]], settings: Settings) -> None:
-    """Raise ConfigurationError where CASSANDRA_REPLICATION asks for more replicas than there are `nodes`.
+def check_there_are_nodes(
+    nodes: Mapping[str, tuple[str, ...]], replicas: Mapping[str, int], settings: Settings
+) -> None:
+    """Raise ConfigurationError where there are fewer `nodes` than CASSANDRA_REPLICATION, as `replicas`, asks for.
 
     Cassandra itself would take that, and then no row.
     """
-    for name, count in wanted_replicas(settings).items():
+    for name, count in replicas.items():
         there = sum(map(len, nodes.values())) if name == ANY else len(nodes.get(name, ()))
         if count > there:
             has = ", ".join(f"{counted(len(some), 'node')} in {centre}" for centre, some in nodes.items())
@@ -119,12 +121,13 @@ def falls_short(found: Mapping[str, int], settings: Settings) -> bool:
 
 
 def replicas_instead(found: Mapping[str, int], settings: Settings) -> dict[str, int]:
-    """What a keyspace that falls short should have; a number in the settings leaves it in the data centres it is in."""
+    """What a keyspace that falls short should have: nowhere fewer than now, and by a number in no new data centre."""
     wanted, here = wanted_replicas(settings), settings.cassandra_datacenter
-    if ANY in found or ANY not in wanted:
+    if ANY in found:
         return wanted
-    raised = found.keys() if here == NO_DATACENTER else {here}
-    return {**found, **{name: max(found.get(name, 0), wanted[ANY]) for name in raised}}
+    if ANY in wanted:
+        wanted = dict.fromkeys(found if here == NO_DATACENTER else [here], wanted[ANY])
+    return {**found, **{name: max(found.get(name, 0), count) for name, count in wanted.items()}}
 
 
 def keyspace_replicas(settings: Settings) -> KeyspaceReplicas:

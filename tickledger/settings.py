@@ -38,13 +38,15 @@ Port = Annotated[int, Field(ge=1, le=65535, description="a port from 1 to 65535"
 Count = Annotated[int, Field(ge=1, description="a whole number of at least 1")]
 Seconds = Annotated[float, Field(ge=0, description="a number of seconds, 0 or more")]
 Switch = Annotated[bool, Field(description="true or false")]
-Name = Annotated[str, Field(min_length=1)]
+#: A name, IPv4, or IPv6, which has two colons at least.
+_HOST = r"^(?:[^\s:,/@]+|[0-9A-Fa-f.]*:[0-9A-Fa-f.]*:[0-9A-Fa-f:.]*)$"
+Host = Annotated[str, Field(pattern=_HOST, description="a host's name or address, without a port")]
 Replicas = Annotated[int, Field(ge=1, le=99)]
 #: Names that are written into SQL and CQL as identifiers.
 _IDENTIFIER = "a lower-case name of letters, digits and '_', at most 48"
 Identifier = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,47}$", description=_IDENTIFIER)]
-#: As Kafka's Java client takes them, and no port beyond the last.
-_PORT = r"(?:[1-9]\d{0,3}|[1-5]\d{4}|6[0-4]\d{3}|65[0-4]\d\d|655[0-2]\d|6553[0-5])"
+#: Some of what Kafka's Java client takes: no IPv6, and no port beyond the last.
+_PORT = "(?:[1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"
 _BROKER = rf"[A-Za-z0-9._%-]+:{_PORT}"
 _DATACENTER, _REPLICAS = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,47}", r"[1-9]\d?"
 FEED_RULES: tuple[str, ...] = get_args(FeedRule)
@@ -145,8 +147,8 @@ class Settings(BaseSettings):
     kafka_security: Literal["PLAINTEXT", "SASL_SSL"] = Field("PLAINTEXT", description="PLAINTEXT or SASL_SSL")
     kafka_ca_file: str = Field(NO_FILE, description=f"{_CA_FILE} Kafka's; KAFKA_SECURITY is SASL_SSL")
 
-    cassandra_hosts: Annotated[tuple[Name, ...], NoDecode] = Field(
-        min_length=1, description="a host, or several separated by commas"
+    cassandra_hosts: Annotated[tuple[Host, ...], NoDecode] = Field(
+        min_length=1, description="a host, or several separated by commas, without ports"
     )
     cassandra_port: Port
     cassandra_keyspace: Identifier
@@ -165,7 +167,7 @@ class Settings(BaseSettings):
     )
     cassandra_ca_file: str = Field(NO_FILE, description=f"none, or {_CA_FILE} Cassandra's")
 
-    mysql_host: Name
+    mysql_host: Host
     mysql_port: Port
     mysql_database: Identifier
     mysql_ca_file: str = Field(NO_FILE, description=f"none, or {_CA_FILE} MySQL's")
@@ -349,12 +351,5 @@ def load_settings(path: Path | None = None, *, file_first: bool = False) -> Sett
     if problem["type"] == "missing":
         where = path if path.exists() else f"{path}, which does not exist: run 'make services' or copy .env.example"
         raise ConfigurationError(f"{field.upper()} is not set; it should be {should_be} (looked in {where})")
-    value = (
-        "(hidden)" if Settings.model_fields[field].annotation is SecretStr else repr(_given(field, problem["input"]))
-    )
+    value = "(hidden)" if Settings.model_fields[field].annotation is SecretStr else repr(problem["input"])
     raise ConfigurationError(f"{field.upper()} is {value}; it should be {should_be}")
-
-
-def _given(field: str, value: object) -> object:
-    """What the user wrote, even if the validator saw it already taken apart."""
-    return ",".join(map(str, value)) if field == "cassandra_hosts" and isinstance(value, tuple) else value
