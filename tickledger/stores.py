@@ -131,7 +131,9 @@ def locking(connection: MySQLConnectionAbstract) -> Iterator[None]:
     """
     end_if_idle(connection, IDLE_SECONDS)
     yield
-    connection.cursor().execute("SET SESSION wait_timeout = DEFAULT")
+    # What was committed is so, also where the connection is lost by now.
+    with suppress(mysql_driver.Error):
+        connection.cursor().execute("SET SESSION wait_timeout = DEFAULT")
 
 
 def end_if_idle(connection: MySQLConnectionAbstract, seconds: int) -> None:
