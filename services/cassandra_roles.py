@@ -1,5 +1,6 @@
 """Cassandra's superuser, the roles of clients and dashboard, their keyspace and its tables, wherever the node runs."""
 
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 
@@ -75,9 +76,12 @@ def create_roles_and_tables(settings: Settings) -> None:
             _run(session, statement)
         for statement in cassandra_tables(keyspace):
             _run(session, statement)
-        session.cluster.refresh_keyspace_metadata(keyspace)
-        tables = session.cluster.metadata.keyspaces[keyspace].tables
-        for statement in cassandra_columns(keyspace, {name: table.columns for name, table in tables.items()}):
+        there: dict[str, set[str]] = defaultdict(set)
+        # The driver's own picture it reads over one connection, which a node that is busy fails.
+        query = "SELECT table_name, column_name FROM system_schema.columns WHERE keyspace_name = %s"
+        for table, column in session.execute(query, (keyspace,)):
+            there[table].add(column)
+        for statement in cassandra_columns(keyspace, there):
             _run(session, statement)
 
 
