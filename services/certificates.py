@@ -71,8 +71,7 @@ def make_certificates(folder: Path) -> bool:
 
     A set that is there, has all names and is valid for 30 more days stays; returns whether a new one was made.
     """
-    there = folder / "server.pem"
-    if there.exists():
+    if (folder / "ca.pem").exists() and (there := folder / "server.pem").exists():
         found = x509.load_pem_x509_certificate(there.read_bytes())
         has_all = found.extensions.get_extension_for_class(x509.SubjectAlternativeName).value == _names(HOST, ADDRESSES)
         if has_all and found.not_valid_after_utc - datetime.now(UTC) > timedelta(days=RENEW_DAYS):
