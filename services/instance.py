@@ -292,5 +292,9 @@ class Instance:
     def _lock(self) -> Iterator[None]:
         """One start or stop at a time; a second one waits."""
         with (self.folder / ".lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                self._say(f"waiting for another command that starts or stops servers of instance {self.name}")
+                fcntl.flock(lock, fcntl.LOCK_EX)
             yield

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
@@ -29,6 +30,7 @@ from services.environment import write_dbt_profile, write_env_file
 from services.instance import Instance
 from services.process import ServerProcess
 from services.server import free_port
+from tests.support.browser import wait_until
 from tests.support.pipeline import with_account
 from tickledger.errors import ConfigurationError, TickledgerError
 from tickledger.settings import PROJECT_ROOT, Settings, load_settings
@@ -170,6 +172,15 @@ class TestRefusals:
             assert done.returncode == 2
             assert done.stderr.startswith(f"error: {setting} is '{value}'; ")
             assert done.stderr.count("\n") == 1
+
+    def test_a_command_that_waits_for_another_one_says_so(self, scratch_instance: Instance) -> None:
+        said: list[str] = []
+        with ThreadPoolExecutor() as pool:
+            with scratch_instance._lock():
+                waiting = pool.submit(Instance(scratch_instance.name, say=said.append).stop)
+                wait_until(lambda: bool(said), "nothing is said")
+            assert waiting.result() == []
+        assert said == [f"waiting for another command that starts or stops servers of instance {scratch_instance.name}"]
 
     def test_a_full_disk_is_told_before_anything_starts(
         self, scratch_instance: Instance, monkeypatch: pytest.MonkeyPatch
