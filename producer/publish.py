@@ -18,8 +18,6 @@ from tickledger.settings import Settings
 CONNECT_MS = 10_000
 #: How long a message may wait for the broker before it counts as not delivered.
 DELIVERY_MS = 120_000
-#: The longest pause between two attempts to reach a broker that is away.
-RECONNECT_MS = 2_000
 LINGER_MS = 20
 BATCH_BYTES = 256 * 1024
 #: kafka-python has no bound of its own on what waits for the broker.
@@ -79,7 +77,6 @@ class Publisher:
                 enable_idempotence=True,
                 acks="all",
                 delivery_timeout_ms=DELIVERY_MS,
-                reconnect_backoff_max_ms=RECONNECT_MS,
                 compression_type="lz4",
                 linger_ms=LINGER_MS,
                 batch_size=BATCH_BYTES,

@@ -15,6 +15,7 @@ from tickledger.errors import ConfigurationError, StoreReadOnly
 from tickledger.ledger import Ledger, StreamLock
 from tickledger.replicas import falls_short, replicas_instead, replicas_of_topic, replication_map, wanted_replicas
 from tickledger.settings import PROJECT_ROOT, Settings, load_settings
+from tickledger.topic import kafka_admin
 
 EXAMPLE = load_settings(PROJECT_ROOT / ".env.example")
 SIMPLE, IN_TWO = {"": 2}, {"dc1": 3, "dc2": 2}
@@ -151,6 +152,15 @@ def test_one_dead_address_or_two_of_three_stop_no_start(stores: Pipeline) -> Non
         "cassandra_hosts": ("127.0.0.8", "127.0.0.1", "127.0.0.9"),
     }
     TickStream(stores.settings.model_copy(update=changes), once=True).check_start_up()
+
+
+@pytest.mark.integration
+def test_the_one_broker_of_three_that_lives_is_found_each_time(test_settings: Settings) -> None:
+    addresses = f"127.0.0.1:{free_port()},{test_settings.kafka_bootstrap_servers},127.0.0.1:{free_port()}"
+    settings = test_settings.model_copy(update={"kafka_bootstrap_servers": addresses})
+    for _ in range(60):
+        with kafka_admin(settings, settings.kafka) as admin:
+            assert admin.list_topics() is not None
 
 
 @pytest.mark.integration
