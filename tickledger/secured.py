@@ -10,8 +10,8 @@ from tickledger.settings import NO_FILE, Account, CertificatesFile, Settings
 
 SCRAM = "SCRAM-SHA-512"
 HANDSHAKE_SECONDS = 5
-#: kafka-python takes addresses by chance, and waits for a dead one while another one lives. Its usual pauses, up to 30 s,
-#: kept one start in a hundred from a broker, with two dead of three.
+#: kafka-python takes addresses by chance, and waits for a dead one while another one lives. Its usual pauses, of up to
+#: 30 s, kept one start in a hundred from a broker, with two dead of three.
 RECONNECT_MS = 100
 
 
