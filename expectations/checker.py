@@ -15,7 +15,7 @@ from tickledger.counted import counted
 from tickledger.errors import TickledgerError
 from tickledger.ledger import utc_now
 from tickledger.settings import Settings
-from tickledger.stores import connect_cassandra, fetch_rows, locking, mysql
+from tickledger.stores import IDLE_SECONDS, connect_cassandra, end_if_idle, fetch_rows, mysql
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -114,7 +114,8 @@ class Checker:
             return [int(batch_id) for (batch_id,) in fetch_rows(connection, query, values)]
 
     def _write(self, verdict: Verdict) -> None:
-        with mysql(self._settings) as connection, locking(connection):
+        with mysql(self._settings) as connection:
+            end_if_idle(connection, IDLE_SECONDS)
             # The batch's row comes first: its lock makes two checks of one batch take turns.
             query = "SELECT rolled_up_at FROM landed_batches WHERE batch_id = %s FOR UPDATE"
             found = fetch_rows(connection, query, (verdict.batch_id,))

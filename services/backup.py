@@ -42,7 +42,7 @@ from tickledger.errors import ConfigurationError, TickledgerError
 from tickledger.ledger import StreamLock, utc_now
 from tickledger.plain_text import plain
 from tickledger.settings import Settings
-from tickledger.stores import cassandra, fetch_rows, first_sentence, locking, mysql
+from tickledger.stores import IDLE_SECONDS, cassandra, end_if_idle, fetch_rows, first_sentence, mysql
 from tickledger.tick import CASSANDRA_TABLES, DEAD_LETTER_TABLE, RAW_TABLE, REVISION_TABLE
 
 #: What a file of rows looks like, and which there are. A later tickledger that changes either counts on.
@@ -440,7 +440,8 @@ def _fill_mysql(settings: Settings, backup: Backup) -> None:
     lock.hold()
     try:
         _dbt(settings, "run")
-        with mysql(settings, settings.dbt_mysql) as connection, locking(connection):
+        with mysql(settings, settings.dbt_mysql) as connection:
+            end_if_idle(connection, IDLE_SECONDS)
             cursor = connection.cursor()
             for table, columns in backup.mysql.items():
                 cursor.execute(f"DELETE FROM {table}")

@@ -77,7 +77,7 @@ def create_roles_and_tables(settings: Settings) -> None:
         for statement in cassandra_tables(keyspace):
             _run(session, statement)
         there: dict[str, set[str]] = defaultdict(set)
-        # The driver's own picture it reads over one connection, which a node that is busy fails.
+        # The driver's picture of the tables comes over one connection, and fails where that node is busy.
         query = "SELECT table_name, column_name FROM system_schema.columns WHERE keyspace_name = %s"
         for table, column in session.execute(query, (keyspace,)):
             there[table].add(column)

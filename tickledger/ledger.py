@@ -33,7 +33,6 @@ from tickledger.stores import (
     connect_mysql,
     end_if_idle,
     fetch_rows,
-    locking,
     mysql,
     mysql_errors,
 )
@@ -372,7 +371,8 @@ class Ledger:
 
     @contextmanager
     def _transaction(self) -> Iterator[MySQLConnectionAbstract]:
-        with mysql(self._settings) as connection, locking(connection):
+        with mysql(self._settings) as connection:
+            end_if_idle(connection, IDLE_SECONDS)
             try:
                 yield connection
             except IntegrityError as error:
@@ -749,7 +749,8 @@ class StreamLock:
         # Known before it is written: the answer may be lost.
         name = f"process {os.getpid()} on {socket.gethostname()}"[:255], utc_now()
         self._names.append(name)
-        with mysql(self._settings) as connection, locking(connection):
+        with mysql(self._settings) as connection:
+            end_if_idle(connection, IDLE_SECONDS)
             connection.cursor().execute(
                 f"INSERT INTO {_LOCK_COLUMNS} VALUES ('holder', %s, %s)"
                 " ON DUPLICATE KEY UPDATE holder = VALUES(holder), since = VALUES(since)",

@@ -125,7 +125,7 @@ def connect_mysql(
 
 @contextmanager
 def locking(connection: MySQLConnectionAbstract) -> Iterator[None]:
-    """For a block that locks rows which others wait for. It has only statements in it.
+    """For a block that locks rows which others wait for, on a connection that is used on. It has only statements in it.
 
     MySQL, which nobody tells that a host is gone, ends its connection after :data:`IDLE_SECONDS` without one.
     """

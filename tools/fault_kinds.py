@@ -113,14 +113,14 @@ class Run:
         self.wait_for_batches(batches)
         self.recoveries.append(time.monotonic() - since)
 
+    def goes_on(self, since: float) -> None:
+        """As :meth:`recovered` where landing must go on beside the fault: the first batch may have begun before it."""
+        self.recovered(since, 2)
+
     def not_met(self) -> None:
         """Take the newest fault back: nothing shows that it has happened."""
         self.met -= 1
         self.recoveries.pop()
-
-    def goes_on(self, since: float) -> None:
-        """The same where landing must go on beside the fault: the first batch may have been under way before it."""
-        self.recovered(since, 2)
 
     def stopped_loudly(self, since: float, says: str) -> None:
         """The stream must end with an error that says what is wrong, and a new start must say it too."""
